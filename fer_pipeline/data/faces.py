@@ -1,0 +1,94 @@
+"""Labelled faces as arrays: the whole set as ingested, and the splits as prepared."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fer_pipeline.errors import DataError
+
+SIDE = 48
+"""Height and width of a FER2013 image in pixels."""
+
+USAGES: tuple[str, ...] = ("Training", "PublicTest", "PrivateTest")
+"""FER2013's official splits, by the names that its `Usage` column uses."""
+
+UInt8Array = npt.NDArray[np.uint8]
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """A set of labelled faces with its official splits.
+
+    Attributes:
+        pixels: (N, 48, 48) uint8, 0 black to 255 white.
+        emotion: (N,) int8, an index into `EMOTIONS`.
+        usage: (N,) str, one of `USAGES`.
+    """
+
+    pixels: UInt8Array
+    emotion: npt.NDArray[np.int8]
+    usage: npt.NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def select(self, rows: BoolArray | Int64Array) -> Faces:
+        """The faces of these rows, given as a mask or as indices."""
+        return Faces(self.pixels[rows], self.emotion[rows], self.usage[rows])
+
+
+@dataclass(frozen=True)
+class Split:
+    """One prepared split, as a backbone reads it.
+
+    Attributes:
+        images: (N, 48, 48) uint8.
+        labels: (N,) int64, an index into `EMOTIONS`.
+        groups: (N,) int64; images with the same pixels have the same number, over all splits.
+        in_train: (N,) bool, true where the same pixels also stand in the training split.
+    """
+
+    images: UInt8Array
+    labels: Int64Array
+    groups: Int64Array
+    in_train: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def save_split(split: Split, path: Path) -> None:
+    """Write a split as an uncompressed `.npz`; the same split gives the same bytes."""
+    np.savez(
+        path,
+        images=split.images,
+        labels=split.labels,
+        groups=split.groups,
+        in_train=split.in_train,
+    )
+
+
+def load_split(path: Path) -> Split:
+    """Read a split.
+
+    Raises:
+        DataError: the file is missing, or no prepared split.
+    """
+    if not path.exists():
+        raise DataError(f"{path} is missing: run 'dvc repro prepare'")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Split(
+                arrays["images"], arrays["labels"], arrays["groups"], arrays["in_train"]
+            )
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is not a prepared split ({error}): run 'dvc repro --force prepare'"
+        ) from error

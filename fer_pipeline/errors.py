@@ -1,0 +1,40 @@
+"""Everything that FER Fusion raises on purpose.
+
+    FerError                 base: one line that says what was wrong, where, and what to do
+    ├── ParamsError          params.yaml or a recipe
+    ├── DataError            a source, or a file of the graph, that is missing or not what it should be
+    ├── WeightsError         initial weights that can't be had or don't fit
+    ├── TrainingError        a training that can't go on
+    ├── FusionError          logits or weights that can't be fused
+    └── RegistryError        an MLflow server or registry that can't be used
+
+A gate that does not pass is a result (`fer_pipeline.registry.gate.Verdict`), not an error.
+"""
+
+
+class FerError(Exception):
+    """Base of all errors whose message is meant for the user, without a traceback."""
+
+
+class ParamsError(FerError):
+    """`params.yaml` or a recipe can't be used."""
+
+
+class DataError(FerError):
+    """A data source, or a file of the graph, is missing, damaged or of the wrong kind."""
+
+
+class WeightsError(FerError):
+    """Initial weights can't be fetched, read or fitted to the backbone."""
+
+
+class TrainingError(FerError):
+    """A training can't go on."""
+
+
+class FusionError(FerError):
+    """Logits or weights can't be fused."""
+
+
+class RegistryError(FerError):
+    """The MLflow server or registry can't be used."""

@@ -1,0 +1,62 @@
+"""The path of every file in the graph, once, relative to the folder of `dvc.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fer_pipeline.errors import DataError
+
+PARAMS = Path("params.yaml")
+DVC_LOCK = Path("dvc.lock")
+REQUIREMENTS_LOCK = Path("requirements.lock")
+
+SOURCE_LOCK = Path("data/source.lock.yaml")
+FACES = Path("data/raw/faces.parquet")
+TRAIN = Path("data/prepared/train.npz")
+VAL = Path("data/prepared/val.npz")
+TEST = Path("data/prepared/test.npz")
+DATA_METRICS = Path("metrics/data.json")
+CLASS_BALANCE = Path("plots/classes.csv")
+
+FUSION = Path("models/fused/fusion.json")
+SIMPLEX = Path("plots/simplex.csv")
+EVALUATION = Path("metrics/evaluation.json")
+SUMMARY = Path("metrics/summary.json")
+ACCURACY = Path("plots/accuracy.csv")
+CONFUSION = Path("plots/confusion")
+REPORT = Path("reports/report.html")
+VERDICT = Path("registry/verdict.json")
+
+TRACKING_DB = Path("mlflow.db")
+TRACKING_ARTIFACTS = Path("mlartifacts")
+
+
+def model_file(backbone: str) -> Path:
+    return Path("models") / backbone / "model.safetensors"
+
+
+def training_metrics(backbone: str) -> Path:
+    return Path("metrics/train") / f"{backbone}.json"
+
+
+def training_curve(backbone: str) -> Path:
+    return Path("plots/curves") / f"{backbone}.csv"
+
+
+def predictions(backbone: str) -> Path:
+    return Path("predictions") / f"{backbone}.npz"
+
+
+def confusion_file(model: str) -> Path:
+    return CONFUSION / f"{model}.csv"
+
+
+def require(path: Path, stage: str) -> Path:
+    """The path itself, if the stage that writes it has run.
+
+    Raises:
+        DataError: the file is missing; the message names the command that makes it.
+    """
+    if not path.exists():
+        raise DataError(f"{path} is missing: run 'dvc repro {stage}'")
+    return path

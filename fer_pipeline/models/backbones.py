@@ -1,0 +1,116 @@
+"""torchvision's networks with a 7-way head, from ImageNet's weights, a state dict, or none.
+
+Input is (B, 3, S, S) in [-1, 1], output (B, 7) logits, for every backbone alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError  # what torch.load raises; nothing is unpickled here
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
+
+from fer_pipeline.emotions import NUM_EMOTIONS
+from fer_pipeline.errors import WeightsError
+from fer_pipeline.models.catalog import CATALOG, BackboneInfo
+
+
+def build_backbone(name: str, weights: str) -> nn.Module:
+    """Build a network of the catalogue with a new 7-way head.
+
+    Args:
+        name: a key of `CATALOG`.
+        weights: `none`, `imagenet` (from torchvision's cache, else fetched), or the path of
+            a state dict (`.safetensors`, or anything `torch.load(weights_only=True)` reads).
+
+    Raises:
+        WeightsError: the weights can't be had, or don't fit the network.
+    """
+    info = CATALOG[name]
+    model: nn.Module = get_model(name, weights=None, num_classes=NUM_EMOTIONS, **info.options)
+    if weights != "none":
+        state = _fetch_imagenet(name) if weights == "imagenet" else _read_state(Path(weights))
+        _load_all_but_head(model, state, info, weights)
+    return model.to(memory_format=torch.channels_last)
+
+
+def load_trained(name: str, path: Path) -> nn.Module:
+    """A backbone with the weights that training saved, in eval mode.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or of another network.
+    """
+    model = build_backbone(name, "none")
+    try:
+        model.load_state_dict(_read_state(path))
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit {name}: {_first_line(error)}") from error
+    return model.eval()
+
+
+def head_of(model: nn.Module, name: str) -> nn.Module:
+    """The last fully connected layer: the only one that the head phase trains."""
+    return model.get_submodule(CATALOG[name].head)
+
+
+def _fetch_imagenet(name: str) -> Mapping[str, Tensor]:
+    weights = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    file_name = weights.url.rpartition("/")[2]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        state: Mapping[str, Tensor] = weights.get_state_dict(
+            progress=True, check_hash=True, weights_only=True, map_location="cpu"
+        )
+    except OSError as error:
+        raise WeightsError(
+            f"ImageNet weights of {name} can't be fetched ({_first_line(error)}): put "
+            f"{file_name} into {folder}, or set backbones.{name}.weights to none or a path"
+        ) from error
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        raise WeightsError(
+            f"{folder / file_name} is damaged ({_first_line(error)}): delete it and try again"
+        ) from error
+    return state
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"weights {path} are missing: give the path of a state dict")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, UnpicklingError, OSError, EOFError) as error:
+        raise WeightsError(f"weights {path} can't be read: {_first_line(error)}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"weights {path} are no state dict: save model.state_dict()")
+    return state
+
+
+def _load_all_but_head(
+    model: nn.Module, state: Mapping[str, Tensor], info: BackboneInfo, weights: str
+) -> None:
+    """Load everything but the head, whose 1,000 classes are not ours, and the auxiliary head."""
+    dropped = (f"{info.head}.",) + ((f"{info.auxiliary}.",) if info.auxiliary else ())
+    kept = {key: value for key, value in state.items() if not key.startswith(dropped)}
+    try:
+        missing, unexpected = model.load_state_dict(kept, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"weights {weights} do not fit {info.name}: {_first_line(error)}") from error
+    missing = [key for key in missing if not key.startswith(dropped)]
+    if missing or unexpected:
+        raise WeightsError(
+            f"weights {weights} do not fit {info.name}: "
+            f"{len(missing)} entries missing, {len(unexpected)} unknown, "
+            f"such as {(missing + unexpected)[0]}"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300]

@@ -1,0 +1,74 @@
+"""The backbones that `params.yaml` may name: one frozen record each, and no torch import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from fer_pipeline.errors import ParamsError
+
+if TYPE_CHECKING:
+    from fer_pipeline.params import BackboneParams
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What has to be known of a torchvision classification network.
+
+    Attributes:
+        name: torchvision's name of its builder.
+        paper: where the network was published.
+        min_image_size: the smallest square input, in pixels, that its layers accept.
+        head: name of the last fully connected layer.
+        auxiliary: name of an auxiliary classifier, or empty.
+        options: keyword arguments for the builder.
+    """
+
+    name: str
+    paper: str
+    min_image_size: int
+    head: str
+    auxiliary: str
+    options: Mapping[str, bool]
+
+
+CATALOG: Mapping[str, BackboneInfo] = MappingProxyType(
+    {
+        info.name: info
+        for info in (
+            BackboneInfo("resnet50", "He et al., arXiv 1512.03385", 32, "fc", "", {}),
+            BackboneInfo("resnet101", "He et al., arXiv 1512.03385", 32, "fc", "", {}),
+            # torchvision's truncated-normal initialisation of Inception samples through scipy
+            # and takes most of a minute; its plain one trains as well.
+            BackboneInfo(
+                "inception_v3",
+                "Szegedy et al., arXiv 1512.00567",
+                75,
+                "fc",
+                "AuxLogits",
+                {"aux_logits": False, "init_weights": False, "transform_input": False},
+            ),
+        )
+    }
+)
+
+
+def require_known(backbones: Mapping[str, BackboneParams]) -> None:
+    """Check names and input sizes against the catalogue.
+
+    Raises:
+        ParamsError: a backbone is not in the catalogue, or its image size is too small for it.
+    """
+    for name, params in backbones.items():
+        info = CATALOG.get(name)
+        if info is None:
+            raise ParamsError(
+                f"backbones.{name} is not a known backbone: choose among {', '.join(CATALOG)}"
+            )
+        if params.image_size < info.min_image_size:
+            raise ParamsError(
+                f"backbones.{name}.image_size is {params.image_size}: "
+                f"it must be at least {info.min_image_size}"
+            )

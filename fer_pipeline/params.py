@@ -1,0 +1,209 @@
+"""`params.yaml` as frozen models that validate themselves.
+
+The file is the only source of experiment values: no field here has a default, an unknown
+key is an error, and text is never taken for a number. YAML 1.2 rules apply, as in DVC.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from fer_pipeline.errors import ParamsError
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+FractionRange = Annotated[tuple[Positive, Positive], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SampleParams(Section):
+    """Size and seed of the built-in synthetic sample, in images per split."""
+
+    train: Annotated[int, Field(ge=7)]
+    val: Annotated[int, Field(ge=7)]
+    test: Annotated[int, Field(ge=7)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class DataParams(Section):
+    """Where the faces come from and how they are split.
+
+    `protocol` is `official` (Training trains, PublicTest is val, PrivateTest is test) or
+    `paper` (Training trains; the two others together are val and test at once, as in Cao et al.).
+    """
+
+    source: Annotated[str, Field(min_length=1)]
+    sample: SampleParams
+    protocol: Literal["official", "paper"]
+
+
+class PhaseParams(Section):
+    """One phase of a training: `learning_rate` is Adam's."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+
+
+class BackboneParams(Section):
+    """One backbone's input, initial weights and phases.
+
+    `weights` is `imagenet`, `none`, or the path of a state dict. The validation image is
+    enlarged to `eval_resize` pixels and its central `image_size` pixels are used. `head`
+    may be null: then everything is trained from the first epoch.
+    """
+
+    weights: Annotated[str, Field(min_length=1)]
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    eval_resize: Annotated[int, Field(ge=32, le=2048)]
+    head: PhaseParams | None
+    finetune: PhaseParams
+
+    @field_validator("eval_resize")
+    @classmethod
+    def _not_below_image_size(cls, value: int, info: ValidationInfo) -> int:
+        image_size = info.data.get("image_size", 0)
+        if value < image_size:
+            raise ValueError(f"at least image_size, which is {image_size}")
+        return value
+
+
+class AugmentParams(Section):
+    """Random resized crop (area as a fraction of the image, width to height) and flip."""
+
+    crop_scale: FractionRange
+    crop_ratio: FractionRange
+    flip: Fraction
+
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("two numbers, the smaller first")
+        return value
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _no_larger_than_the_image(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1.0:
+            raise ValueError("at most 1, the whole image")
+        return value
+
+
+class TrainingParams(Section):
+    """What all trainings share."""
+
+    optimizer: Literal["adam"]
+    augment: AugmentParams
+
+
+class PredictParams(Section):
+    """How logits are computed."""
+
+    batch_size: Count
+
+
+class FusionParams(Section):
+    """How the backbones' logits are weighed; `method` names the one that counts."""
+
+    method: Literal["uniform", "accuracy", "nll"]
+    accuracy_exponent: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class EvaluationParams(Section):
+    """Bootstrap draws behind the interval of the gain, and bins of the calibration error."""
+
+    bootstrap_draws: Annotated[int, Field(ge=100)]
+    ece_bins: Count
+
+
+class GateParams(Section):
+    """What a fused model must show on test to be registered.
+
+    Its accuracy less that of every single must be above `min_gain` (a fraction, 0.01 is one
+    point); with `max_p`, McNemar's p against the best single must be at most that.
+    """
+
+    min_gain: Annotated[float, Field(ge=-1.0, le=1.0)]
+    max_p: Fraction | None
+
+
+class RegistryParams(Section):
+    """Names in MLflow."""
+
+    experiment: Annotated[str, Field(min_length=1)]
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    seed: Annotated[int, Field(ge=0)]
+    data: DataParams
+    backbones: Annotated[dict[str, BackboneParams], Field(min_length=1)]
+    training: TrainingParams
+    predict: PredictParams
+    fusion: FusionParams
+    evaluation: EvaluationParams
+    gate: GateParams
+    registry: RegistryParams
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate a params file.
+
+    Raises:
+        ParamsError: the file is missing or no YAML, or a key is unknown, missing or
+            impossible; the message names the file, the key and the value seen.
+    """
+    try:
+        content: object = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing: copy one from recipes/ to start") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path} is empty or no mapping: copy one from recipes/ to start")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_explain(error, cast(dict[str, Any], content))}") from None
+
+
+def _explain(error: ValidationError, content: dict[str, Any]) -> str:
+    faults = error.errors()
+    others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return _explain_fault(faults[0], content) + others
+
+
+def _explain_fault(fault: ErrorDetails, content: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(Params), n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "remove it"
+        return f"{key} is not a known key: {hint}"
+    if fault["type"] == "missing":
+        return f"{key} is missing: see recipes/ for complete files"
+    message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{key} is {fault['input']!r}: it must be {message}"
+
+
+def _known_keys(section: type[BaseModel]) -> list[str]:
+    """Every key of the schema, at any depth: the vocabulary for spelling hints."""
+    keys: list[str] = []
+    for found in (section, *Section.__subclasses__()):
+        keys.extend(found.model_fields)
+    return keys

@@ -1,0 +1,195 @@
+"""MLflow runs: one per training and one per fusion, in a store that is reachable and whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
+
+from fer_pipeline.errors import RegistryError
+from fer_pipeline.layout import TRACKING_ARTIFACTS, TRACKING_DB
+from fer_pipeline.registry.lineage import git_state
+
+PING_TIMEOUT_S = 10.0
+
+KEY_TAG = "fer.key"
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """An MLflow store that has answered, and the experiment in it."""
+
+    client: MlflowClient
+    uri: str
+    experiment_id: str
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """An open run to write to."""
+
+    client: MlflowClient
+    run_id: str
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log several metrics at once: a batch costs as much as one."""
+        now_ms = int(time.time() * 1000)
+        batch = [Metric(key, value, now_ms, step) for key, value in values.items()]
+        self.client.log_batch(self.run_id, metrics=batch)
+
+    def params(self, values: Mapping[str, object]) -> None:
+        batch = [Param(key, str(value)) for key, value in values.items()]
+        self.client.log_batch(self.run_id, params=batch)
+
+    def artifact(self, path: Path) -> None:
+        self.client.log_artifact(self.run_id, str(path))
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, else a SQLite file beside `dvc.yaml`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{TRACKING_DB}"
+
+
+def connect(experiment: str) -> Tracking:
+    """Reach the store, prepare it if it is new, and find or make the experiment.
+
+    Raises:
+        RegistryError: the store can't be reached or used; said at once, before any work.
+    """
+    uri = tracking_uri()
+    _ping(uri)
+    try:
+        if uri.startswith("sqlite:///"):
+            _prepare_sqlite(Path(uri.removeprefix("sqlite:///")))
+        client = MlflowClient(uri)
+        return Tracking(client, uri, _experiment_id(client, uri, experiment))
+    except MlflowException as error:
+        raise RegistryError(f"MLflow at {_shown(uri)} can't be used: {_first_line(error)}") from error
+
+
+@contextmanager
+def open_run(
+    tracking: Tracking, name: str, inputs: Mapping[str, object], tags: Mapping[str, str]
+) -> Iterator[RunLog]:
+    """A run that ends as FINISHED, FAILED or KILLED with the block.
+
+    A run that a killed process left open is continued, if it had the same inputs in the same
+    workspace: however often a stage is interrupted, it leaves one run.
+
+    Args:
+        name: shown in the UI.
+        inputs: everything that decides the result; not logged, only compared.
+        tags: for the run.
+    """
+    key = _run_key(name, inputs)
+    run = _unfinished_run(tracking, key) or tracking.client.create_run(
+        tracking.experiment_id,
+        tags={MLFLOW_RUN_NAME: name, KEY_TAG: key, MLFLOW_GIT_COMMIT: git_state().commit},
+    )
+    run_id = run.info.run_id
+    tracking.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    try:
+        yield RunLog(tracking.client, run_id)
+    except Exception:
+        tracking.client.set_terminated(run_id, "FAILED")
+        raise
+    except BaseException:
+        tracking.client.set_terminated(run_id, "KILLED")
+        raise
+    tracking.client.set_terminated(run_id, "FINISHED")
+
+
+def _ping(uri: str) -> None:
+    """Ask an HTTP server for its health first: MLflow's own client retries for minutes."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PING_TIMEOUT_S):
+            pass
+    except urllib.error.HTTPError as error:
+        raise RegistryError(
+            f"MLflow at {_shown(uri)} answers {error.code}: check MLFLOW_TRACKING_URI"
+        ) from error
+    except OSError as error:
+        raise RegistryError(
+            f"MLflow at {_shown(uri)} can't be reached ({_first_line(error)}): "
+            "start it, or correct or unset MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def _prepare_sqlite(path: Path) -> None:
+    """Make the database once and whole.
+
+    Several processes on an empty database race its migrations, and one killed half-way leaves
+    it broken for good. So it is made under another name, alone, and then renamed.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if path.exists():
+            return
+        partial = path.with_name(f".partial-{path.name}")
+        for leftover in path.parent.glob(f"{partial.name}*"):
+            leftover.unlink()
+        MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+        os.replace(partial, path)
+
+
+def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # A server knows where its artifacts go; a local database is told to keep them beside it.
+        location = TRACKING_ARTIFACTS.resolve().as_uri() if uri.startswith("sqlite:") else None
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was first
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise RegistryError(
+            f"MLflow experiment '{name}' is deleted: restore it with "
+            f"'mlflow experiments restore -x {found.experiment_id}' or change registry.experiment"
+        )
+    return str(found.experiment_id)
+
+
+def _unfinished_run(tracking: Tracking, key: str) -> Run | None:
+    runs = tracking.client.search_runs(
+        [tracking.experiment_id],
+        f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'RUNNING'",
+        max_results=1,
+    )
+    return runs[0] if runs else None
+
+
+def _run_key(name: str, inputs: Mapping[str, object]) -> str:
+    place = [socket.gethostname(), str(Path.cwd())]
+    text = json.dumps([name, place, inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _shown(uri: str) -> str:
+    """The URI without user and password."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,88 @@
+"""The fused model as one folder: `spec.json` and one safetensors file per backbone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_pipeline.errors import FusionError
+from fer_pipeline.writing import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fer_pipeline.models.fused import Fusion
+    from fer_pipeline.params import BackboneParams
+
+SPEC = "spec.json"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One backbone of a bundle: its weight in the fusion and the input it takes."""
+
+    name: str
+    weight: float
+    image_size: int
+    eval_resize: int
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What `spec.json` says beside the weights."""
+
+    members: tuple[Member, ...]
+    temperature: float
+
+
+def write_bundle(
+    folder: Path,
+    backbones: Mapping[str, BackboneParams],
+    fusion: Fusion,
+    files: Mapping[str, Path],
+) -> None:
+    """Copy the weights of every backbone into a folder and describe them.
+
+    Raises:
+        FusionError: the fusion was fitted to other backbones.
+    """
+    if set(fusion.weights) != set(backbones):
+        raise FusionError(
+            f"the fusion weighs {', '.join(fusion.weights)}, but params.yaml has "
+            f"{', '.join(backbones)}: run 'dvc repro calibrate'"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in files.items():
+        shutil.copyfile(path, weights_file(folder, name))
+    members = [
+        {
+            "name": name,
+            "weight": fusion.weights[name],
+            "image_size": params.image_size,
+            "eval_resize": params.eval_resize,
+        }
+        for name, params in backbones.items()
+    ]
+    write_json(folder / SPEC, {"members": members, "temperature": fusion.temperature})
+
+
+def read_spec(folder: Path) -> Spec:
+    """The description in a bundle.
+
+    Raises:
+        FusionError: the folder is no bundle.
+    """
+    path = folder / SPEC
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        members = tuple(Member(**member) for member in content["members"])
+        return Spec(members, float(content["temperature"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FusionError(f"{path} describes no fused model: {error}") from error
+
+
+def weights_file(folder: Path, backbone: str) -> Path:
+    return folder / f"{backbone}.safetensors"

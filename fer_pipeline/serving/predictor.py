@@ -1,0 +1,63 @@
+"""The fused model at work: faces in, logits and probabilities out. Knows no MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fer_pipeline.models.backbones import load_trained
+from fer_pipeline.models.fused import fuse_logits, probabilities
+from fer_pipeline.models.inference import compute_logits, pick_device
+from fer_pipeline.serving.bundle import Member, read_spec, weights_file
+
+BATCH_SIZE = 32
+
+
+class FusedPredictor:
+    """All backbones of a bundle, loaded and ready."""
+
+    def __init__(
+        self, members: list[tuple[Member, nn.Module]], temperature: float, device: torch.device
+    ) -> None:
+        self._members = members
+        self._temperature = temperature
+        self._device = device
+
+    @classmethod
+    def load(cls, folder: Path) -> FusedPredictor:
+        """Load a bundle that `write_bundle` made.
+
+        Raises:
+            FusionError: the folder is no bundle.
+            WeightsError: a weights file is missing, damaged or of another network.
+        """
+        spec = read_spec(folder)
+        device = pick_device()
+        members = [
+            (member, load_trained(member.name, weights_file(folder, member.name)).to(device))
+            for member in spec.members
+        ]
+        return cls(members, spec.temperature, device)
+
+    def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(N, 7) fused logits, before temperature, of (N, 48, 48) images."""
+        return np.asarray(self._fused(images).cpu().numpy())
+
+    def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(N, 7) calibrated probabilities, in the order of `EMOTIONS`."""
+        return np.asarray(probabilities(self._fused(images), self._temperature).cpu().numpy())
+
+    def _fused(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+        logits = torch.stack(
+            [
+                compute_logits(model, pixels, member.image_size, member.eval_resize, BATCH_SIZE)
+                for member, model in self._members
+            ]
+        )  # (M, N, C)
+        weights = torch.tensor([member.weight for member, _ in self._members])
+        return fuse_logits(logits, weights.to(self._device))

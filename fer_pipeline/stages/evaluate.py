@@ -1,0 +1,191 @@
+"""Stage `evaluate`: the only one that opens the labels of test, and the report on what it saw."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer_pipeline.data.faces import Split, load_split
+from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.evaluation.comparison import TestLogits, compare, top1_accuracy
+from fer_pipeline.evaluation.metrics import FloatArray, confusion
+from fer_pipeline.evaluation.report import ReportInputs, render_report
+from fer_pipeline.layout import (
+    ACCURACY,
+    DATA_METRICS,
+    EVALUATION,
+    FUSION,
+    REPORT,
+    SIMPLEX,
+    SUMMARY,
+    TEST,
+    VAL,
+    confusion_file,
+    require,
+    training_curve,
+)
+from fer_pipeline.models.fused import read_fusion
+from fer_pipeline.registry.gate import judge
+from fer_pipeline.stages.launch import run_stage
+from fer_pipeline.stages.logits import read_logits
+from fer_pipeline.writing import write_csv, write_json, write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_pipeline.params import Params
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(params: Params) -> None:
+    """Write `metrics/evaluation.json`, its summary, confusion matrices and the report."""
+    names = list(params.backbones)
+    split = load_split(TEST)
+    fusion = read_fusion(FUSION)
+    logits = read_logits(names, "test")
+    weights = np.array([fusion.weights[name] for name in names])
+    test = TestLogits(
+        fused=np.einsum("m,mnc->nc", weights, logits),
+        temperature=fusion.temperature,
+        single=dict(zip(names, logits, strict=True)),
+        labels=split.labels,
+        groups=split.groups,
+    )
+    evaluation = _evaluation(params, test, split)
+    write_json(EVALUATION, evaluation)
+    write_json(SUMMARY, _summary(evaluation))
+    write_csv(ACCURACY, _accuracy_rows(evaluation))
+    predicted = {"fused": test.fused} | test.single
+    for model, model_logits in predicted.items():
+        _write_confusion(model_logits, split, confusion_file(model))
+    write_text(REPORT, render_report(_report_inputs(params, evaluation, predicted, split)))
+    _announce(evaluation)
+
+
+def _evaluation(params: Params, test: TestLogits, split: Split) -> dict[str, Any]:
+    best_single = _best_on_val(list(params.backbones))
+    clean = ~split.in_train
+    pixels = hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()
+    block = compare(test, best_single, params.evaluation, params.seed)
+    return {
+        "protocol": params.data.protocol,
+        "test": {"images": block.pop("images"), "sha256": pixels},
+        **block,
+        "methods": _method_accuracies(test),
+        "clean": compare(test.select(clean), best_single, params.evaluation, params.seed)
+        if clean.any()
+        else None,
+    }
+
+
+def _best_on_val(names: list[str]) -> str:
+    """The best single backbone: chosen on val, since test is only for reporting."""
+    labels = load_split(VAL).labels
+    accuracies = [top1_accuracy(logits, labels) for logits in read_logits(names, "val")]
+    return names[int(np.argmax(accuracies))]
+
+
+def _method_accuracies(test: TestLogits) -> dict[str, Any]:
+    """Test accuracy of every fusion method; which one counts was named beforehand."""
+    methods = json.loads(FUSION.read_text(encoding="utf-8"))["methods"]
+    stack = np.stack(list(test.single.values()))
+    return {
+        method: {
+            "test_accuracy": top1_accuracy(
+                np.einsum("m,mnc->nc", [found["weights"][name] for name in test.single], stack),
+                test.labels,
+            )
+        }
+        for method, found in methods.items()
+    }
+
+
+def _summary(evaluation: dict[str, Any]) -> dict[str, object]:
+    """The few figures that `dvc metrics show` and `dvc exp show` can hold in one line."""
+    return {
+        "fused": evaluation["fused"]["accuracy"],
+        "single": {name: one["accuracy"] for name, one in evaluation["single"].items()},
+        "gain": evaluation["gain"]["accuracy"],
+        "mcnemar_p": evaluation["gain"]["mcnemar_p"],
+        "fused_macro_f1": evaluation["fused"]["macro_f1"],
+        "fused_clean": (evaluation["clean"] or {}).get("fused", {}).get("accuracy"),
+    }
+
+
+def _accuracy_rows(evaluation: dict[str, Any]) -> list[dict[str, object]]:
+    models = {"fused": evaluation["fused"]} | evaluation["single"]
+    return [{"model": name, "accuracy": one["accuracy"]} for name, one in models.items()]
+
+
+def _write_confusion(logits: FloatArray, split: Split, path: Path) -> None:
+    """One row per test image, as DVC's confusion template counts them."""
+    rows = [
+        {"actual": EMOTIONS[label], "predicted": EMOTIONS[guess]}
+        for label, guess in zip(split.labels, logits.argmax(axis=1), strict=True)
+    ]
+    write_csv(path, rows)
+
+
+def _report_inputs(
+    params: Params, evaluation: dict[str, Any], predicted: dict[str, FloatArray], split: Split
+) -> ReportInputs:
+    verdict = judge(evaluation, params.gate)
+    return ReportInputs(
+        evaluation=evaluation,
+        fusion=json.loads(FUSION.read_text(encoding="utf-8")),
+        data=json.loads(require(DATA_METRICS, "prepare").read_text(encoding="utf-8")),
+        gate_passed=verdict.passed,
+        gate_reasons=verdict.reasons,
+        curves={
+            name: _read_csv(require(training_curve(name), f"train@{name}"))
+            for name in params.backbones
+        },
+        simplex=_read_csv(require(SIMPLEX, "calibrate")),
+        confusions={
+            name: confusion(logits.argmax(axis=1), split.labels)
+            for name, logits in predicted.items()
+        },
+        recipe={
+            "seed": params.seed,
+            "backbones": {
+                name: {
+                    "weights": own.weights,
+                    "image_size": own.image_size,
+                    "head_epochs": own.head.epochs if own.head else 0,
+                    "finetune_epochs": own.finetune.epochs,
+                }
+                for name, own in params.backbones.items()
+            },
+        },
+    )
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _announce(evaluation: dict[str, Any]) -> None:
+    for name, one in evaluation["single"].items():
+        log.info("  %-14s %6.2f %%", name, 100 * one["accuracy"])
+    gain = evaluation["gain"]
+    log.info(
+        "  %-14s %6.2f %%  (%+.2f points on %s, McNemar p %.4f); report in %s",
+        "fused",
+        100 * evaluation["fused"]["accuracy"],
+        100 * gain["accuracy"],
+        evaluation["best_single"],
+        gain["mcnemar_p"],
+        REPORT,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage(evaluate, "Score the fused and single models on test and report."))

@@ -1,0 +1,38 @@
+"""Logits of every backbone, read back for fusion."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fer_pipeline.errors import DataError
+from fer_pipeline.layout import predictions, require
+
+
+def read_logits(
+    backbones: list[str], split: Literal["val", "test"]
+) -> npt.NDArray[np.float64]:
+    """(M, N, C) logits of one split, in the order of the backbones.
+
+    Raises:
+        DataError: a file is missing or damaged, or the files are of different splits.
+    """
+    stack = []
+    for name in backbones:
+        path = require(predictions(name), f"predict@{name}")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                stack.append(arrays[f"{split}_logits"].astype(np.float64))
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{path} holds no logits ({error}): run 'dvc repro --force predict@{name}'"
+            ) from error
+        if stack[-1].shape != stack[0].shape:
+            raise DataError(
+                f"{path}: logits have shape {stack[-1].shape}, those of {backbones[0]} "
+                f"{stack[0].shape}: run 'dvc repro'"
+            )
+    return np.stack(stack)  # (M, N, C)

@@ -1,0 +1,84 @@
+"""What a person sees of a training: a bar while an epoch runs, one line when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from fer_pipeline.training.records import EpochRecord, Phase
+
+
+class TrainingProgress:
+    """An `Observer` that draws; where the output is no terminal, only the lines remain."""
+
+    def __init__(self, backbone: str, on_epoch: Callable[[EpochRecord], None]) -> None:
+        self._backbone = backbone
+        self._on_epoch = on_epoch
+        self._progress = _bar()
+        self._task: TaskID | None = None
+        self._epochs = 0
+
+    def __enter__(self) -> TrainingProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:
+        self._epochs = epochs
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        label = f"{self._backbone} {phase} {epoch}/{epochs}"
+        self._task = self._progress.add_task(label, total=images)
+
+    def batch_done(self, images: int) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task, images)
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        self._progress.console.print(
+            f"{self._backbone}  {record.phase:8}  {record.epoch:>3}/{self._epochs}"
+            f"  loss {record.train_loss:.4f}  val loss {record.val_loss:.4f}"
+            f"  val accuracy {record.val_accuracy:6.2%}  {record.images_per_s:8.1f} images/s",
+            highlight=False,
+        )
+        self._on_epoch(record)
+
+
+@contextmanager
+def image_bar(label: str, images: int) -> Iterator[Callable[[int], None]]:
+    """A bar over images; gives the function that advances it."""
+    with _bar() as progress:
+        task = progress.add_task(label, total=images)
+        yield lambda count: progress.advance(task, count)
+
+
+def _bar() -> Progress:
+    console = Console()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        # A bar that can't be redrawn would leave one stray line per stage in a log file.
+        disable=not console.is_terminal,
+        transient=True,
+    )

@@ -1,0 +1,47 @@
+"""What a training reports while it runs and leaves when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+Phase = Literal["head", "finetune"]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: losses are mean cross-entropies in nats, accuracy is a fraction.
+
+    Attributes:
+        epoch: counted from 1 over both phases.
+        images_per_s: of the training pass alone.
+    """
+
+    epoch: int
+    phase: Phase
+    learning_rate: float
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of a training: all epochs, and the weights of the best by val accuracy."""
+
+    history: tuple[EpochRecord, ...]
+    best: EpochRecord
+    state: dict[str, Tensor]
+
+
+class Observer(Protocol):
+    """Whoever watches a training; it can't change it."""
+
+    def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None: ...
+
+    def batch_done(self, images: int) -> None: ...
+
+    def epoch_done(self, record: EpochRecord) -> None: ...
