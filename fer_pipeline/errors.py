@@ -2,7 +2,7 @@
 
     FerError                 base: one line that says what was wrong, where, and what to do
     ├── ParamsError          params.yaml or a recipe
-    ├── DataError            a source, or a file of the graph, that is missing or not what it should be
+    ├── DataError            a source, or a file of the graph, missing or not what it should be
     ├── WeightsError         initial weights that can't be had or don't fit
     ├── TrainingError        a training that can't go on
     ├── FusionError          logits or weights that can't be fused

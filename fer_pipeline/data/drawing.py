@@ -89,14 +89,14 @@ class Sketch:
         """Fill the outline `points` of shape (K, 2)."""
         self._pen.polygon(_to_canvas(points), fill=_to_grey(grey))
 
+    def band(self, upper: Points, lower: Points, grey: float) -> None:
+        """Fill between two edges of shape (K, 2), both given from left to right."""
+        self.polygon(np.concatenate([upper, lower[::-1]]), grey)
+
     def line(self, points: Points, grey: float, width: float) -> None:
         """Stroke through `points` of shape (K, 2)."""
-        self._pen.line(
-            _to_canvas(points),
-            fill=_to_grey(grey),
-            width=max(1, round(width * SCALE)),
-            joint="curve",
-        )
+        stroke = max(1, round(width * SCALE))
+        self._pen.line(_to_canvas(points), fill=_to_grey(grey), width=stroke, joint="curve")
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, grey: float) -> None:
         """Fill an ellipse with the middle (x, y)."""
@@ -172,11 +172,9 @@ def _front_hair(sketch: Sketch, who: Identity) -> None:
     if who.hair == "fringe":
         edge[1::2] += 2.5
     low = np.column_stack([across * who.head_width, edge])
-    dome = np.sqrt(np.clip(1 - across**2, 0.0, 1.0))
-    top = np.column_stack(
-        [across * (who.head_width + 0.8), temple - (who.head_height + temple + 2) * dome]
-    )
-    sketch.polygon(np.concatenate([low, top[::-1]]), who.hair_grey)
+    dome = temple - (who.head_height + temple + 2) * np.sqrt(1 - across**2)
+    top = np.column_stack([across * (who.head_width + 0.8), dome])
+    sketch.band(top, low, who.hair_grey)
 
 
 def draw_features(sketch: Sketch, who: Identity, controls: Controls) -> None:
@@ -198,8 +196,8 @@ def _draw_folds(sketch: Sketch, who: Identity, controls: Controls) -> None:
     crease = who.skin * 0.72
     for side in (-1, 1):
         if controls.cheek_raise > 0.15:
-            cheek_x, cheek_y = who.turn + side * 9.5, who.eye_y + 8.5
-            sketch.ellipse(cheek_x, cheek_y, 3.6, 2.6, who.skin * (1 + 0.14 * controls.cheek_raise))
+            glow = who.skin * (1 + 0.14 * controls.cheek_raise)
+            sketch.ellipse(who.turn + side * 9.5, who.eye_y + 8.5, 3.6, 2.6, glow)
         fold = controls.cheek_raise + controls.nose_wrinkle
         if fold > 0.3:
             top = (who.turn + side * 3.2, who.eye_y + who.nose_length)
@@ -217,27 +215,24 @@ def _draw_folds(sketch: Sketch, who: Identity, controls: Controls) -> None:
 def _draw_eye(sketch: Sketch, who: Identity, controls: Controls, side: int) -> None:
     x = who.turn + side * who.eye_distance
     reach = max(2.0, who.eye_size * (1.0 - 0.02 * side * who.turn))
-    opening = who.eye_size * 0.55 + controls.lid_open
-    up, down = (
-        max(0.15, opening),
-        max(0.1, who.eye_size * 0.4 + 0.4 * controls.lid_open - controls.lid_squint),
-    )
+    up = max(0.15, 0.55 * who.eye_size + controls.lid_open)
+    down = max(0.1, 0.4 * who.eye_size + 0.4 * controls.lid_open - controls.lid_squint)
     t = np.linspace(-1.0, 1.0, 9)
     bulge = 1 - t**2
     middle = who.eye_y + controls.lid_droop * (side * t + 0.3)
     upper, lower = middle - up * bulge, middle + down * bulge
     xs = x + reach * t
-    rim = np.concatenate([np.column_stack([xs, upper]), np.column_stack([xs, lower])[::-1]])
-    sketch.polygon(rim, 238)
+    upper_lid, lower_lid = np.column_stack([xs, upper]), np.column_stack([xs, lower])
+    sketch.band(upper_lid, lower_lid, 238)
     angle = np.linspace(0.0, 2 * np.pi, 16, endpoint=False)
     for radius, grey in ((who.eye_size * 0.5, 70.0), (who.eye_size * 0.26, 12.0)):
         iris_x = x + 0.25 * who.turn + radius * np.cos(angle)
         iris_y = who.eye_y - 0.3 + radius * np.sin(angle)
-        # The iris is cut off by the lids.
+        # The lids cut the iris off.
         iris_y = np.clip(iris_y, np.interp(iris_x, xs, upper), np.interp(iris_x, xs, lower))
         sketch.polygon(np.column_stack([iris_x, iris_y]), grey)
-    sketch.line(np.column_stack([xs, upper]), 25, 0.9)
-    sketch.line(np.column_stack([xs, lower]), who.skin * 0.55, 0.45)
+    sketch.line(upper_lid, 25, 0.9)
+    sketch.line(lower_lid, who.skin * 0.55, 0.45)
 
 
 def _draw_brow(sketch: Sketch, who: Identity, controls: Controls, side: int) -> None:
@@ -247,19 +242,15 @@ def _draw_brow(sketch: Sketch, who: Identity, controls: Controls, side: int) -> 
     outer = (x + side * (who.eye_size + 1.2), y + 0.8)
     ridge = curve(inner, (x, y - 1.2 - 2 * controls.brow_arch), outer)
     taper = np.linspace(1.0, 0.35, len(ridge))[:, None] * np.array([0.0, who.brow_width / 2])
-    sketch.polygon(np.concatenate([ridge - taper, (ridge + taper)[::-1]]), who.hair_grey * 0.6)
+    sketch.band(ridge - taper, ridge + taper, who.hair_grey * 0.6)
 
 
 def _draw_nose(sketch: Sketch, who: Identity, controls: Controls) -> None:
     crease, x = who.skin * 0.66, who.turn * 1.25
     tip = who.eye_y + who.nose_length - 0.8 * controls.nose_wrinkle
     side = 1 if who.turn >= 0 else -1
-    bridge = curve(
-        (who.turn + side * 1.2, who.eye_y),
-        (x + side * 1.4, tip - 3),
-        (x + side * who.nose_width, tip),
-    )
-    sketch.line(bridge, who.skin * 0.82, 0.7)
+    root, wing = (who.turn + side * 1.2, who.eye_y), (x + side * who.nose_width, tip)
+    sketch.line(curve(root, (x + side * 1.4, tip - 3), wing), who.skin * 0.82, 0.7)
     half = who.nose_width * (1 + 0.2 * controls.nose_wrinkle)
     sketch.line(curve((x - half, tip - 0.6), (x, tip + 1.6), (x + half, tip - 0.6)), crease, 0.7)
     for nostril in (-1, 1):
@@ -285,17 +276,14 @@ def _lips(who: Identity, controls: Controls, swell: float) -> tuple[Points, Poin
 
 
 def _draw_mouth(sketch: Sketch, who: Identity, controls: Controls) -> None:
-    lip = who.skin * 0.62
-    upper, lower = _lips(who, controls, who.lip_width)
-    sketch.polygon(np.concatenate([upper, lower[::-1]]), lip)
+    sketch.band(*_lips(who, controls, who.lip_width), who.skin * 0.62)
     upper, lower = _lips(who, controls, 0.0)
     if controls.lip_part < 0.8:
         sketch.line((upper + lower) / 2, who.skin * 0.25, 0.8)
         return
-    sketch.polygon(np.concatenate([upper, lower[::-1]]), 28)
+    sketch.band(upper, lower, 28)
     if controls.teeth > 0.1:
-        edge = upper + (lower - upper) * min(1.0, controls.teeth)
-        sketch.polygon(np.concatenate([upper, edge[::-1]]), 235)
+        sketch.band(upper, upper + (lower - upper) * min(1.0, controls.teeth), 235)
 
 
 def _draw_moustache(sketch: Sketch, who: Identity, controls: Controls) -> None:
@@ -308,17 +296,13 @@ def _draw_moustache(sketch: Sketch, who: Identity, controls: Controls) -> None:
 
 
 def _draw_glasses(sketch: Sketch, who: Identity) -> None:
+    radius, y = who.eye_size + 1.6, who.eye_y
     angle = np.linspace(0.0, 2 * np.pi, 21)
     for side in (-1, 1):
         x = who.turn + side * who.eye_distance
-        rim = np.column_stack([np.cos(angle), 0.8 * np.sin(angle)]) * (who.eye_size + 1.6)
-        sketch.line(rim + np.array([x, who.eye_y + 0.3]), 35, 0.7)
-        temple = np.array(
-            [[x + side * (who.eye_size + 1.6), who.eye_y], [side * who.head_width, who.eye_y + 1]]
-        )
+        rim = np.column_stack([x + radius * np.cos(angle), y + 0.3 + 0.8 * radius * np.sin(angle)])
+        sketch.line(rim, 35, 0.7)
+        temple = np.array([[x + side * radius, y], [side * who.head_width, y + 1]])
         sketch.line(temple, 35, 0.7)
-    gap = who.eye_distance - who.eye_size - 1.6
-    bridge = curve(
-        (who.turn - gap, who.eye_y), (who.turn, who.eye_y - 1), (who.turn + gap, who.eye_y)
-    )
-    sketch.line(bridge, 35, 0.7)
+    gap = who.eye_distance - radius
+    sketch.line(curve((who.turn - gap, y), (who.turn, y - 1), (who.turn + gap, y)), 35, 0.7)

@@ -189,11 +189,14 @@ def _decode_image(encoded: bytes | None, path: Path, row: int) -> UInt8Array:
         with Image.open(io.BytesIO(encoded or b"")) as image:
             if image.size != (SIDE, SIDE):
                 raise DataError(
-                    f"{path}, row {row + 1}: image is {image.width}x{image.height}, not {SIDE}x{SIDE}"
+                    f"{path}, row {row + 1}: image is {image.width}x{image.height}, "
+                    f"not {SIDE}x{SIDE}"
                 )
             return np.asarray(image.convert("L"))
     except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{path}, row {row + 1}: image can't be read: {_one_line(error)}") from error
+        raise DataError(
+            f"{path}, row {row + 1}: image can't be read: {_one_line(error)}"
+        ) from error
 
 
 def _one_line(error: Exception) -> str:

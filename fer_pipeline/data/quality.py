@@ -1,4 +1,4 @@
-"""What is known to be wrong with a set of faces: duplicates, conflicting labels, constant images."""
+"""What is wrong with a set of faces: duplicates, conflicting labels, constant images."""
 
 from __future__ import annotations
 

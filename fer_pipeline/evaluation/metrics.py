@@ -58,9 +58,7 @@ def negative_log_likelihood(probabilities: FloatArray, labels: Int64Array) -> fl
     return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
 
 
-def expected_calibration_error(
-    probabilities: FloatArray, labels: Int64Array, bins: int
-) -> float:
+def expected_calibration_error(probabilities: FloatArray, labels: Int64Array, bins: int) -> float:
     """ECE of the top label with bins of equal width (Naeini et al. 2015, Guo et al. 2017)."""
     confidence = probabilities.max(axis=1)
     hits = probabilities.argmax(axis=1) == labels

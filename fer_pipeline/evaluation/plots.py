@@ -8,13 +8,13 @@ Plotly reads a subset of HTML in every text, so names from outside are escaped h
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import plotly.graph_objects as go  # type: ignore[import-untyped]
+import plotly.graph_objects as go
 
 from fer_pipeline.emotions import EMOTIONS
 
@@ -22,10 +22,20 @@ INK = "#3a4450"
 GRID = "#e3e7ec"
 FUSED = "#1f6fc9"
 OTHER = "#a9b3bf"
-# Okabe and Ito's colours, which colour-blind readers can tell apart, without blue and yellow.
+CLEAR = "rgba(0,0,0,0)"
+# From Okabe and Ito's colours, which colour-blind readers can tell apart.
 LINES = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
-LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 BLUES = ((0.0, "#f3f6fa"), (0.35, "#a9c8ea"), (0.7, "#3f83cf"), (1.0, "#0b3d7c"))
+LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+COLOUR_BAR = {
+    "title": {"text": "val accuracy", "side": "top", "font": {"size": 13}},
+    "orientation": "h",
+    "y": -0.11,
+    "yanchor": "top",
+    "thickness": 12,
+    "outlinewidth": 0,
+    "ticksuffix": " %",
+}
 
 
 def accuracy_bars(fused: float, single: Mapping[str, float]) -> go.Figure:
@@ -38,24 +48,14 @@ def accuracy_bars(fused: float, single: Mapping[str, float]) -> go.Figure:
     names = ["fused", *map(_label, single)]
     # Positions are numbers because a backbone may be named "fused" too.
     positions = list(range(len(names)))
-    bars = go.Bar(
-        y=positions,
-        x=[100 * value for value in (fused, *single.values())],
-        orientation="h",
-        marker={"color": [FUSED] + [OTHER] * len(single)},
-        texttemplate="%{x:.1f} %",
-        textposition="outside",
-        cliponaxis=False,
-        hoverinfo="skip",
-        width=0.7,
-    )
-    figure = go.Figure(bars)
-    _style(figure, height=70 + 46 * len(names))
-    figure.update_layout(
+    colours = [FUSED] + [OTHER] * len(single)
+    accuracies = [fused, *single.values()]
+    return _figure(
+        [_bars(positions, accuracies, colours, texttemplate="%{x:.1f} %", hoverinfo="skip")],
+        height=70 + 46 * len(names),
         xaxis=_percent_axis("top-1 accuracy on test"),
         yaxis=_axis(tickvals=positions, ticktext=names, autorange="reversed", showgrid=False),
     )
-    return figure
 
 
 def recall_bars(
@@ -70,59 +70,79 @@ def recall_bars(
         single: the same of the single model.
         single_name: of the backbone.
     """
-    figure = go.Figure()
     models = (("fused", fused, FUSED), (_label(single_name), single, OTHER))
-    for name, per_class, colour in models:
-        figure.add_bar(
-            y=[f"{emotion} ({per_class[emotion]['images']:,})" for emotion in EMOTIONS],
-            x=[100 * per_class[emotion]["recall"] for emotion in EMOTIONS],
+    bars = [
+        _bars(
+            [f"{emotion} ({per_class[emotion]['images']:,})" for emotion in EMOTIONS],
+            [per_class[emotion]["recall"] for emotion in EMOTIONS],
+            colour,
             name=name,
-            orientation="h",
-            marker={"color": colour},
             texttemplate="%{x:.0f}",
-            textposition="outside",
-            cliponaxis=False,
             hovertemplate="%{y}: %{x:.1f} %",
         )
-    _style(figure, height=470)
-    figure.update_layout(
-        barmode="group",
-        bargap=0.25,
+        for name, per_class, colour in models
+    ]
+    return _figure(
+        bars,
+        height=470,
         legend=LEGEND_ABOVE,
         xaxis=_percent_axis("recall"),
         yaxis=_axis(autorange="reversed", showgrid=False),
     )
-    return figure
+
+
+def _bars(
+    places: Sequence[int | str], fractions: Iterable[float], colour: object, **options: object
+) -> go.Bar:
+    """Horizontal, so that names stay readable on a phone."""
+    return go.Bar(
+        y=places,
+        x=[100 * fraction for fraction in fractions],
+        orientation="h",
+        marker_color=colour,
+        textposition="outside",
+        cliponaxis=False,
+        **options,
+    )
 
 
 def training_curves(curves: Mapping[str, Sequence[Mapping[str, str]]]) -> go.Figure:
-    """Val accuracy per epoch, one line per backbone; hollow markers in the head phase.
+    """Val accuracy per epoch, one colour per backbone; the head phase is dotted and hollow.
 
     Args:
         curves: per backbone, rows with epoch, phase and val_accuracy as a fraction.
     """
-    figure = go.Figure()
+    traces = []
     for index, (name, rows) in enumerate(curves.items()):
         colour = LINES[index % len(LINES)]
-        symbols = ["circle-open" if row["phase"] == "head" else "circle" for row in rows]
-        figure.add_scatter(
-            x=[int(row["epoch"]) for row in rows],
-            y=[100 * float(row["val_accuracy"]) for row in rows],
-            customdata=[row["phase"] for row in rows],
-            name=_label(name),
-            mode="lines+markers",
-            line={"color": colour, "width": 2},
-            marker={"symbol": symbols, "size": 8, "line": {"width": 2}},
-            hovertemplate="epoch %{x}, %{customdata}: %{y:.1f} %",
-        )
-    longest = max((len(rows) for rows in curves.values()), default=0)
-    _style(figure, height=380)
-    figure.update_layout(
+        head = sum(row["phase"] == "head" for row in rows)
+        # One epoch more than the head phase, so that its line meets the next one.
+        traces.append(_curve(rows[: head + 1] if head else [], name, colour, head=True))
+        traces.append(_curve(rows[head:], name, colour, head=False))
+    longest = max((len(rows) for rows in curves.values()), default=1)
+    epochs = {"range": [0.5, longest + 0.5], "dtick": 1 if longest <= 12 else None}
+    return _figure(
+        traces,
+        height=380,
         legend=LEGEND_ABOVE,
-        xaxis=_axis("epoch", dtick=1 if longest <= 12 else None, tickformat="d", showgrid=False),
+        xaxis=_axis("epoch", tickformat="d", showgrid=False, **epochs),
         yaxis=_axis("val accuracy", ticksuffix=" %", nticks=7),
     )
-    return figure
+
+
+def _curve(rows: Sequence[Mapping[str, str]], name: str, colour: str, head: bool) -> go.Scatter:
+    return go.Scatter(
+        x=[int(row["epoch"]) for row in rows],
+        y=[100 * float(row["val_accuracy"]) for row in rows],
+        customdata=[row["phase"] for row in rows],
+        name=_label(name),
+        legendgroup=_label(name),
+        mode="lines+markers",
+        line={"color": colour, "width": 2, "dash": "dot" if head else "solid"},
+        marker={"symbol": "circle-open" if head else "circle", "size": 7, "color": colour},
+        showlegend=not head,
+        hovertemplate="epoch %{x}, %{customdata}: %{y:.1f} %",
+    )
 
 
 def confusion_matrix(counts: npt.NDArray[np.int64]) -> go.Figure:
@@ -145,18 +165,15 @@ def confusion_matrix(counts: npt.NDArray[np.int64]) -> go.Figure:
         xgap=1,
         ygap=1,
         texttemplate="%{z:.0f}",
-        hovertemplate=(
-            "actual %{y}, predicted %{x}<br>%{customdata:,} images, "
-            "%{z:.1f} % of the row<extra></extra>"
-        ),
+        hovertemplate="actual %{y}, predicted %{x}<br>"
+        "%{customdata:,} images, %{z:.1f} % of the row<extra></extra>",
     )
-    figure = go.Figure(heatmap)
-    _style(figure, height=380)
-    figure.update_layout(
+    return _figure(
+        [heatmap],
+        height=380,
         xaxis=_axis("predicted", tickangle=-40, showgrid=False),
         yaxis=_axis("actual", autorange="reversed", showgrid=False),
     )
-    return figure
 
 
 def simplex_map(rows: Sequence[Mapping[str, str]], chosen: Mapping[str, float]) -> go.Figure | None:
@@ -171,80 +188,66 @@ def simplex_map(rows: Sequence[Mapping[str, str]], chosen: Mapping[str, float]) 
     """
     if len(chosen) != 3 or not rows:
         return None
-    names = list(chosen)
-    figure = go.Figure()
-    figure.add_trace(_simplex_grid(rows, names))
-    figure.add_trace(_chosen_point([chosen[name] for name in names]))
-    _style(figure, height=470)
-    axes = {
-        f"{axis}axis": {
-            "title": {"text": f"<b>{_label(name)}</b>"},
-            "tickvals": [0.2, 0.4, 0.6, 0.8],
-            "tickfont": {"size": 11},
-            "gridcolor": GRID,
-            "linecolor": GRID,
-            "layer": "below traces",
-        }
-        for axis, name in zip("abc", names, strict=True)
-    }
-    figure.update_layout(
-        ternary={"sum": 1, "bgcolor": "rgba(0,0,0,0)", **axes},
-        legend={"x": 1, "xanchor": "right", "y": 1.1, "yanchor": "top"},
-        margin={"l": 40, "r": 40, "t": 45, "b": 30},
+    # No ticks: three scales on one triangle are hard to read, and hovering gives the weights.
+    shown = dict.fromkeys(("showticklabels", "showgrid", "showline"), False)
+    axis = {"title": {"text": ""}, "ticks": "", **shown}
+    return _figure(
+        [_simplex_grid(rows, list(chosen)), _chosen_point(chosen), _corner_names(chosen)],
+        height=450,
+        ternary={"bgcolor": CLEAR, "aaxis": axis, "baxis": axis, "caxis": axis},
+        showlegend=False,
+        margin={"l": 15, "r": 15, "t": 35, "b": 30},
     )
-    return figure
 
 
 def _simplex_grid(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> go.Scatterternary:
     # A triangular grid with k steps per side has (k + 1)(k + 2) / 2 points.
     steps = max(1.0, (math.sqrt(8 * len(rows) + 1) - 3) / 2)
-    a, b, c = ([float(row[name]) for row in rows] for name in names)
-    return go.Scatterternary(
-        a=a,
-        b=b,
-        c=c,
-        mode="markers",
-        marker={
-            "symbol": "hexagon",
-            "size": 380 / steps,  # pixels: the hexagons just tile the triangle
-            "color": [100 * float(row["val_accuracy"]) for row in rows],
-            "colorscale": "Viridis",
-            "colorbar": {
-                "orientation": "h",
-                "y": -0.08,
-                "yanchor": "top",
-                "thickness": 12,
-                "ticksuffix": " %",
-                "nticks": 5,
-                "outlinewidth": 0,
-                "title": {"text": "val accuracy", "side": "top"},
-            },
-        },
-        cliponaxis=False,
-        showlegend=False,
-        hovertemplate=(
-            "%{a:.2f} / %{b:.2f} / %{c:.2f}<br>val accuracy %{marker.color:.1f} %<extra></extra>"
-        ),
+    return _in_triangle(
+        [[float(row[name]) for name in names] for row in rows],
+        marker_symbol="hexagon",
+        marker_size=380 / steps,  # pixels: the hexagons just tile the triangle
+        marker_color=[100 * float(row["val_accuracy"]) for row in rows],
+        marker_colorscale="Viridis",
+        marker_colorbar=COLOUR_BAR,
+        hovertemplate=f"val accuracy %{{marker.color:.1f}} %<br>{_weights(names)}",
     )
 
 
-def _chosen_point(weights: Sequence[float]) -> go.Scatterternary:
-    a, b, c = weights
-    return go.Scatterternary(
-        a=[a],
-        b=[b],
-        c=[c],
-        mode="markers",
-        name="chosen weights",
-        marker={
-            "symbol": "star",
-            "size": 18,
-            "color": "#ffffff",
-            "line": {"color": "#111111", "width": 2},
-        },
-        cliponaxis=False,
-        hovertemplate="chosen: %{a:.3f} / %{b:.3f} / %{c:.3f}<extra></extra>",
+def _chosen_point(chosen: Mapping[str, float]) -> go.Scatterternary:
+    return _in_triangle(
+        [list(chosen.values())],
+        marker_symbol="star",
+        marker_size=18,
+        marker_color="#ffffff",
+        marker_line={"color": "#111111", "width": 2},
+        hovertemplate=f"chosen weights<br>{_weights(chosen)}",
     )
+
+
+def _corner_names(names: Iterable[str]) -> go.Scatterternary:
+    return _in_triangle(
+        [(1, 0, 0), (0, 1, 0), (0, 0, 1)],
+        mode="markers+text",
+        marker_size=22,  # invisible: it keeps the text off the corner's hexagon
+        marker_opacity=0,
+        text=[f"<b>{_label(name)}</b>" for name in names],
+        # The lower names run inwards, so that a narrow page does not cut them.
+        textposition=["top center", "bottom right", "bottom left"],
+        hoverinfo="skip",
+    )
+
+
+def _in_triangle(
+    points: Sequence[Sequence[float]], mode: str = "markers", **options: object
+) -> go.Scatterternary:
+    a, b, c = zip(*points, strict=True)
+    return go.Scatterternary(a=a, b=b, c=c, mode=mode, cliponaxis=False, **options)
+
+
+def _weights(names: Iterable[str]) -> str:
+    lines = [f"{_label(name)} %{{{x}:.3f}}" for name, x in zip(names, "abc", strict=True)]
+    return "<br>".join(lines) + "<extra></extra>"
 
 
 def _label(name: str) -> str:
@@ -252,31 +255,27 @@ def _label(name: str) -> str:
 
 
 def _axis(title: str = "", **options: object) -> dict[str, object]:
-    return {
-        "title": {"text": title},
-        "automargin": True,
-        "fixedrange": True,
-        "gridcolor": GRID,
-        "zeroline": False,
-        **options,
-    }
+    shared = {"automargin": True, "fixedrange": True, "gridcolor": GRID, "zeroline": False}
+    text = {"text": title, "font": {"size": 13}, "standoff": 10}
+    return {"title": text, "ticks": "", "ticklabelstandoff": 5, **shared, **options}
 
 
 def _percent_axis(title: str) -> dict[str, object]:
     # To 110 for the value label of a full bar.
-    return _axis(title, range=[0, 110], tickvals=[0, 25, 50, 75, 100], ticksuffix=" %")
+    return _axis(title, range=[0, 110], dtick=25, ticksuffix=" %")
 
 
-def _style(figure: go.Figure, height: int) -> None:
-    """What all figures share; nothing reacts to dragging, so that a finger scrolls the page."""
-    figure.update_layout(
-        template="none",
-        height=height,
-        autosize=True,
-        dragmode=False,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        hoverlabel={"bgcolor": "#ffffff", "bordercolor": OTHER, "font": {"color": INK}},
-    )
+def _figure(traces: Sequence[Any], height: int, **layout: object) -> go.Figure:
+    """A figure in the look that all share."""
+    shared = {
+        "template": "none",
+        "height": height,
+        "dragmode": False,  # so that a finger on the figure scrolls the page
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
+        "bargap": 0.28,
+        "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": OTHER, "font": {"color": INK}},
+    }
+    return go.Figure(list(traces), shared | layout)

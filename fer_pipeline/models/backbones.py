@@ -59,7 +59,7 @@ def head_of(model: nn.Module, name: str) -> nn.Module:
 
 
 def _fetch_imagenet(name: str) -> Mapping[str, Tensor]:
-    weights = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    weights = get_model_weights(name).DEFAULT
     file_name = weights.url.rpartition("/")[2]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
@@ -101,7 +101,9 @@ def _load_all_but_head(
     try:
         missing, unexpected = model.load_state_dict(kept, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"weights {weights} do not fit {info.name}: {_first_line(error)}") from error
+        raise WeightsError(
+            f"weights {weights} do not fit {info.name}: {_first_line(error)}"
+        ) from error
     missing = [key for key in missing if not key.startswith(dropped)]
     if missing or unexpected:
         raise WeightsError(

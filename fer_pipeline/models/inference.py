@@ -39,7 +39,7 @@ def compute_logits(
     was_training = model.training
     model.eval()
     logits = []
-    for batch in images.split(batch_size):
+    for batch in torch.split(images, batch_size):
         logits.append(model(centre_batch(batch, image_size, resize)).float())
         on_batch(len(batch))
     model.train(was_training)

@@ -7,8 +7,8 @@ An affine map per image is sampled once for the whole batch and on its device. E
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 
 def centre_batch(images: Tensor, image_size: int, resize: int) -> Tensor:
@@ -39,6 +39,8 @@ def sample_affine(images: Tensor, theta: Tensor, image_size: int) -> Tensor:
         (B, 3, S, S) float32 in [-1, 1], channels last.
     """
     grey = images[:, None].float() / 127.5 - 1.0  # (B, 1, 48, 48)
-    grid = F.affine_grid(theta, [len(images), 1, image_size, image_size], align_corners=False)
-    sampled = F.grid_sample(grey, grid, padding_mode="border", align_corners=False)
+    grid = functional.affine_grid(
+        theta, [len(images), 1, image_size, image_size], align_corners=False
+    )
+    sampled = functional.grid_sample(grey, grid, padding_mode="border", align_corners=False)
     return sampled.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)

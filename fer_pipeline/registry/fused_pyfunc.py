@@ -9,13 +9,13 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.serving.predictor import FusedPredictor
 
 
-class FusedModel(PythonModel):  # type: ignore[misc]
+class FusedModel(PythonModel):
     """Faces in, one column per emotion out: probabilities, or logits if asked for."""
 
     # MLflow finds both methods by their exact parameters, and takes annotations on

@@ -79,7 +79,9 @@ def connect(experiment: str) -> Tracking:
         client = MlflowClient(uri)
         return Tracking(client, uri, _experiment_id(client, uri, experiment))
     except MlflowException as error:
-        raise RegistryError(f"MLflow at {_shown(uri)} can't be used: {_first_line(error)}") from error
+        raise RegistryError(
+            f"MLflow at {_shown(uri)} can't be used: {_first_line(error)}"
+        ) from error
 
 
 @contextmanager
@@ -148,7 +150,7 @@ def _prepare_sqlite(path: Path) -> None:
         for leftover in path.parent.glob(f"{partial.name}*"):
             leftover.unlink()
         MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-        os.replace(partial, path)
+        partial.replace(path)
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:

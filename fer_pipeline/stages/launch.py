@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import io
 import logging
 import os
 import signal
@@ -52,6 +53,8 @@ def _parser(description: str) -> argparse.ArgumentParser:
 
 def _run(start: Callable[[Params], None]) -> int:
     _end_with_parent()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows each epoch at once
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

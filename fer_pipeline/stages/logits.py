@@ -12,9 +12,7 @@ from fer_pipeline.errors import DataError
 from fer_pipeline.layout import predictions, require
 
 
-def read_logits(
-    backbones: list[str], split: Literal["val", "test"]
-) -> npt.NDArray[np.float64]:
+def read_logits(backbones: list[str], split: Literal["val", "test"]) -> npt.NDArray[np.float64]:
     """(M, N, C) logits of one split, in the order of the backbones.
 
     Raises:

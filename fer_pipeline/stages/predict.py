@@ -43,7 +43,7 @@ def predict(params: Params, backbone: str) -> None:
                 .numpy()
             )
     with whole_file(predictions(backbone)) as partial:
-        np.savez(partial, **logits)
+        np.savez(partial, allow_pickle=False, **logits)
 
 
 if __name__ == "__main__":

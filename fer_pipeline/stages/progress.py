@@ -54,10 +54,11 @@ class TrainingProgress:
 
     def epoch_done(self, record: EpochRecord) -> None:
         self._progress.console.print(
-            f"{self._backbone}  {record.phase:8}  {record.epoch:>3}/{self._epochs}"
-            f"  loss {record.train_loss:.4f}  val loss {record.val_loss:.4f}"
-            f"  val accuracy {record.val_accuracy:6.2%}  {record.images_per_s:8.1f} images/s",
+            f"{self._backbone} {record.phase:8} {record.epoch:>3}/{self._epochs}"
+            f"  loss {record.train_loss:.3f}  val {record.val_accuracy:6.2%}"
+            f"  {record.images_per_s:7.1f} images/s",
             highlight=False,
+            soft_wrap=True,
         )
         self._on_epoch(record)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_pipeline.data.drawing import draw_face
+from fer_pipeline.data.sample import draw_face
 from fer_pipeline.layout import (
     DATA_METRICS,
     DVC_LOCK,
@@ -81,9 +81,7 @@ def register(params: Params) -> None:
         log.info("gate not passed: nothing registered")
 
 
-def _log_fusion(
-    run: RunLog, evaluation: dict[str, Any], fusion: Fusion, passed: bool
-) -> None:
+def _log_fusion(run: RunLog, evaluation: dict[str, Any], fusion: Fusion, passed: bool) -> None:
     run.params(
         {"fusion.method": fusion.method, "fusion.temperature": fusion.temperature}
         | {f"fusion.weight.{name}": weight for name, weight in fusion.weights.items()}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.inference import compute_logits
@@ -117,9 +117,9 @@ class Trainer:
         # Batch norm can't take a last batch of one image; a short one would also weigh more.
         whole = len(order) // batch_size * batch_size or len(order)
         total = torch.zeros((), device=images.device)
-        for rows in order[:whole].split(batch_size):
+        for rows in torch.split(order[:whole], batch_size):
             batch = augment_batch(images[rows], self._params.image_size, self._augment, self._crops)
-            loss = F.cross_entropy(self._model(batch), labels[rows])
+            loss = functional.cross_entropy(self._model(batch), labels[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -136,7 +136,7 @@ class Trainer:
             self._params.eval_resize,
             batch_size,
         )
-        loss = F.cross_entropy(logits, self._val.labels)
+        loss = functional.cross_entropy(logits, self._val.labels)
         hits = (logits.argmax(dim=1) == self._val.labels).float().mean()
         return float(loss), float(hits)
 

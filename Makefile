@@ -1,0 +1,58 @@
+# The two commands that do everything: `make demo` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# Stages run as `python -m ...`: the environment's python comes first.
+export PATH := $(abspath $(BIN)):$(PATH)
+# Nothing that is called from here reports to its maker; a value from outside wins.
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export DO_NOT_TRACK ?= true
+export DVC_NO_ANALYTICS ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint lock clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## Make the virtual environment from the lock files
+
+$(READY): requirements-dev.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed: install Python 3.11, or run 'make setup PYTHON=/path/to/python3.11'" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -oE '^uv==[0-9.]+' requirements-dev.lock)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements-dev.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup  ## Run the whole pipeline on the built-in synthetic sample, and say where to look
+	dvc repro
+	@echo
+	@dvc metrics show metrics/summary.json
+	@cat docs/where-to-look.txt
+
+test: setup  ## Run the tests
+	pytest
+
+lint: setup  ## Check format, lint, types, import contracts and the Dockerfile
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	hadolint docker/Dockerfile
+
+check: lint test  ## All that CI runs: lint and test
+
+lock: setup  ## Resolve the dependencies again and write both lock files
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' -o requirements.lock pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' -c requirements.lock --extra dev -o requirements-dev.lock pyproject.toml
+
+clean:  ## Delete what the pipeline and the tools made, but neither DVC's cache nor MLflow's data
+	rm -rf data/raw data/prepared metrics models plots predictions registry reports dvc_plots
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,191 @@
+"""The report: one HTML page that needs nothing but itself, and is the same for the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+import plotly.io as pio
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from fer_pipeline.evaluation import plots
+
+NBSP = "\u00a0"
+MINUS = "\u2212"
+
+METHOD_NOTES = {
+    "uniform": "plain average",
+    "accuracy": "weight follows val accuracy, as in Cao et al.",
+    "nll": "weights with the lowest val NLL",
+}
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """What the page is made from. All accuracies are fractions.
+
+    Attributes:
+        evaluation: the content of `metrics/evaluation.json`; its `clean` may be None.
+        fusion: the content of `fusion.json`.
+        data: the content of `metrics/data.json`.
+        gate_passed: whether the fused model may be registered.
+        gate_reasons: one sentence per check of the gate.
+        curves: rows of each backbone's training curve.
+        simplex: rows of the grid of weights: one column per backbone, and val_accuracy.
+        confusions: (C, C) counts, rows actual, for "fused" and every backbone.
+        recipe: seed, and per backbone weights, image_size, head_epochs, finetune_epochs.
+    """
+
+    evaluation: Mapping[str, Any]
+    fusion: Mapping[str, Any]
+    data: Mapping[str, Any]
+    gate_passed: bool
+    gate_reasons: tuple[str, ...]
+    curves: Mapping[str, Sequence[Mapping[str, str]]]
+    simplex: Sequence[Mapping[str, str]]
+    confusions: Mapping[str, npt.NDArray[np.int64]]
+    recipe: Mapping[str, Any]
+
+
+def render_report(inputs: ReportInputs) -> str:
+    """The whole page as HTML.
+
+    Every text is escaped, plotly.js is inlined once, and the page's own content security
+    policy forbids any request.
+    """
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        inputs=inputs,
+        evaluation=inputs.evaluation,
+        verdict=verdict_sentence(inputs.evaluation),
+        meaning=_meaning(inputs.evaluation),
+        sections=_score_sections(inputs),
+        method_notes=METHOD_NOTES,
+        figures=_figures(inputs),
+        confusions=_confusions(inputs),
+        plotly_js=Markup(get_plotlyjs()),
+    )
+
+
+def verdict_sentence(scores: Mapping[str, Any]) -> str:
+    """What the fused model gains, in one sentence.
+
+    Args:
+        scores: fused, single, best_single and gain, of all test images or of the clean ones.
+    """
+    best = scores["single"][scores["best_single"]]["accuracy"]
+    gain = scores["gain"]
+    low, high = (_points(value) for value in gain["ci95"])
+    return (
+        f"Fused {_percent(scores['fused']['accuracy'])} vs best single {_percent(best)}: "
+        f"{_points(gain['accuracy'], '+')} points "
+        f"(95{NBSP}% interval {low} to {high}, McNemar p{NBSP}{_p_value(gain['mcnemar_p'])})"
+    )
+
+
+def _meaning(scores: Mapping[str, Any]) -> str:
+    low, high = scores["gain"]["ci95"]
+    if low > 0:
+        return "The interval lies above zero: fusing helps on this test set."
+    if high < 0:
+        return "The interval lies below zero: fusing harms on this test set."
+    return "The interval includes zero: the difference may be chance."
+
+
+def _score_sections(inputs: ReportInputs) -> list[dict[str, Any]]:
+    """One table of scores per set of test images."""
+    evaluation, data = inputs.evaluation, inputs.data
+    official = evaluation["protocol"] == "official" and not data["source"]["synthetic"]
+    sections = [
+        {
+            "title": "Official test" if official else "Test",
+            "note": "",
+            "images": evaluation["test"]["images"],
+            "scores": evaluation,
+        }
+    ]
+    clean = evaluation["clean"]
+    if clean is not None:
+        sections.append(
+            {
+                "title": "Clean subset",
+                "note": "Test images with no exact duplicate in training. "
+                f"{verdict_sentence(clean)}.",
+                "images": clean["images"],
+                "scores": clean,
+            }
+        )
+    return sections
+
+
+def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
+    fused, single = inputs.evaluation["fused"], inputs.evaluation["single"]
+    best = inputs.evaluation["best_single"]
+    weights = inputs.fusion["weights"]
+    figures = {
+        "accuracy": plots.accuracy_bars(
+            fused["accuracy"], {name: scores["accuracy"] for name, scores in single.items()}
+        ),
+        "simplex": plots.simplex_map(inputs.simplex, weights),
+        "recall": plots.recall_bars(fused["per_class"], single[best]["per_class"], best),
+        "curves": plots.training_curves(inputs.curves),
+    }
+    return {name: figure and _embed(figure, f"plot-{name}") for name, figure in figures.items()}
+
+
+def _confusions(inputs: ReportInputs) -> list[tuple[str, Markup]]:
+    """Name and figure of the fused model's and each backbone's confusion matrix."""
+    names = ["fused", *inputs.evaluation["single"]]
+    return [
+        (name, _embed(plots.confusion_matrix(inputs.confusions[name]), f"plot-confusion-{index}"))
+        for index, name in enumerate(names)
+    ]
+
+
+def _embed(figure: go.Figure, div_id: str) -> Markup:
+    """The figure's element and script; plotly escapes the angle brackets in its JSON."""
+    html = pio.to_html(
+        figure,
+        config={"displayModeBar": False, "responsive": True},
+        include_plotlyjs=False,
+        full_html=False,
+        div_id=div_id,  # without one plotly draws a random id
+    )
+    return Markup(html)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fer_pipeline.evaluation", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["percent"] = _percent
+    environment.filters["points"] = _points
+    environment.filters["count"] = _count
+    return environment
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}{NBSP}%"
+
+
+def _points(fraction: float, sign: str = "-") -> str:
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return f"{round(100 * fraction, 1) + 0.0:{sign}.1f}".replace("-", MINUS)
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
+
+
+def _count(images: int) -> str:
+    return f"{images:,}"

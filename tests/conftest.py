@@ -1,0 +1,34 @@
+"""What several rooms' tests share: the committed params, and a small prepared sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fer_pipeline.data.faces import Split
+from fer_pipeline.data.quality import group_by_pixels
+from fer_pipeline.data.sample import draw_sample
+from fer_pipeline.data.splits import SplitName, split_faces
+from fer_pipeline.params import Params, load_params
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """The committed `params.yaml`."""
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def splits() -> dict[SplitName, Split]:
+    """28 train, 14 val and 14 test faces of the sample, prepared."""
+    faces = draw_sample(28, 14, 14, seed=3)
+    return split_faces(faces, group_by_pixels(faces), "official")

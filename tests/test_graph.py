@@ -1,0 +1,145 @@
+"""dvc.yaml against the code: its paths, its dependencies, and how its outs are kept."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from fer_pipeline import layout
+from fer_pipeline.params import Params
+
+# What may change without any out changing: these validate, name and announce, or keep a record
+# of what happened. params.py reads values that each stage declares; emotions and layout are
+# held equal to the data set and to dvc.yaml.
+OBSERVERS = {
+    "fer_pipeline.emotions",
+    "fer_pipeline.errors",
+    "fer_pipeline.layout",
+    "fer_pipeline.params",
+    "fer_pipeline.writing",
+    "fer_pipeline.registry.tracking",
+    "fer_pipeline.registry.lineage",
+    "fer_pipeline.models.catalog",
+    "fer_pipeline.stages.launch",
+    "fer_pipeline.stages.progress",
+}
+
+STAGES = ("ingest", "prepare", "train", "predict", "calibrate", "evaluate", "register")
+
+
+@pytest.fixture(scope="module")
+def stages(root: Path) -> dict[str, dict[str, Any]]:
+    """The stages of dvc.yaml, those with foreach by what they do."""
+    content = YAML(typ="safe").load((root / "dvc.yaml").read_text())["stages"]
+    return {name: stage.get("do", stage) for name, stage in content.items()}
+
+
+def out_entries(stage: dict[str, Any]) -> list[Any]:
+    return [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
+
+
+def path_of(entry: Any) -> str:
+    return next(iter(entry)) if isinstance(entry, dict) else entry
+
+
+def imported_modules(module: str, root: Path, seen: set[str]) -> set[str]:
+    """Every module of the package that a module imports at run time, at any depth."""
+    path = root / f"{module.replace('.', '/')}.py"
+    if module in seen or not path.exists():
+        return seen
+    seen.add(module)
+    for node in _run_time_nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fer_pipeline"):
+            imported_modules(str(node.module), root, seen)
+            for alias in node.names:
+                imported_modules(f"{node.module}.{alias.name}", root, seen)
+    return seen
+
+
+def _run_time_nodes(tree: ast.AST) -> list[ast.AST]:
+    nodes: list[ast.AST] = []
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        nodes += [child, *_run_time_nodes(child)]
+    return nodes
+
+
+def test_the_graph_has_the_stages_of_the_design(stages: dict[str, dict[str, Any]]) -> None:
+    assert tuple(stages) == STAGES
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_all_the_code_that_it_imports(
+    name: str, stages: dict[str, dict[str, Any]], root: Path
+) -> None:
+    modules = imported_modules(f"fer_pipeline.stages.{name}", root, set())
+    needed = {f"{module.replace('.', '/')}.py" for module in modules - OBSERVERS}
+    declared = {dep for dep in stages[name]["deps"] if dep.startswith("fer_pipeline/")}
+    assert needed <= declared
+    # Beyond its imports a stage may name templates, and code that MLflow stores.
+    beyond = {path for path in declared - needed if path.endswith(".py")}
+    assert beyond <= ({path for path in declared} if name == "register" else set())
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_depends_on_the_lock_of_its_requirements(
+    name: str, stages: dict[str, dict[str, Any]]
+) -> None:
+    assert str(layout.REQUIREMENTS_LOCK) in stages[name]["deps"]
+
+
+def test_every_dependency_exists_or_is_made_by_a_stage(
+    stages: dict[str, dict[str, Any]], root: Path
+) -> None:
+    made = {path_of(entry) for stage in stages.values() for entry in out_entries(stage)}
+    for stage in stages.values():
+        for dep in stage["deps"]:
+            inside = any(out.startswith(f"{dep}/") for out in made)
+            assert dep in made or inside or (root / dep).is_file(), dep
+
+
+def test_every_out_is_cached_and_none_persists(stages: dict[str, dict[str, Any]]) -> None:
+    for stage in stages.values():
+        for entry in out_entries(stage):
+            options = next(iter(entry.values())) if isinstance(entry, dict) else {}
+            assert "persist" not in options
+            assert options.get("cache", True) is True
+
+
+def test_the_layout_and_dvc_yaml_name_the_same_files(stages: dict[str, dict[str, Any]]) -> None:
+    made = {path_of(entry) for stage in stages.values() for entry in out_entries(stage)}
+    key = "${key}"
+    named = {
+        layout.FACES,
+        layout.TRAIN,
+        layout.VAL,
+        layout.TEST,
+        layout.DATA_METRICS,
+        layout.CLASS_BALANCE,
+        layout.model_file(key),
+        layout.training_metrics(key),
+        layout.training_curve(key),
+        layout.predictions(key),
+        layout.FUSION,
+        layout.SIMPLEX,
+        layout.EVALUATION,
+        layout.SUMMARY,
+        layout.ACCURACY,
+        layout.CONFUSION,
+        layout.REPORT,
+        layout.VERDICT,
+    }
+    assert made == {path.as_posix() for path in named}
+
+
+def test_every_param_is_declared_by_a_stage_or_decides_no_out(
+    stages: dict[str, dict[str, Any]], params: Params
+) -> None:
+    declared = {str(param) for stage in stages.values() for param in stage.get("params", [])}
+    for section in params.model_dump():
+        assert any(param.split(".")[0] == section for param in declared), section
