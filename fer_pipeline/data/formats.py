@@ -36,12 +36,14 @@ class Origin:
         uri: what `data.source` said.
         version: the sample's version, or empty for a file.
         sha256: of the source file, or empty for the built-in sample.
+        pinned: true if the source was checked against its pin.
         synthetic: true if the faces were drawn by code.
     """
 
     uri: str
     version: str
     sha256: str
+    pinned: bool
     synthetic: bool
 
 
@@ -121,6 +123,7 @@ def read_faces(path: Path) -> tuple[Faces, Origin]:
         stored["fer.uri"],
         stored["fer.version"],
         stored["fer.sha256"],
+        stored["fer.pinned"] == "True",
         stored["fer.synthetic"] == "True",
     )
     return faces, origin

@@ -61,18 +61,20 @@ def read_source(params: DataParams, pin: Pin | None) -> tuple[Faces, formats.Ori
         DataError: the source is missing, damaged, or not what the pin says.
     """
     current = resolve(params.source)
-    if pin is not None and pin.uri == params.source and pin != current:
+    pinned = pin is not None and pin.uri == params.source
+    if pin is not None and pinned and pin != current:
         raise DataError(
             f"{params.source} has changed since it was pinned ({_changed(pin, current)}): "
             f"run 'fer source pin {params.source}' to accept what it is now"
         )
-    if params.source == SAMPLE_URI:
+    synthetic = params.source == SAMPLE_URI
+    if synthetic:
         sample = params.sample
         faces = draw_sample(sample.train, sample.val, sample.test, sample.seed)
     else:
         faces = _read_file(Path(params.source))
     origin = formats.Origin(
-        current.uri, current.version, current.sha256, synthetic=params.source == SAMPLE_URI
+        current.uri, current.version, current.sha256, pinned=pinned, synthetic=synthetic
     )
     return faces, origin
 

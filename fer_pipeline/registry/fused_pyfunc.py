@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc.model import PythonModel
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.serving.predictor import FusedPredictor
@@ -18,12 +18,15 @@ from fer_pipeline.serving.predictor import FusedPredictor
 class FusedModel(PythonModel):
     """Faces in, one column per emotion out: probabilities, or logits if asked for."""
 
-    # MLflow finds both methods by their exact parameters, and takes annotations on
-    # `model_input` for a schema of its own, so `predict` has none.
-    def load_context(self, context) -> None:  # type: ignore[no-untyped-def]
+    # MLflow finds both methods by their exact parameter names.
+    def load_context(self, context: PythonModelContext) -> None:
         self._predictor = FusedPredictor.load(Path(context.artifacts["bundle"]))
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    # A plain np.ndarray is an annotation that MLflow leaves alone: the signature given when
+    # the model was logged stays in force.
+    def predict(  # type: ignore[no-untyped-def]
+        self, context, model_input: np.ndarray, params: dict[str, str] | None = None
+    ) -> pd.DataFrame:
         """(N, 48, 48) uint8 images to a frame with the seven emotions as columns."""
         images = np.asarray(model_input, np.uint8)
         wanted = (params or {}).get("output", "probabilities")

@@ -38,9 +38,8 @@ def judge(evaluation: Mapping[str, Any], gate: GateParams) -> Verdict:
         beaten = gain > gate.min_gain + 1e-9
         passed = passed and beaten
         reasons.append(
-            f"fused {fused:.2%} {'beats' if beaten else 'does not beat'} {name} "
-            f"{single['accuracy']:.2%} by more than {100 * gate.min_gain:g} points "
-            f"({100 * gain:+.2f})"
+            f"fused {fused:.2%} against {name} {single['accuracy']:.2%}: {100 * gain:+.2f} points, "
+            f"{'above' if beaten else 'not above'} the {100 * gate.min_gain:g} required"
         )
     if gate.max_p is not None:
         p = evaluation["gain"]["mcnemar_p"]

@@ -1,158 +1,22 @@
-"""Real workspaces: the project's files in a git and DVC repository of their own, with tiny params."""
+"""Workspaces for tests that run stages for real."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
-
-# Larger files (weights and their copies in DVC's cache) are never changed in place.
-_LINK_FROM_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """A folder with the project in it, and the environment that its commands run in."""
-
-    folder: Path
-    env: dict[str, str]
-
-    def run(self, *command: str, **extra_env: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end and give what it printed, whatever its exit status."""
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.env | extra_env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def check(self, *command: str) -> str:
-        """Run a command that must succeed, and give its output."""
-        done = self.run(*command)
-        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def edit_params(self, **values: object) -> None:
-        """Set params by dotted key, with `__` for the dots."""
-        path = self.folder / "params.yaml"
-        yaml = YAML()
-        content = yaml.load(path.read_text())
-        for dotted, value in values.items():
-            *parents, last = dotted.split("__")
-            section = content
-            for parent in parents:
-                section = section[parent]
-            section[last] = value
-        yaml.dump(content, path)
-
-    def outs(self) -> dict[str, str]:
-        """DVC's hash of every out, by path."""
-        lock = YAML(typ="safe").load((self.folder / "dvc.lock").read_text())
-        return {
-            out["path"]: out["md5"]
-            for stage in lock["stages"].values()
-            for out in stage.get("outs", [])
-        }
-
-
-def shrink(workspace: Workspace) -> None:
-    """The smallest run that still goes through every line: seconds per stage.
-
-    `gate.min_gain` is -1, so that the gate passes whatever three untrained networks score.
-    """
-    phase: dict[str, Any] = {"epochs": 1, "batch_size": 14, "learning_rate": 1e-3}
-    backbones = {
-        name: {
-            "weights": "none",
-            "image_size": size,
-            "eval_resize": size,
-            "head": dict(phase),
-            "finetune": dict(phase),
-        }
-        for name, size in (("resnet50", 32), ("resnet101", 32), ("inception_v3", 75))
-    }
-    workspace.edit_params(
-        data__sample={"train": 28, "val": 14, "test": 14, "seed": 0},
-        backbones=backbones,
-        evaluation__bootstrap_draws=200,
-        gate__min_gain=-1.0,
-    )
+from workspace import Workspace, copy_workspace, make_workspace
 
 
 @pytest.fixture(scope="session")
-def new_workspace(
-    root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], Workspace]:
-    """Makes a workspace as a fresh clone would be, with tiny params, committed."""
-
-    def make() -> Workspace:
-        folder = tmp_path_factory.mktemp("workspace")
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for name in filter(None, listed.split("\0")):
-            if (root / name).is_file() and name != "dvc.lock":
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(root / name, folder / name)
-        workspace = Workspace(folder, _environment(folder))
-        shrink(workspace)
-        workspace.check("git", "init", "--quiet", "--initial-branch=main")
-        workspace.check("git", "add", "--all")
-        workspace.check("git", "commit", "--quiet", "--message", "Start")
-        (folder / ".dvc" / "config.local").write_text("[cache]\n    type = hardlink,copy\n")
-        return workspace
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def finished(new_workspace: Callable[[], Workspace]) -> Workspace:
+def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace after one undisturbed `dvc repro`; to be read, not changed."""
-    workspace = new_workspace()
+    workspace = make_workspace(root, tmp_path_factory.mktemp("finished"))
     workspace.check("dvc", "repro")
     return workspace
 
 
 @pytest.fixture
-def copied(finished: Workspace, tmp_path: Path) -> Iterator[Workspace]:
-    """A copy of the finished workspace, to be changed; it shares the large files."""
-
-    def copy(source: str, target: str) -> str:
-        if os.path.getsize(source) < _LINK_FROM_BYTES or source.endswith(".db"):
-            return shutil.copy2(source, target)
-        os.link(source, target)
-        return target
-
-    folder = tmp_path / "copy"
-    shutil.copytree(finished.folder, folder, copy_function=copy, symlinks=True)
-    yield Workspace(folder, _environment(folder))
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """This process's environment with the running interpreter first and no settings from outside."""
-    dropped = ("MLFLOW_", "DVC_", "GIT_", "AWS_", "FER_")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-    return kept | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),  # its own copy of the code, not the project's
-        "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "site"),
-        "DVC_NO_ANALYTICS": "true",
-        "GIT_AUTHOR_NAME": "Test",
-        "GIT_AUTHOR_EMAIL": "test@example.invalid",
-        "GIT_COMMITTER_NAME": "Test",
-        "GIT_COMMITTER_EMAIL": "test@example.invalid",
-    }
+def copied(finished: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the finished workspace, to be changed."""
+    return copy_workspace(finished, tmp_path / "copy")

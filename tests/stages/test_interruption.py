@@ -1,0 +1,111 @@
+"""A `dvc repro` that is killed, in any stage, and run again ends as an undisturbed one does."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from workspace import Workspace, make_workspace
+
+STAGES = (
+    "ingest",
+    "prepare",
+    "train@resnet50",
+    "train@resnet101",
+    "train@inception_v3",
+    "predict@resnet50",
+    "predict@resnet101",
+    "predict@inception_v3",
+    "calibrate",
+    "evaluate",
+    "register",
+)
+
+
+def start_until(workspace: Workspace, stage: str) -> subprocess.Popen[str]:
+    """Start `dvc repro` in a process group of its own, and return when it runs the stage.
+
+    On a fast machine the stage may have been done before the last kill: then the first stage
+    after it serves as well.
+    """
+    wanted = STAGES[STAGES.index(stage) :]
+    process = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=workspace.folder,
+        env=workspace.env | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Running stage") and line.split("'")[1] in wanted:
+            return process
+    raise AssertionError(f"dvc repro ended without running {stage}")
+
+
+def stage_processes(workspace: Workspace) -> list[int]:
+    """Processes that run a stage in this workspace."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+            inside = (entry / "cwd").resolve() == workspace.folder.resolve()
+        except OSError:
+            continue
+        if inside and b"fer_pipeline.stages" in command:
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_and_run_again_ends_as_undisturbed(
+    finished: Workspace, root: Path, tmp_path: Path
+) -> None:
+    workspace = make_workspace(root, tmp_path)
+    moment = random.Random(0)
+    for stage in STAGES:
+        process = start_until(workspace, stage)
+        time.sleep(moment.uniform(0.0, 2.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    workspace.check("dvc", "repro")
+
+    assert workspace.outs() == finished.outs()
+    assert not list(workspace.folder.glob("*/**/.partial-*"))
+    store = MlflowClient(f"sqlite:///{workspace.folder / 'mlflow.db'}")
+    experiment = store.get_experiment_by_name("fer2013")
+    runs = store.search_runs([experiment.experiment_id])
+    assert sorted((run.info.run_name, run.info.status) for run in runs) == [
+        ("fusion", "FINISHED"),
+        ("inception_v3", "FINISHED"),
+        ("resnet101", "FINISHED"),
+        ("resnet50", "FINISHED"),
+    ]
+    assert len(store.search_model_versions("name = 'fer-fusion'")) == 1
+
+
+def test_a_stage_does_not_outlive_a_killed_dvc(copied: Workspace) -> None:
+    copied.edit_params(seed=5)
+    process = start_until(copied, "train@resnet50")
+    deadline = time.monotonic() + 30
+    while not stage_processes(copied) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)  # the stage asks the kernel for this early in its start
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while stage_processes(copied) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = stage_processes(copied)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []

@@ -1,0 +1,205 @@
+"""The whole graph by a real `dvc repro`, in a repository of its own, to the registered model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from workspace import Workspace
+
+from fer_pipeline.emotions import EMOTIONS
+
+BACKBONES = {"resnet50", "resnet101", "inception_v3"}
+
+LOAD_AND_PREDICT = """
+import sys
+import mlflow, numpy
+model = mlflow.pyfunc.load_model("models:/fer-fusion@challenger")
+images = numpy.load(sys.argv[1])["images"]
+logits = model.predict(images, params={"output": "logits"})
+chances = model.predict(images)
+assert list(chances.columns) == sys.argv[3].split(",")
+numpy.savez(sys.argv[2], logits=logits.to_numpy(), chances=chances.to_numpy())
+"""
+
+
+def client(workspace: Workspace) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{workspace.folder / 'mlflow.db'}")
+
+
+def read(workspace: Workspace, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((workspace.folder / name).read_text())
+    return content
+
+
+def fused_logits(workspace: Workspace) -> np.ndarray:
+    weights = read(workspace, "models/fused/fusion.json")["weights"]
+    folder = workspace.folder / "predictions"
+    return sum(w * np.load(folder / f"{name}.npz")["test_logits"] for name, w in weights.items())
+
+
+def test_evaluation_has_the_keys_of_the_contract(finished: Workspace) -> None:
+    evaluation = read(finished, "metrics/evaluation.json")
+    scores = {"accuracy", "macro_f1", "nll", "ece", "per_class"}
+    for block in (evaluation, evaluation["clean"]):
+        assert set(block["fused"]) == scores
+        assert set(block["single"]) == BACKBONES
+        assert all(set(single) == scores for single in block["single"].values())
+        assert set(block["fused"]["per_class"]) == set(EMOTIONS)
+        assert block["best_single"] in BACKBONES
+        assert set(block["gain"]) == {"accuracy", "ci95", "mcnemar_p"}
+    assert evaluation["test"]["images"] == 14
+    assert len(evaluation["test"]["sha256"]) == 64
+
+
+def test_evaluation_is_that_of_the_stored_logits(finished: Workspace) -> None:
+    labels = np.load(finished.folder / "data/prepared/test.npz")["labels"]
+    expected = (fused_logits(finished).argmax(axis=1) == labels).mean()
+    assert read(finished, "metrics/evaluation.json")["fused"]["accuracy"] == expected
+    assert read(finished, "metrics/summary.json")["fused"] == expected
+
+
+def test_a_fresh_process_reproduces_the_fused_logits_from_the_registry(
+    finished: Workspace, tmp_path: Any
+) -> None:
+    script, found = tmp_path / "load.py", tmp_path / "found.npz"
+    script.write_text(LOAD_AND_PREDICT)
+    elsewhere = Workspace(
+        tmp_path,
+        finished.env
+        | {"MLFLOW_TRACKING_URI": f"sqlite:///{finished.folder / 'mlflow.db'}", "PYTHONPATH": ""},
+    )
+    images = str(finished.folder / "data/prepared/test.npz")
+    elsewhere.check(sys.executable, str(script), images, str(found), ",".join(EMOTIONS))
+    with np.load(found) as arrays:
+        np.testing.assert_allclose(arrays["logits"], fused_logits(finished), atol=1e-4)
+        np.testing.assert_allclose(arrays["chances"].sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_the_registered_version_says_what_made_it(finished: Workspace) -> None:
+    version = client(finished).get_model_version_by_alias("fer-fusion", "challenger")
+    outs = finished.outs()
+    assert version.tags["git.commit"] == finished.check("git", "rev-parse", "HEAD").strip()
+    assert version.tags["dvc.data/raw/faces.parquet"] == outs["data/raw/faces.parquet"]
+    for name in BACKBONES:
+        path = f"models/{name}/model.safetensors"
+        assert version.tags[f"dvc.{path}"] == outs[path]
+    assert set(json.loads(version.tags["fusion.weights"])) == BACKBONES
+    assert json.loads(version.tags["params"])["data"]["source"] == "sample"
+    accuracy = read(finished, "metrics/evaluation.json")["fused"]["accuracy"]
+    assert float(version.tags["accuracy"]) == pytest.approx(accuracy, rel=1e-5)
+
+
+def test_the_verdict_names_version_and_alias(finished: Workspace) -> None:
+    verdict = read(finished, "registry/verdict.json")
+    assert verdict["passed"] is True
+    assert len(verdict["reasons"]) == 3
+    assert (verdict["model_name"], verdict["version"]) == ("fer-fusion", "1")
+    assert verdict["aliases"] == ["challenger"]
+
+
+def test_every_epoch_of_each_backbone_is_in_one_mlflow_run(finished: Workspace) -> None:
+    store = client(finished)
+    experiment = store.get_experiment_by_name("fer2013")
+    runs = {run.info.run_name: run for run in store.search_runs([experiment.experiment_id])}
+    assert set(runs) == BACKBONES | {"fusion"}
+    for name in BACKBONES:
+        assert runs[name].info.status == "FINISHED"
+        history = store.get_metric_history(runs[name].info.run_id, "val_accuracy")
+        with (finished.folder / f"plots/curves/{name}.csv").open() as stream:
+            curve = [float(row["val_accuracy"]) for row in csv.DictReader(stream)]
+        assert [point.value for point in history] == curve
+        assert len(curve) == 2
+
+
+def test_a_second_repro_runs_no_stage(finished: Workspace) -> None:
+    output = finished.check("dvc", "repro")
+    assert "Running stage" not in output
+    assert "Data and pipelines are up to date." in output
+
+
+@pytest.mark.parametrize(
+    ("edit", "touched"),
+    [
+        ({"seed": 1}, {f"train@{name}" for name in BACKBONES} | {"evaluate", "register"}),
+        ({"data__sample__seed": 1}, {"ingest"}),
+        ({"data__protocol": "paper"}, {"prepare", "evaluate"}),
+        (
+            {"backbones__resnet50__finetune__learning_rate": 0.5},
+            {"train@resnet50", "calibrate", "evaluate", "register"},
+        ),
+        ({"training__augment__flip": 0.0}, {f"train@{name}" for name in BACKBONES}),
+        ({"predict__batch_size": 3}, {f"predict@{name}" for name in BACKBONES}),
+        ({"fusion__method": "uniform"}, {"calibrate"}),
+        ({"evaluation__ece_bins": 3}, {"evaluate"}),
+        ({"gate__min_gain": 1.0}, {"evaluate", "register"}),
+        ({"registry__model_name": "other"}, {"register"}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_changed_param_touches_the_stages_that_read_it(
+    edit: dict[str, object], touched: set[str], copied: Workspace
+) -> None:
+    copied.edit_params(**edit)
+    assert set(json.loads(copied.check("dvc", "status", "--json"))) == touched
+
+
+def test_a_gate_that_does_not_pass_registers_nothing_and_is_no_error(copied: Workspace) -> None:
+    copied.edit_params(gate__min_gain=1.0, registry__model_name="refused")
+    output = copied.check("dvc", "repro")
+    assert "gate not passed: nothing registered" in output
+    verdict = read(copied, "registry/verdict.json")
+    assert (verdict["passed"], verdict["version"], verdict["aliases"]) == (False, None, [])
+    assert not client(copied).search_registered_models("name = 'refused'")
+    assert "Gate not passed" in (copied.folder / "reports/report.html").read_text()
+
+
+def test_registering_the_same_content_again_makes_no_second_version(copied: Workspace) -> None:
+    copied.check("dvc", "repro", "--force", "--single-item", "register")
+    assert read(copied, "registry/verdict.json")["version"] == "1"
+    assert len(client(copied).search_model_versions("name = 'fer-fusion'")) == 1
+
+
+def test_an_experiment_shows_in_metrics_and_plots(copied: Workspace) -> None:
+    copied.check("git", "add", "--all")
+    copied.check("git", "commit", "--quiet", "--message", "Results")
+    copied.check("dvc", "exp", "run", "--set-param", "fusion.method=uniform")
+    assert read(copied, "models/fused/fusion.json")["method"] == "uniform"
+    shown = copied.check("dvc", "metrics", "show", "--json")
+    files = json.loads(shown)[""]["data"]
+    assert files["metrics/summary.json"]["data"]["fused"] is not None
+    assert "metrics/data.json" in files
+    changed = json.loads(copied.check("dvc", "params", "diff", "--json"))
+    assert changed["params.yaml"]["fusion.method"] == {"old": "nll", "new": "uniform"}
+    copied.check("dvc", "metrics", "diff")
+    copied.check("dvc", "plots", "show")
+    page = (copied.folder / "dvc_plots/index.html").read_text()
+    for plot in ("curves/resnet50.csv", "confusion/fused.csv", "accuracy.csv", "classes.csv"):
+        assert plot in page
+
+
+def test_fer_predict_reads_a_picture_with_the_fused_model(copied: Workspace, root: Any) -> None:
+    from PIL import Image
+
+    face = np.load(copied.folder / "data/prepared/test.npz")["images"][0]
+    Image.fromarray(face).resize((200, 220)).save(copied.folder / "face.png")
+    output = copied.check("fer", "predict", "face.png")
+    assert any(emotion in output for emotion in EMOTIONS)
+
+
+def test_the_report_loads_nothing_from_elsewhere(finished: Workspace) -> None:
+    class Links(HTMLParser):
+        found: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.found += [value or "" for key, value in attrs if key in ("src", "href")]
+
+    parser = Links()
+    parser.feed((finished.folder / "reports/report.html").read_text())
+    assert [link for link in parser.found if not link.startswith(("#", "data:"))] == []

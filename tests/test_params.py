@@ -1,0 +1,251 @@
+"""A bad edit of params.yaml is refused with the file, the key, and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from fer_pipeline.errors import ParamsError
+from fer_pipeline.models.catalog import CATALOG, require_known
+from fer_pipeline.params import Params, load_params
+
+HEAD = "backbones.resnet50.head"
+ABSENT = object()
+
+RESNET = "backbones.resnet50"
+AUGMENT = "training.augment"
+
+# The key, a value that it must not have, and what the message asks for instead.
+BAD_VALUES: list[tuple[str, object, str]] = [
+    ("seed", -1, "greater than or equal to 0"),
+    ("data.protocol", "mine", "'official' or 'paper'"),
+    ("data.source", 3, "a valid string"),
+    ("data.sample.val", 6, "greater than or equal to 7"),
+    ("backbones", {}, "at least 1 item"),
+    ("backbones", None, "a valid dictionary"),
+    (f"{RESNET}.image_size", 8, "greater than or equal to 32"),
+    (f"{HEAD}.epochs", 0, "greater than or equal to 1"),
+    (f"{HEAD}.epochs", True, "a valid integer"),
+    (f"{HEAD}.epochs", 2.5, "a valid integer"),
+    (f"{HEAD}.epochs", 2.0, "a valid integer"),
+    (f"{HEAD}.epochs", "3", "a valid integer"),
+    (f"{HEAD}.epochs", None, "a valid integer"),
+    (f"{HEAD}.batch_size", 0, "greater than or equal to 1"),
+    (f"{HEAD}.learning_rate", -1e-3, "greater than 0"),
+    (f"{HEAD}.learning_rate", 0, "greater than 0"),
+    (f"{HEAD}.learning_rate", True, "a valid number"),
+    (f"{HEAD}.learning_rate", "fast", "a valid number"),
+    (f"{HEAD}.learning_rate", "0.1", "a valid number"),
+    (f"{HEAD}.learning_rate", float("inf"), "a finite number"),
+    (f"{HEAD}.learning_rate", float("nan"), "a finite number"),
+    ("training.optimizer", "sgd", "'adam'"),
+    (f"{AUGMENT}.crop_scale", [1.0, 0.8], "two numbers, the smaller first"),
+    (f"{AUGMENT}.crop_scale", [0.8, 1.2], "at most 1, the whole image"),
+    (f"{AUGMENT}.crop_ratio", [1.5, 0.5], "two numbers, the smaller first"),
+    (f"{AUGMENT}.crop_ratio", 1.0, "a valid tuple"),
+    (f"{AUGMENT}.flip", 1.1, "less than or equal to 1"),
+    (f"{AUGMENT}.flip", float("nan"), "less than or equal to 1"),
+    ("predict.batch_size", 0, "greater than or equal to 1"),
+    ("fusion.method", "best", "'uniform', 'accuracy' or 'nll'"),
+    ("fusion.accuracy_exponent", -1, "greater than or equal to 0"),
+    ("evaluation.bootstrap_draws", 9, "greater than or equal to 100"),
+    ("evaluation.ece_bins", 0, "greater than or equal to 1"),
+    ("gate.min_gain", 1.5, "less than or equal to 1"),
+    ("gate.max_p", 5, "less than or equal to 1"),
+    ("registry.experiment", "", "at least 1 character"),
+    ("registry.model_name", "a/b", "match pattern"),
+]
+
+NO_PARAMS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "is empty or no mapping: copy one from recipes/"),
+    "only a comment": (b"# to do\n", "is empty or no mapping: copy one from recipes/"),
+    "list": (b"- seed\n- data\n", "is empty or no mapping: copy one from recipes/"),
+    "broken": (b"seed: [1,\n", "is not valid YAML: .*line 2"),
+    "duplicate key": (b"seed: 0\nseed: 1\n", 'is not valid YAML: .*duplicate key "seed"'),
+    "not UTF-8": (b"seed: 0  # gr\xfc\xdfe\n", "is not valid YAML: .*0xfc"),
+    "foreign tag": (b"seed: !!python/object:os.system 0\n", "is not valid YAML: .*tag"),
+}
+
+
+@pytest.fixture(scope="module")
+def committed(root: Path) -> str:
+    return (root / "params.yaml").read_text(encoding="utf-8")
+
+
+def write_edited(committed: str, edits: Mapping[str, object], path: Path) -> Path:
+    """The committed params with some dotted keys set, or taken out."""
+    content: Any = YAML(typ="safe").load(committed)
+    for key, value in edits.items():
+        *parents, last = key.split(".")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        if value is ABSENT:
+            del section[last]
+        else:
+            section[last] = value
+    YAML(typ="safe").dump(content, path)
+    return path
+
+
+@pytest.mark.parametrize(("key", "value", "says"), BAD_VALUES)
+def test_an_impossible_value_is_refused_with_file_key_and_value(
+    key: str, value: object, says: str, committed: str, tmp_path: Path
+) -> None:
+    path = write_edited(committed, {key: value}, tmp_path / "mine.yaml")
+    with pytest.raises(ParamsError) as refused:
+        load_params(path)
+    assert str(refused.value).startswith(f"{path}: {key} is {value!r}: it must be ")
+    assert says in str(refused.value)
+
+
+def test_a_validation_image_smaller_than_the_input_is_refused(
+    committed: str, tmp_path: Path
+) -> None:
+    edits = {f"{RESNET}.image_size": 64, f"{RESNET}.eval_resize": 63}
+    path = write_edited(committed, edits, tmp_path / "mine.yaml")
+    says = rf"{RESNET}\.eval_resize is 63: it must be at least image_size, which is 64$"
+    with pytest.raises(ParamsError, match=says):
+        load_params(path)
+
+
+@pytest.mark.parametrize("key", ["fusion", "data.sample", f"{HEAD}.epochs", "gate.max_p"])
+def test_a_missing_key_is_named_with_where_to_find_it(
+    key: str, committed: str, tmp_path: Path
+) -> None:
+    path = write_edited(committed, {key: ABSENT}, tmp_path / "mine.yaml")
+    with pytest.raises(ParamsError) as refused:
+        load_params(path)
+    assert str(refused.value) == f"{path}: {key} is missing: see recipes/ for complete files"
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("trainings", "did you mean 'training'?"),
+        (f"{HEAD}.epoch", "did you mean 'epochs'?"),
+        ("gate.zzzzzz", "remove it"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(
+    key: str, says: str, committed: str, tmp_path: Path
+) -> None:
+    path = write_edited(committed, {key: 1}, tmp_path / "mine.yaml")
+    with pytest.raises(ParamsError) as refused:
+        load_params(path)
+    assert str(refused.value) == f"{path}: {key} is not a known key: {says}"
+
+
+@pytest.mark.parametrize(("content", "says"), NO_PARAMS.values(), ids=NO_PARAMS.keys())
+def test_a_file_that_holds_no_mapping_is_refused_by_name(
+    content: bytes, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError, match=says) as refused:
+        load_params(path)
+    assert str(refused.value).startswith(f"{path} ")
+
+
+def test_a_missing_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"mine\.yaml is missing: copy one from recipes/"):
+        load_params(tmp_path / "mine.yaml")
+
+
+@pytest.mark.xfail(strict=True, raises=IsADirectoryError, reason="load_params lets OSError through")
+def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=str(tmp_path)):
+        load_params(tmp_path)
+
+
+def test_several_faults_are_counted(committed: str, tmp_path: Path) -> None:
+    edits = {"seed": -1, "predict.batch_size": 0, "data.protocol": "mine"}
+    path = write_edited(committed, edits, tmp_path / "mine.yaml")
+    with pytest.raises(ParamsError, match=r"seed is -1: .* \(and 2 more\)$"):
+        load_params(path)
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="'missing' hides 'not a known key'")
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("seed", "sede"), (f"{HEAD}.epochs", f"{HEAD}.epocs")]
+)
+def test_a_misspelt_key_is_named_with_the_right_spelling(
+    right: str, wrong: str, committed: str, tmp_path: Path
+) -> None:
+    path = write_edited(committed, {right: ABSENT, wrong: 1}, tmp_path / "mine.yaml")
+    with pytest.raises(ParamsError) as refused:
+        load_params(path)
+    hint = f"{wrong} is not a known key: did you mean '{right.rpartition('.')[2]}'?"
+    assert hint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1e-3", 0.001), ("1E-3", 0.001), ("1.e-3", 0.001), ("2", 2.0), ("5e-324", 5e-324)],
+)
+def test_a_rate_is_a_number_in_every_spelling_of_yaml_1_2(
+    written: str, value: float, committed: str, tmp_path: Path
+) -> None:
+    path = write_edited(committed, {f"{HEAD}.learning_rate": 0.125}, tmp_path / "mine.yaml")
+    path.write_text(path.read_text().replace("0.125", written))
+    head = load_params(path).backbones["resnet50"].head
+    assert head is not None
+    assert head.learning_rate == value
+
+
+def test_words_that_yaml_1_1_takes_for_bools_stay_text(committed: str, tmp_path: Path) -> None:
+    path = write_edited(committed, {"registry.experiment": "placeholder"}, tmp_path / "mine.yaml")
+    path.write_text(path.read_text().replace("placeholder", "off"))
+    assert load_params(path).registry.experiment == "off"
+
+
+def test_the_head_phase_may_be_null_and_the_final_phase_may_not(
+    committed: str, tmp_path: Path
+) -> None:
+    path = write_edited(committed, {HEAD: None}, tmp_path / "mine.yaml")
+    assert load_params(path).backbones["resnet50"].head is None
+    path = write_edited(committed, {"backbones.resnet50.finetune": None}, path)
+    with pytest.raises(ParamsError, match=r"backbones\.resnet50\.finetune is None"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("section", ["data", "gate", "fusion"])
+def test_every_section_is_frozen(section: str, params: Params) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(params, section, None)
+    own = getattr(params, section)
+    first = next(iter(type(own).model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(own, first, None)
+
+
+def test_every_recipe_is_valid_and_params_yaml_is_the_sample(root: Path, params: Params) -> None:
+    recipes = {path.stem: load_params(path) for path in (root / "recipes").glob("*.yaml")}
+    for recipe in recipes.values():
+        require_known(recipe.backbones)
+    assert recipes["sample"] == params
+
+
+def test_an_unknown_backbone_is_refused_with_the_known_ones(
+    committed: str, tmp_path: Path, params: Params
+) -> None:
+    own = params.backbones["resnet50"].model_dump()
+    path = write_edited(committed, {"backbones.resnet51": own}, tmp_path / "mine.yaml")
+    with pytest.raises(ParamsError) as refused:
+        require_known(load_params(path).backbones)
+    assert str(refused.value) == (
+        f"backbones.resnet51 is not a known backbone: choose among {', '.join(CATALOG)}"
+    )
+
+
+def test_an_input_too_small_for_its_backbone_is_refused(committed: str, tmp_path: Path) -> None:
+    key = "backbones.inception_v3.image_size"
+    path = write_edited(committed, {key: 74}, tmp_path / "mine.yaml")
+    with pytest.raises(ParamsError, match=rf"^{key} is 74: it must be at least 75$"):
+        require_known(load_params(path).backbones)
+    require_known(load_params(write_edited(committed, {key: 75}, path)).backbones)

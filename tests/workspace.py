@@ -1,0 +1,138 @@
+"""A real workspace: the project's files in a git and DVC repository of their own, tiny params."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+# Larger files (weights and their copies in DVC's cache) are never changed in place.
+_LINK_FROM_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with the project in it, and the environment that its commands run in."""
+
+    folder: Path
+    env: dict[str, str]
+
+    def run(self, *command: str, **extra_env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and give what it printed, whatever its exit status."""
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.env | extra_env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def check(self, *command: str) -> str:
+        """Run a command that must succeed, and give its output."""
+        done = self.run(*command)
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def edit_params(self, **values: object) -> None:
+        """Set params by dotted key, with `__` for the dots."""
+        path = self.folder / "params.yaml"
+        yaml = YAML()
+        content = yaml.load(path.read_text())
+        for dotted, value in values.items():
+            *parents, last = dotted.split("__")
+            section = content
+            for parent in parents:
+                section = section[parent]
+            section[last] = value
+        yaml.dump(content, path)
+
+    def outs(self) -> dict[str, str]:
+        """DVC's hash of every out, by path."""
+        lock = YAML(typ="safe").load((self.folder / "dvc.lock").read_text())
+        return {
+            out["path"]: out["md5"]
+            for stage in lock["stages"].values()
+            for out in stage.get("outs", [])
+        }
+
+
+def shrink(workspace: Workspace) -> None:
+    """The smallest run that still goes through every line: seconds per stage.
+
+    `gate.min_gain` is -1, so that the gate passes whatever three untrained networks score.
+    """
+    phase: dict[str, Any] = {"epochs": 1, "batch_size": 14, "learning_rate": 1e-3}
+    backbones = {
+        name: {
+            "weights": "none",
+            "image_size": size,
+            "eval_resize": size,
+            "head": dict(phase),
+            "finetune": dict(phase),
+        }
+        for name, size in (("resnet50", 32), ("resnet101", 32), ("inception_v3", 75))
+    }
+    workspace.edit_params(
+        data__sample={"train": 28, "val": 14, "test": 14, "seed": 0},
+        backbones=backbones,
+        evaluation__bootstrap_draws=200,
+        gate__min_gain=-1.0,
+    )
+
+
+def make_workspace(root: Path, folder: Path) -> Workspace:
+    """What a fresh clone of the project at `root` would be, with tiny params, committed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (root / name).is_file() and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, folder / name)
+    workspace = Workspace(folder, environment(folder))
+    shrink(workspace)
+    workspace.check("git", "init", "--quiet", "--initial-branch=main")
+    workspace.check("git", "add", "--all")
+    workspace.check("git", "commit", "--quiet", "--message", "Start")
+    (folder / ".dvc" / "config.local").write_text("[cache]\n    type = hardlink,copy\n")
+    return workspace
+
+
+def copy_workspace(source: Workspace, folder: Path) -> Workspace:
+    """A copy that may be changed; it shares the large files with its source."""
+
+    def copy(original: str, target: str) -> str:
+        if Path(original).stat().st_size < _LINK_FROM_BYTES or original.endswith(".db"):
+            return shutil.copy2(original, target)
+        Path(target).hardlink_to(original)
+        return target
+
+    shutil.copytree(source.folder, folder, copy_function=copy, symlinks=True)
+    return Workspace(folder, environment(folder))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """This process's environment, without settings from outside, for commands in a workspace."""
+    dropped = ("MLFLOW_", "DVC_", "GIT_", "AWS_", "FER_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),  # its own copy of the code, not the project's
+        "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "site"),
+        "DVC_NO_ANALYTICS": "true",
+        "GIT_AUTHOR_NAME": "Test",
+        "GIT_AUTHOR_EMAIL": "test@example.invalid",
+        "GIT_COMMITTER_NAME": "Test",
+        "GIT_COMMITTER_EMAIL": "test@example.invalid",
+    }
