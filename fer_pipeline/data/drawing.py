@@ -9,12 +9,12 @@ right, y downwards. The canvas is larger than the image, so that a turned face k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
+
+from fer_pipeline.data.expressions import Controls
+from fer_pipeline.data.identity import Identity
 
 SCALE = 4
 """Canvas pixels per image pixel."""
@@ -23,59 +23,6 @@ CANVAS = 72 * SCALE
 """Side of the square canvas in canvas pixels."""
 
 Points = npt.NDArray[np.float64]
-HairStyle = Literal["bald", "short", "fringe", "long", "curly", "bun"]
-FacialHair = Literal["none", "moustache", "beard"]
-
-
-@dataclass(frozen=True)
-class Controls:
-    """How far the facial muscles pull away from rest; all zero is a face at rest.
-
-    The comments name the units of the Facial Action Coding System (Ekman and Friesen 1978).
-    """
-
-    brow_raise: float = 0.0  # AU2, px up
-    brow_inner: float = 0.0  # AU1 (px up) against AU4 (px down), at the inner ends
-    brow_arch: float = 0.0  # px that the middle stands above the ends
-    brow_gather: float = 0.0  # AU4, px towards the nose
-    lid_open: float = 0.0  # AU5, px added to the opening of the eye
-    lid_squint: float = 0.0  # AU6 and AU7, px that the lower lid rises
-    lid_droop: float = 0.0  # px that the outer corner of the eye sinks
-    nose_wrinkle: float = 0.0  # AU9, 0 to 1
-    cheek_raise: float = 0.0  # AU6, 0 to 1
-    lip_corner: float = 0.0  # AU12 (px up) against AU15 (px down)
-    lip_stretch: float = 0.0  # AU20, px added to each half of the mouth
-    lip_upper: float = 0.0  # AU10, px up
-    lip_part: float = 0.0  # AU25 and AU26, px that the mouth opens
-    lip_round: float = 0.0  # AU27, 0 a lens to 1 an oval
-    lip_skew: float = 0.0  # px that one corner stands above the other
-    teeth: float = 0.0  # share of the opening that teeth fill
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What makes one drawn face another "person"; independent of the expression."""
-
-    head_width: float
-    head_height: float
-    taper: float  # how much the jaw narrows, 0 to 0.5
-    skin: float  # grey, 0 to 255
-    hair_grey: float
-    hair: HairStyle
-    facial_hair: FacialHair
-    eye_distance: float  # px from the middle to each eye
-    eye_size: float  # half the width of an eye
-    eye_y: float
-    brow_width: float
-    brow_y: float  # px above the eye
-    nose_length: float
-    nose_width: float
-    mouth_y: float
-    mouth_width: float  # half
-    lip_width: float
-    ear_size: float
-    glasses: bool
-    turn: float  # px that the features shift sideways as the head turns
 
 
 class Sketch:

@@ -13,26 +13,18 @@ The sample mirrors, in small and in exact numbers, the faults that FER2013 is kn
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from fer_pipeline.data.drawing import (
-    CANVAS,
-    SCALE,
-    Controls,
-    FacialHair,
-    HairStyle,
-    Identity,
-    Sketch,
-    draw_features,
-    draw_head,
-)
+from fer_pipeline.data.drawing import CANVAS, SCALE, Sketch, draw_features, draw_head
+from fer_pipeline.data.expressions import draw_controls
 from fer_pipeline.data.faces import SIDE, USAGES, Faces, Int64Array, UInt8Array
-from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
+from fer_pipeline.data.identity import Identity, draw_identity
+from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import DataError
 
 SAMPLE_VERSION = "1"
@@ -46,52 +38,6 @@ CONFLICT_SHARE = 0.2
 MIN_SPLIT_WITH_COPIES = 100
 MIN_TRAIN_WITH_CONSTANT = 200
 
-MIN_INTENSITY = 0.35
-"""The weakest expression drawn, as a share of the full one; it overlaps with its neighbours."""
-
-EXPRESSIONS: dict[str, tuple[Controls, ...]] = {
-    "angry": (
-        Controls(brow_raise=-2.0, brow_inner=-3.2, brow_gather=1.8, brow_arch=-0.4, lid_open=-0.6,
-                 lid_squint=0.8, lip_stretch=-0.8, lip_corner=-1.0),  # pressed lips
-        Controls(brow_raise=-2.0, brow_inner=-3.4, brow_gather=1.8, brow_arch=-0.4, lid_squint=0.6,
-                 lip_stretch=0.8, lip_corner=-0.6, lip_part=5.0, lip_round=0.5, teeth=0.8),  # bared
-    ),
-    "disgust": (
-        Controls(brow_raise=-1.4, brow_inner=-1.2, brow_gather=0.6, lid_open=-0.9, lid_squint=1.2,
-                 nose_wrinkle=1.0, lip_upper=2.2, lip_skew=4.0, lip_corner=-1.0, cheek_raise=0.3),
-        Controls(brow_raise=-1.4, brow_inner=-1.2, brow_gather=0.6, lid_open=-0.9, lid_squint=1.2,
-                 nose_wrinkle=1.0, lip_upper=2.0, lip_skew=3.2, lip_part=3.0, teeth=0.5),
-    ),
-    "fear": (
-        Controls(brow_raise=2.4, brow_inner=2.8, brow_gather=2.0, lid_open=2.0, lip_stretch=2.6,
-                 lip_corner=-2.0, lip_part=4.2, lip_round=-0.2, teeth=0.4),
-    ),
-    "happy": (
-        Controls(lid_squint=0.9, cheek_raise=0.8, lip_corner=4.2, lip_stretch=2.4),  # closed
-        Controls(brow_raise=0.4, lid_squint=1.0, cheek_raise=1.0, lip_corner=4.0, lip_stretch=2.6,
-                 lip_part=6.0, teeth=0.6),  # laughing
-    ),
-    "sad": (
-        Controls(brow_raise=-0.3, brow_inner=3.4, brow_gather=1.0, lid_open=-1.2, lid_droop=1.8,
-                 lip_corner=-4.4, lip_stretch=-0.4),
-    ),
-    "surprise": (
-        Controls(brow_raise=3.4, brow_arch=1.2, lid_open=2.2, lip_stretch=-2.0, lip_part=9.5,
-                 lip_round=1.0),
-    ),
-    "neutral": (Controls(),),
-}  # fmt: skip
-"""The full expressions, as pulls away from rest; two versions where people differ most."""
-
-AT_REST = Controls(
-    brow_raise=0.5, brow_inner=0.4, brow_arch=0.2, brow_gather=0.2, lid_open=0.25, lid_squint=0.15,
-    lid_droop=0.2, nose_wrinkle=0.05, cheek_raise=0.08, lip_corner=0.5, lip_stretch=0.5,
-    lip_upper=0.15, lip_part=0.4, lip_skew=0.3,
-)  # fmt: skip
-"""Standard deviations: no two people look the same at rest."""
-
-HAIR: tuple[HairStyle, ...] = ("bald", "short", "short", "fringe", "long", "curly", "bun")
-FACIAL_HAIR: tuple[FacialHair, ...] = ("none", "moustache", "beard")
 Occlusion = Literal["none", "hair", "hand", "bar"]
 OCCLUSIONS: tuple[Occlusion, ...] = ("none", "hair", "hand", "bar")
 
@@ -165,7 +111,7 @@ def conflict_count(size: int) -> int:
 
 def draw_face(emotion: int, rng: np.random.Generator) -> UInt8Array:
     """One synthetic face of shape (48, 48) that shows `EMOTIONS[emotion]`, weakly to fully."""
-    who, scene, controls = _draw_identity(rng), _draw_scene(rng), _draw_controls(emotion, rng)
+    who, scene, controls = draw_identity(rng), _draw_scene(rng), draw_controls(emotion, rng)
     sketch = Sketch(scene.background)
     for y in range(-40, 40, 6):
         stripe = np.array([[-40, y], [40, y + 8], [40, y + 11], [-40, y + 3]], dtype=float)
@@ -214,35 +160,6 @@ def _plant_copies(
         pixels[row] = train_pixels[rng.choice(np.flatnonzero(wanted & varied))]
 
 
-def _draw_identity(rng: np.random.Generator) -> Identity:
-    skin = rng.uniform(110, 220)
-    hair_grey = rng.uniform(15, 85) if rng.random() < 0.75 else rng.uniform(85, 200)
-    hair = HAIR[rng.integers(len(HAIR))]
-    facial_hair = FACIAL_HAIR[rng.choice(3, p=(0.76, 0.13, 0.11))]
-    return Identity(
-        head_width=rng.uniform(15.5, 19),
-        head_height=rng.uniform(20, 22.5),
-        taper=rng.uniform(0.08, 0.4),
-        skin=skin,
-        hair_grey=min(hair_grey, skin * 0.9),
-        hair=hair,
-        facial_hair=facial_hair if hair not in ("long", "bun") else "none",
-        eye_distance=rng.uniform(7.2, 8.6),
-        eye_size=rng.uniform(3.8, 4.9),
-        eye_y=rng.uniform(-5.5, -3.5),
-        brow_width=rng.uniform(1.4, 2.5),
-        brow_y=rng.uniform(4.6, 5.8),
-        nose_length=rng.uniform(7.5, 9.5),
-        nose_width=rng.uniform(1.8, 3.2),
-        mouth_y=rng.uniform(10, 12),
-        mouth_width=rng.uniform(5.2, 6.8),
-        lip_width=rng.uniform(0.6, 1.4),
-        ear_size=rng.uniform(2.5, 4.2),
-        glasses=bool(rng.random() < 0.15),
-        turn=float(np.clip(rng.normal(0, 1.4), -3, 3)),
-    )
-
-
 def _draw_scene(rng: np.random.Generator) -> Scene:
     return Scene(
         background=rng.uniform(20, 225),
@@ -261,14 +178,6 @@ def _draw_scene(rng: np.random.Generator) -> Scene:
         noise=rng.uniform(1, 6),
         occlusion=OCCLUSIONS[rng.choice(4, p=(0.88, 0.05, 0.04, 0.03))],
     )
-
-
-def _draw_controls(emotion: int, rng: np.random.Generator) -> Controls:
-    variants = EXPRESSIONS[EMOTIONS[emotion]]
-    full = np.array(astuple(variants[rng.integers(len(variants))]))
-    intensity = rng.uniform(MIN_INTENSITY, 1.0)
-    rest = np.array(astuple(AT_REST)) * rng.normal(size=len(full))
-    return Controls(*(intensity * full + rest).tolist())
 
 
 def _occlude(sketch: Sketch, who: Identity, scene: Scene, rng: np.random.Generator) -> None:

@@ -56,8 +56,8 @@ CATALOG: Mapping[str, BackboneInfo] = MappingProxyType(
                 "",
                 {"zero_init_residual": True},
             ),
-            # torchvision's truncated-normal initialisation of Inception samples through scipy
-            # and takes most of a minute; its plain one trains as well.
+            # Initialised as PyTorch does by default. The network is built without torchvision's
+            # input transform: our input is in [-1, 1] already, as Inception was made for.
             BackboneInfo(
                 "inception_v3",
                 "Szegedy et al., arXiv 1512.00567",

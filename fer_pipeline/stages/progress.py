@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -16,7 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fer_pipeline.training.records import EpochRecord, Phase
+if TYPE_CHECKING:
+    from fer_pipeline.training.records import EpochRecord, Phase
 
 
 class TrainingProgress:

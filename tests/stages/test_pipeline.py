@@ -180,8 +180,8 @@ def test_an_experiment_shows_in_metrics_and_plots(copied: Workspace) -> None:
     copied.check("dvc", "metrics", "diff")
     copied.check("dvc", "plots", "show")
     page = (copied.folder / "dvc_plots/index.html").read_text()
-    for plot in ("curves/resnet50.csv", "confusion/fused.csv", "accuracy.csv", "classes.csv"):
-        assert plot in page
+    for plot in ("curves_resnet50", "confusion_fused", "accuracy", "classes", "simplex"):
+        assert f"plots_{plot}_csv" in page
 
 
 def test_fer_predict_reads_a_picture_with_the_fused_model(copied: Workspace, root: Any) -> None:

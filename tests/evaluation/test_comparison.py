@@ -1,0 +1,88 @@
+"""What evaluation.json says of a fused model and its singles, on images counted by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fer_pipeline.evaluation.comparison import TestLogits, compare, top1_accuracy
+from fer_pipeline.evaluation.metrics import FloatArray, Int64Array, score
+from fer_pipeline.evaluation.significance import gain_interval, mcnemar_p
+from fer_pipeline.params import EvaluationParams
+
+PARAMS = EvaluationParams(bootstrap_draws=500, ece_bins=10)
+LABELS = np.array([0, 1, 2, 3, 4, 5, 6, 0, 1, 2])
+GROUPS = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 8])
+
+
+def right_on(images: list[int], sure: float = 2.0) -> FloatArray:
+    """(10, 7) logits of a classifier that is right on these images and wrong on the others."""
+    said: Int64Array = (LABELS + 1) % 7
+    said[images] = LABELS[images]
+    return sure * np.eye(7)[said]
+
+
+@pytest.fixture
+def compared() -> TestLogits:
+    """Fused 8, resnet50 5 and inception_v3 6 of 10."""
+    return TestLogits(
+        fused=right_on([0, 1, 2, 3, 4, 5, 6, 7]),
+        temperature=1.5,
+        single={
+            "resnet50": right_on([0, 1, 2, 3, 8], sure=3.0),
+            "inception_v3": right_on([0, 1, 2, 3, 4, 5]),
+        },
+        labels=LABELS,
+        groups=GROUPS,
+    )
+
+
+def test_the_gain_is_over_the_given_single_and_not_the_best_on_test(
+    compared: TestLogits,
+) -> None:
+    found = compare(compared, "resnet50", PARAMS, seed=3)
+    fused_right, single_right = np.arange(10) < 8, np.isin(np.arange(10), [0, 1, 2, 3, 8])
+    assert found["best_single"] == "resnet50"
+    assert found["gain"] == {
+        "accuracy": pytest.approx(0.3),
+        "ci95": list(gain_interval(fused_right, single_right, GROUPS, 500, 3)),
+        "mcnemar_p": mcnemar_p(fused_right, single_right),
+    }
+    assert found["gain"]["mcnemar_p"] == pytest.approx(0.375)  # 4 against 1: 2 (1 + 5) / 2^5
+    assert found["gain"]["ci95"][0] < 0.3 < found["gain"]["ci95"][1]
+
+
+def test_only_the_fused_model_has_a_temperature(compared: TestLogits) -> None:
+    found = compare(compared, "resnet50", PARAMS, seed=0)
+    assert found["images"] == 10
+    assert found["fused"] == score(compared.fused, LABELS, 1.5, 10)
+    assert list(found["single"]) == ["resnet50", "inception_v3"]
+    for name, logits in compared.single.items():
+        assert found["single"][name] == score(logits, LABELS, 1.0, 10)
+    accuracies = [found["fused"]["accuracy"]]
+    accuracies += [one["accuracy"] for one in found["single"].values()]
+    assert accuracies == [0.8, 0.5, 0.6]
+
+
+def test_a_selection_is_the_comparison_of_these_images_alone(compared: TestLogits) -> None:
+    rows = np.arange(10) >= 4
+    some = compared.select(rows)
+    assert some.temperature == 1.5
+    np.testing.assert_array_equal(some.labels, LABELS[4:])
+    np.testing.assert_array_equal(some.groups, GROUPS[4:])
+    found = compare(some, "inception_v3", PARAMS, seed=0)
+    assert found["images"] == 6
+    assert found["fused"]["accuracy"] == pytest.approx(4 / 6)
+    assert found["single"]["resnet50"]["accuracy"] == pytest.approx(1 / 6)
+    assert found["gain"]["accuracy"] == pytest.approx(2 / 6)
+
+
+def test_the_comparison_is_json_and_repeats_with_its_seed(compared: TestLogits) -> None:
+    first = json.dumps(compare(compared, "resnet50", PARAMS, seed=1), allow_nan=False)
+    assert json.dumps(compare(compared, "resnet50", PARAMS, seed=1)) == first
+
+
+def test_top1_accuracy_is_the_share_of_right_images() -> None:
+    assert top1_accuracy(right_on([0, 4, 9]), LABELS) == pytest.approx(0.3)

@@ -1,0 +1,75 @@
+"""Logits depend on the image alone, and computing them leaves the network as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fer_pipeline.models.backbones import build_backbone, head_of
+from fer_pipeline.models.inference import compute_logits
+from fer_pipeline.models.inputs import centre_batch
+
+SIZE, RESIZE = 32, 36
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return build_backbone("resnet50", "none")
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (7, 48, 48), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_the_batch_size_does_not_change_logits(
+    batch_size: int, model: nn.Module, images: Tensor
+) -> None:
+    with torch.inference_mode():
+        wanted = model.eval()(centre_batch(images, SIZE, RESIZE))
+    found = compute_logits(model, images, SIZE, RESIZE, batch_size)
+    assert found.shape == (7, 7)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_order_of_images_is_kept(model: nn.Module, images: Tensor) -> None:
+    forwards = compute_logits(model, images, SIZE, RESIZE, 2)
+    backwards = compute_logits(model, images.flip(0), SIZE, RESIZE, 2)
+    torch.testing.assert_close(forwards, backwards.flip(0), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(forwards, backwards)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_are_those_of_eval_mode_and_the_mode_is_restored(
+    training: bool, model: nn.Module, images: Tensor
+) -> None:
+    wanted = compute_logits(model.eval(), images, SIZE, RESIZE, 7)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train(training)
+    assert torch.equal(compute_logits(model, images, SIZE, RESIZE, 7), wanted)
+    assert all(module.training is training for module in model.modules())
+    after = model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="only the outermost mode is restored")
+def test_the_head_phases_mixed_modes_are_restored(model: nn.Module, images: Tensor) -> None:
+    head = head_of(model.eval(), "resnet50").train()
+    compute_logits(model, images, SIZE, RESIZE, 7)
+    assert not model.training
+    assert head.training
+
+
+def test_every_batch_is_announced_with_its_size(model: nn.Module, images: Tensor) -> None:
+    seen: list[int] = []
+    compute_logits(model, images, SIZE, RESIZE, 3, seen.append)
+    assert seen == [3, 3, 1]
+
+
+def test_logits_need_no_gradient(model: nn.Module, images: Tensor) -> None:
+    assert not compute_logits(model, images, SIZE, RESIZE, 7).requires_grad

@@ -1,0 +1,337 @@
+"""An MLflow store that is whole or refused, and runs that end as their block does."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import BadStatusLine, InvalidURL
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import DatabaseError
+
+from fer_pipeline.errors import RegistryError
+from fer_pipeline.registry.lineage import git_state
+from fer_pipeline.registry.tracking import Tracking, connect, open_run, tracking_uri
+
+# MLflow 3.17 asks SQLAlchemy 2.1 for a way of loading that is on its way out.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning"
+)
+
+INPUTS: dict[str, object] = {"seed": 0, "backbone": {"image_size": 32, "weights": "none"}}
+
+# Two processes that connect as soon as their parent closes the pipe; it has imported MLflow for
+# both, which takes longer than all the rest. Each prints the number of the experiment it got.
+TWO_AT_ONCE = """
+import os, sys
+from fer_pipeline.registry.tracking import connect
+wait, go = os.pipe()
+children = []
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        os.read(wait, 1)
+        os.write(1, f"{connect('faces').experiment_id}\\n".encode())
+        os._exit(0)
+    children.append(child)
+os.close(go)
+sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty working folder for the module, without settings for MLflow from outside.
+
+    One for all tests, because MLflow keeps its engines, and so their files, by relative URI.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(tmp_path_factory.mktemp("workspace"))
+        yield Path.cwd()
+
+
+@pytest.fixture(scope="module")
+def tracking(folder: Path) -> Tracking:
+    """A new database in the folder, where a killed process had left a part of one."""
+    for leftover in (".partial-mlflow.db", ".partial-mlflow.db-journal"):
+        (folder / leftover).write_bytes(b"half a database")
+    return connect("faces")
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        port: int = closed_soon.getsockname()[1]
+    return port
+
+
+class Unavailable(BaseHTTPRequestHandler):
+    """An HTTP server that is up and can't serve."""
+
+    def do_GET(self) -> None:
+        self.send_error(503)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def serving_unavailable() -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unavailable) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+
+
+def status(tracking: Tracking, run_id: str) -> str:
+    return str(tracking.client.get_run(run_id).info.status)
+
+
+def refusal(experiment: str = "faces") -> str:
+    """What `connect` says against the store that the environment names; it must be quick."""
+    started = time.monotonic()
+    with pytest.raises(RegistryError) as refused:
+        connect(experiment)
+    assert time.monotonic() - started < 5
+    return str(refused.value)
+
+
+def test_the_default_store_is_a_database_beside_dvc_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri() == "sqlite:///mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert tracking_uri() == "sqlite:///mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert tracking_uri() == "http://mlflow:5000"
+
+
+def test_connecting_makes_a_whole_database_despite_leftovers(
+    tracking: Tracking, folder: Path
+) -> None:
+    assert tracking.uri == "sqlite:///mlflow.db"
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        assert {"experiments", "runs", "registered_models", "alembic_version"} <= tables
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
+    assert [path.name for path in folder.glob(".partial*")] == []
+
+
+def test_artifacts_lie_beside_the_database(tracking: Tracking, folder: Path) -> None:
+    experiment = tracking.client.get_experiment(tracking.experiment_id)
+    assert experiment.name == "faces"
+    assert experiment.artifact_location == (folder / "mlartifacts").as_uri()
+
+
+def test_connecting_again_finds_the_same_experiment(tracking: Tracking) -> None:
+    assert connect("faces").experiment_id == tracking.experiment_id
+    assert connect("others").experiment_id != tracking.experiment_id
+
+
+def test_a_deleted_experiment_is_refused_with_the_way_back(tracking: Tracking) -> None:
+    number = connect("deleted").experiment_id
+    tracking.client.delete_experiment(number)
+    assert refusal("deleted") == (
+        f"MLflow experiment 'deleted' is deleted: restore it with "
+        f"'mlflow experiments restore -x {number}' or change registry.experiment"
+    )
+
+
+def test_two_processes_can_connect_to_an_empty_folder_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_AT_ONCE],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = done.stdout.split()
+    assert one == other
+
+
+def test_a_server_that_is_not_there_is_refused_at_once_by_its_address(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+    says = refusal()
+    assert says.startswith(f"MLflow at http://127.0.0.1:{closed_port} can't be reached (")
+    assert says.endswith("start it, or correct or unset MLFLOW_TRACKING_URI")
+
+
+def test_a_server_that_answers_with_an_error_is_refused_by_its_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving_unavailable() as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}/")
+        says = refusal()
+    assert says == f"MLflow at http://127.0.0.1:{port}/ answers 503: check MLFLOW_TRACKING_URI"
+
+
+def test_a_password_is_never_shown(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"http://ann:s3cret@127.0.0.1:{closed_port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    says = refusal()
+    assert f"http://127.0.0.1:{closed_port} can't be reached" in says
+    assert "s3cret" not in says
+    assert "ann" not in says
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="urllib takes ann:s3cret for the host"
+)
+def test_a_server_behind_a_password_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving_unavailable() as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:s3cret@127.0.0.1:{port}")
+        assert f"MLflow at http://127.0.0.1:{port} answers 503" in refusal()
+
+
+@pytest.mark.xfail(strict=True, raises=InvalidURL, reason="it passes, and with it the password")
+@pytest.mark.parametrize("address", ["http://ann:s3cret@127.0.0.1", "http://127.0.0.1:port"])
+def test_an_address_that_is_none_is_refused_without_its_password(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert "s3cret" not in refusal()
+
+
+@pytest.mark.xfail(strict=True, raises=BadStatusLine, reason="it is no OSError")
+def test_a_server_that_speaks_no_http_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert "can't be reached" in refusal()
+
+
+def test_a_kind_of_store_that_mlflow_does_not_know_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://ann:s3cret@example.org/runs")
+    says = refusal()
+    assert says.startswith("MLflow at ftp://example.org/runs can't be used: ")
+
+
+@pytest.mark.xfail(strict=True, raises=DatabaseError, reason="it is no MlflowException")
+def test_a_file_that_is_no_database_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.db").write_bytes(b"no database at all" * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'broken.db'}")
+    assert "broken.db" in refusal()
+
+
+def test_a_finished_block_leaves_a_finished_run_with_all_that_was_logged(
+    tracking: Tracking, tmp_path: Path
+) -> None:
+    note = tmp_path / "note.json"
+    note.write_text("{}")
+    with open_run(tracking, "resnet50", INPUTS | {"seed": 1}, {"fer.stage": "train"}) as run:
+        assert status(tracking, run.run_id) == "RUNNING"
+        run.params({"seed": 1, "weights": None})
+        run.metrics({"val_accuracy": 0.5, "val_loss": 1.2}, step=1)
+        run.metrics({"val_accuracy": 0.6}, step=2)
+        run.artifact(note)
+    found = tracking.client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "resnet50"
+    assert found.data.params == {"seed": "1", "weights": "None"}
+    assert found.data.metrics == {"val_accuracy": 0.6, "val_loss": 1.2}
+    assert found.data.tags["fer.stage"] == "train"
+    assert found.data.tags["mlflow.source.git.commit"] == git_state().commit
+    history = tracking.client.get_metric_history(run.run_id, "val_accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.6)]
+    assert [item.path for item in tracking.client.list_artifacts(run.run_id)] == ["note.json"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "ends"),
+    [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
+)
+def test_a_block_that_fails_or_is_interrupted_says_so(
+    reason: type[BaseException], ends: str, tracking: Tracking
+) -> None:
+    run_ids = []
+
+    def work() -> None:
+        with open_run(tracking, "resnet50", INPUTS | {"reason": reason.__name__}, {}) as run:
+            run_ids.append(run.run_id)
+            raise reason
+
+    with pytest.raises(reason):
+        work()
+    assert status(tracking, run_ids[0]) == ends
+
+
+def test_an_unfinished_run_of_the_same_inputs_is_continued(tracking: Tracking) -> None:
+    """The outer block is the process that was killed; the inner one, the stage run again."""
+    turned = dict(reversed(INPUTS.items()))
+    with open_run(tracking, "resnet50", INPUTS, {"a": "1"}) as killed:
+        killed.params({"seed": 0})
+        killed.metrics({"val_accuracy": 0.1}, step=1)
+        with open_run(tracking, "resnet50", turned, {"a": "2"}) as again:
+            assert again.run_id == killed.run_id
+            again.params({"seed": 0})
+            again.metrics({"val_accuracy": 0.2}, step=1)
+    found = tracking.client.get_run(again.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["a"] == "2"
+    assert found.data.metrics == {"val_accuracy": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("resnet101", INPUTS),
+        ("resnet50", INPUTS | {"seed": 7}),
+        ("resnet50", INPUTS | {"seed": "0"}),
+        ("resnet50", INPUTS | {"backbone": {"image_size": 40, "weights": "none"}}),
+    ],
+    ids=["another name", "another seed", "text for a number", "another nested value"],
+)
+def test_an_unfinished_run_of_other_inputs_is_left_alone(
+    name: str, inputs: dict[str, object], tracking: Tracking
+) -> None:
+    with (
+        open_run(tracking, "resnet50", INPUTS, {}) as killed,
+        open_run(tracking, name, inputs, {}) as other,
+    ):
+        assert other.run_id != killed.run_id
+
+
+def test_an_unfinished_run_of_another_workspace_is_left_alone(
+    tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_run(tracking, "resnet50", INPUTS, {}) as elsewhere:
+        monkeypatch.chdir(tmp_path)
+        with open_run(tracking, "resnet50", INPUTS, {}) as here:
+            assert here.run_id != elsewhere.run_id
+
+
+def test_a_run_that_ended_is_not_continued(tracking: Tracking) -> None:
+    run_ids = set()
+    for _ in range(2):
+        with open_run(tracking, "resnet50", INPUTS, {}) as run:
+            run_ids.add(run.run_id)
+    assert len(run_ids) == 2

@@ -1,0 +1,152 @@
+"""The predictor against its parts: two real backbones, fused by hand."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fer_pipeline.errors import FusionError, WeightsError
+from fer_pipeline.models.backbones import build_backbone, load_trained
+from fer_pipeline.models.fused import Fusion, fuse_logits
+from fer_pipeline.models.inference import compute_logits, pick_device
+from fer_pipeline.params import BackboneParams, Params
+from fer_pipeline.serving.bundle import weights_file, write_bundle
+from fer_pipeline.serving.predictor import BATCH_SIZE, FusedPredictor
+
+SIZES = {"resnet50": (32, 36), "inception_v3": (75, 75)}
+FUSION = Fusion("nll", {"inception_v3": 0.25, "resnet50": 0.75}, 1.6)
+
+
+@pytest.fixture(scope="module")
+def bundle(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Two untrained backbones, with batch norm statistics that are not those of a new network."""
+    folder = tmp_path_factory.mktemp("fused")
+    backbones: dict[str, BackboneParams] = {}
+    files: dict[str, Path] = {}
+    torch.manual_seed(0)
+    for name, (image_size, eval_resize) in SIZES.items():
+        model = build_backbone(name, "none")
+        model(torch.rand(2, 3, image_size, image_size))
+        files[name] = folder / f"{name}.safetensors"
+        state = {key: value.contiguous() for key, value in model.state_dict().items()}
+        save_file(state, files[name])
+        sizes = {"image_size": image_size, "eval_resize": eval_resize}
+        backbones[name] = params.backbones[name].model_copy(update=sizes)
+    write_bundle(folder / "bundle", backbones, FUSION, files)
+    yield folder / "bundle"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle: Path) -> FusedPredictor:
+    return FusedPredictor.load(bundle)
+
+
+@pytest.fixture(scope="module")
+def images() -> npt.NDArray[np.uint8]:
+    """More than one batch."""
+    return np.random.default_rng(0).integers(0, 256, (BATCH_SIZE + 3, 48, 48), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def singles(bundle: Path, images: npt.NDArray[np.uint8]) -> Tensor:
+    """(2, N, 7) logits of each backbone by itself, in the order of `SIZES`."""
+    pixels = torch.from_numpy(images).to(pick_device())
+    return torch.stack(
+        [
+            compute_logits(
+                load_trained(name, weights_file(bundle, name)).to(pixels.device), pixels, *sizes, 8
+            ).cpu()
+            for name, sizes in SIZES.items()
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def fused(predictor: FusedPredictor, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    return predictor.logits(images)
+
+
+def test_logits_are_the_fused_logits_of_the_single_backbones(
+    fused: npt.NDArray[np.float32], singles: Tensor
+) -> None:
+    assert fused.shape == (BATCH_SIZE + 3, 7)
+    assert fused.dtype == np.float32
+    wanted = fuse_logits(singles, torch.tensor([0.75, 0.25])).numpy()
+    np.testing.assert_allclose(fused, wanted, atol=1e-4, rtol=1e-4)
+    swapped = fuse_logits(singles, torch.tensor([0.25, 0.75])).numpy()
+    assert not np.allclose(fused, swapped, atol=1e-3)
+
+
+def test_probabilities_are_the_softmax_over_the_bundles_temperature(
+    predictor: FusedPredictor, images: npt.NDArray[np.uint8], fused: npt.NDArray[np.float32]
+) -> None:
+    chances = predictor.probabilities(images)
+    powers = np.exp(fused / FUSION.temperature)
+    np.testing.assert_allclose(chances, powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(chances.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_a_face_is_judged_by_itself(
+    predictor: FusedPredictor, images: npt.NDArray[np.uint8], fused: npt.NDArray[np.float32]
+) -> None:
+    alone = np.concatenate([predictor.logits(images[[n]]) for n in (0, 2)])
+    np.testing.assert_allclose(alone, fused[[0, 2]], atol=1e-4, rtol=1e-4)
+
+
+def test_images_may_lie_in_memory_in_any_order(
+    predictor: FusedPredictor, images: npt.NDArray[np.uint8], fused: npt.NDArray[np.float32]
+) -> None:
+    turned = np.asfortranarray(images[:2])
+    np.testing.assert_allclose(predictor.logits(turned), fused[:2], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="affine_grid takes no empty batch")
+def test_no_images_give_no_rows(predictor: FusedPredictor) -> None:
+    assert predictor.logits(np.empty((0, 48, 48), np.uint8)).shape == (0, 7)
+
+
+@pytest.fixture
+def copied(bundle: Path, tmp_path: Path) -> Path:
+    """The bundle in a folder of its own, its large files as links."""
+    for path in bundle.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+def test_a_missing_weights_file_is_named(copied: Path) -> None:
+    weights_file(copied, "inception_v3").unlink()
+    with pytest.raises(WeightsError) as refused:
+        FusedPredictor.load(copied)
+    assert str(refused.value).startswith(
+        f"weights {copied / 'inception_v3.safetensors'} are missing"
+    )
+
+
+def test_weights_of_the_other_backbone_are_refused(copied: Path, bundle: Path) -> None:
+    weights_file(copied, "inception_v3").unlink()
+    weights_file(copied, "inception_v3").symlink_to(weights_file(bundle, "resnet50"))
+    with pytest.raises(WeightsError, match=r"inception_v3\.safetensors does not fit inception_v3"):
+        FusedPredictor.load(copied)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FusionError, match="describes no fused model"):
+        FusedPredictor.load(tmp_path)
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="the catalogue is asked unguarded")
+def test_a_bundle_with_an_unknown_backbone_is_refused(copied: Path) -> None:
+    spec = (copied / "spec.json").read_text().replace('"resnet50"', '"resnet51"')
+    (copied / "spec.json").unlink()
+    (copied / "spec.json").write_text(spec)
+    with pytest.raises(FusionError, match="resnet51"):
+        FusedPredictor.load(copied)

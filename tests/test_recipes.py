@@ -1,0 +1,111 @@
+"""Every shipped recipe is valid, and every backbone of it trains for one batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import get_model, get_model_weights
+
+from fer_pipeline.data.faces import Split
+from fer_pipeline.data.quality import group_by_pixels
+from fer_pipeline.data.sample import draw_sample
+from fer_pipeline.data.splits import split_faces
+from fer_pipeline.models.backbones import build_backbone
+from fer_pipeline.models.catalog import CATALOG, require_known
+from fer_pipeline.params import load_params
+from fer_pipeline.training.fit import Trainer, hold
+from fer_pipeline.training.records import EpochRecord, Phase
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+NAMES = sorted(path.name for path in RECIPES.glob("*.yaml"))
+
+
+class Silent:
+    """An observer that only counts."""
+
+    images = 0
+
+    def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:
+        pass
+
+    def batch_done(self, images: int) -> None:
+        self.images += images
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with weights of ImageNet's shapes under torchvision's names.
+
+    The numbers in them are random: a test can't download, and the code can't tell.
+    """
+    folder = tmp_path_factory.mktemp("torch")
+    checkpoints = folder / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    for name in CATALOG:
+        options = {"init_weights": False} if name == "inception_v3" else {}
+        state = get_model(name, weights=None, **options).state_dict()
+        file_name = get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+        torch.save(state, checkpoints / file_name)
+    return folder
+
+
+def one_batch(count: int) -> dict[str, Split]:
+    faces = draw_sample(max(count, 7), 7, 7, seed=1)
+    return split_faces(faces, group_by_pixels(faces), "official")
+
+
+def test_the_committed_params_are_the_sample_recipe() -> None:
+    assert (RECIPES / "sample.yaml").read_text() == (RECIPES.parent / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_is_valid(name: str) -> None:
+    require_known(load_params(RECIPES / name).backbones)
+
+
+def test_the_paper_recipe_follows_the_paper() -> None:
+    params = load_params(RECIPES / "paper.yaml")
+    assert params.data.protocol == "paper"
+    assert params.fusion.method == "accuracy"
+    batches = {"resnet50": 8, "resnet101": 8, "inception_v3": 16}
+    rates = {"resnet50": 1e-4, "resnet101": 1e-4, "inception_v3": 1e-5}
+    for name, own in params.backbones.items():
+        assert (own.weights, own.image_size, own.eval_resize) == ("imagenet", 299, 320)
+        assert own.head is not None
+        assert (own.head.epochs, own.finetune.epochs) == (30, 30)
+        assert own.head.batch_size == own.finetune.batch_size == batches[name]
+        assert (own.head.learning_rate, own.finetune.learning_rate) == (1e-3, rates[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", CATALOG)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_trains_for_one_batch(
+    name: str, backbone: str, torch_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    params = load_params(RECIPES / name)
+    own = params.backbones[backbone]
+    once = {"epochs": 1}
+    head = own.head.model_copy(update=once) if own.head else None
+    own = own.model_copy(update={"head": head, "finetune": own.finetune.model_copy(update=once)})
+    splits = one_batch(own.finetune.batch_size)
+    cpu = torch.device("cpu")
+    observer = Silent()
+    trained = Trainer(
+        build_backbone(backbone, own.weights),
+        backbone,
+        own,
+        params.training,
+        hold(splits["train"], cpu),
+        hold(splits["val"], cpu),
+        params.seed,
+        observer,
+    ).fit()
+    assert len(trained.history) == (2 if head else 1)
+    assert observer.images >= own.finetune.batch_size
