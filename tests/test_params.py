@@ -224,13 +224,6 @@ def test_every_section_is_frozen(section: str, params: Params) -> None:
         setattr(own, first, None)
 
 
-def test_every_recipe_is_valid_and_params_yaml_is_the_sample(root: Path, params: Params) -> None:
-    recipes = {path.stem: load_params(path) for path in (root / "recipes").glob("*.yaml")}
-    for recipe in recipes.values():
-        require_known(recipe.backbones)
-    assert recipes["sample"] == params
-
-
 def test_an_unknown_backbone_is_refused_with_the_known_ones(
     committed: str, tmp_path: Path, params: Params
 ) -> None:

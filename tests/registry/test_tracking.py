@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import BadStatusLine, InvalidURL
@@ -20,11 +21,6 @@ from sqlalchemy.exc import DatabaseError
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.registry.lineage import git_state
 from fer_pipeline.registry.tracking import Tracking, connect, open_run, tracking_uri
-
-# MLflow 3.17 asks SQLAlchemy 2.1 for a way of loading that is on its way out.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning"
-)
 
 INPUTS: dict[str, object] = {"seed": 0, "backbone": {"image_size": 32, "weights": "none"}}
 
@@ -66,6 +62,14 @@ def tracking(folder: Path) -> Tracking:
     for leftover in (".partial-mlflow.db", ".partial-mlflow.db-journal"):
         (folder / leftover).write_bytes(b"half a database")
     return connect("faces")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """urllib keeps the proxies that it found in the environment at first use."""
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)
 
 
 @pytest.fixture

@@ -1,0 +1,64 @@
+"""What README.md and docs/ name exists: targets, commands, recipes, files, links."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fer_pipeline import layout
+
+PAGES = ("README.md", "docs/architecture.md", "docs/results.md", "docs/where-to-look.txt")
+
+
+@pytest.fixture(scope="module")
+def text(root: Path) -> str:
+    return "\n".join((root / page).read_text() for page in PAGES)
+
+
+def test_every_make_target_exists(text: str, root: Path) -> None:
+    targets = set(re.findall(r"^(\w+):", (root / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make (\w+)|^make (\w+)", text, re.MULTILINE))
+    assert named
+    assert {first or second for first, second in named} <= targets
+
+
+def test_every_fer_command_exists(text: str) -> None:
+    named = set(re.findall(r"(?:`|^|\s)fer (source \w+|check|predict)", text, re.MULTILINE))
+    assert named >= {"source pin", "check", "predict"}
+    for command in named:
+        entry = "from fer_pipeline.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", entry, *command.split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_every_recipe_and_link_exists(text: str, root: Path) -> None:
+    recipes = set(re.findall(r"recipes/(\w+\.yaml)", text))
+    assert recipes
+    assert all((root / "recipes" / name).is_file() for name in recipes)
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (root / link).exists(), link
+
+
+def test_the_table_of_recipes_lists_every_recipe(root: Path) -> None:
+    listed = set(re.findall(r"^\| `(\w+\.yaml)`", (root / "README.md").read_text(), re.MULTILINE))
+    assert listed == {path.name for path in (root / "recipes").glob("*.yaml")}
+
+
+def test_the_places_to_look_are_outs_of_the_graph(text: str) -> None:
+    for path in (layout.REPORT, layout.VERDICT):
+        assert path.as_posix() in text
+
+
+def test_help_lists_every_target(root: Path) -> None:
+    done = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True)
+    for target in ("help", "setup", "demo", "test", "lint", "check", "lock", "clean"):
+        assert re.search(rf"^{target}\s+\w", done.stdout, re.MULTILINE)
