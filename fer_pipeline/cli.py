@@ -72,7 +72,7 @@ def predict(
     import tempfile
 
     from fer_pipeline.emotions import EMOTIONS
-    from fer_pipeline.models.fused import read_fusion
+    from fer_pipeline.models.fusion import read_fusion
     from fer_pipeline.params import load_params
     from fer_pipeline.serving.bundle import write_bundle
     from fer_pipeline.serving.images import read_images

@@ -60,6 +60,11 @@ def fit_all(
     return {name: _candidate(logits, labels, w) for name, w in weights.items()}
 
 
+def fuse(logits: FloatArray, weights: FloatArray) -> FloatArray:
+    """(N, C) weighted sum of (M, N, C) logits: formula (1) of Cao et al."""
+    return np.asarray(np.einsum("m,mnc->nc", weights, logits))
+
+
 def uniform_weights(count: int) -> FloatArray:
     """The plain average."""
     return np.full(count, 1.0 / count)
@@ -116,7 +121,7 @@ def simplex_rows(
     rows: list[dict[str, object]] = []
     for point in _compositions(steps, len(logits)):
         weights = np.array(point) / steps
-        fused = np.einsum("m,mnc->nc", weights, logits)
+        fused = fuse(logits, weights)
         row: dict[str, object] = {
             name: round(float(weight), 4) for name, weight in zip(names, weights, strict=True)
         }
@@ -127,7 +132,7 @@ def simplex_rows(
 
 
 def _candidate(logits: FloatArray, labels: Int64Array, weights: FloatArray) -> Candidate:
-    fused = np.einsum("m,mnc->nc", weights, logits)
+    fused = fuse(logits, weights)
     temperature = fit_temperature(fused, labels)
     return Candidate(
         weights=weights,
@@ -145,7 +150,7 @@ def _nll_and_gradient(
     weights: FloatArray, logits: FloatArray, labels: Int64Array
 ) -> tuple[float, FloatArray]:
     """NLL and its gradient: the mean over n of <softmax(z_n) - onehot(y_n), z_mn>."""
-    fused = np.einsum("m,mnc->nc", weights, logits)
+    fused = fuse(logits, weights)
     residual = softmax(fused, axis=1)
     residual[np.arange(len(labels)), labels] -= 1.0
     return _mean_nll(fused, labels), np.einsum("nc,mnc->m", residual, logits) / len(labels)

@@ -14,7 +14,7 @@ from fer_pipeline.writing import write_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fer_pipeline.models.fused import Fusion
+    from fer_pipeline.models.fusion import Fusion
     from fer_pipeline.params import BackboneParams
 
 SPEC = "spec.json"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.fusion.weights import Candidate, fit_all, simplex_rows
 from fer_pipeline.layout import FUSION, SIMPLEX, VAL
-from fer_pipeline.models.fused import Fusion
+from fer_pipeline.models.fusion import Fusion
 from fer_pipeline.stages.launch import run_stage
 from fer_pipeline.stages.logits import read_logits
 from fer_pipeline.writing import write_csv, write_json

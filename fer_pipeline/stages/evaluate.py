@@ -16,6 +16,7 @@ from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.comparison import TestLogits, compare, top1_accuracy
 from fer_pipeline.evaluation.metrics import FloatArray, confusion
 from fer_pipeline.evaluation.report import ReportInputs, render_report
+from fer_pipeline.fusion.weights import fuse
 from fer_pipeline.layout import (
     ACCURACY,
     DATA_METRICS,
@@ -30,7 +31,7 @@ from fer_pipeline.layout import (
     require,
     training_curve,
 )
-from fer_pipeline.models.fused import read_fusion
+from fer_pipeline.models.fusion import read_fusion
 from fer_pipeline.registry.gate import judge
 from fer_pipeline.stages.launch import run_stage
 from fer_pipeline.stages.logits import read_logits
@@ -52,7 +53,7 @@ def evaluate(params: Params) -> None:
     logits = read_logits(names, "test")
     weights = np.array([fusion.weights[name] for name in names])
     test = TestLogits(
-        fused=np.einsum("m,mnc->nc", weights, logits),
+        fused=fuse(logits, weights),
         temperature=fusion.temperature,
         single=dict(zip(names, logits, strict=True)),
         labels=split.labels,
@@ -99,7 +100,7 @@ def _method_accuracies(test: TestLogits) -> dict[str, Any]:
     return {
         method: {
             "test_accuracy": top1_accuracy(
-                np.einsum("m,mnc->nc", [found["weights"][name] for name in test.single], stack),
+                fuse(stack, np.array([found["weights"][name] for name in test.single])),
                 test.labels,
             )
         }

@@ -26,7 +26,7 @@ from fer_pipeline.layout import (
     model_file,
     require,
 )
-from fer_pipeline.models.fused import Fusion, read_fusion
+from fer_pipeline.models.fusion import Fusion, read_fusion
 from fer_pipeline.registry.gate import judge
 from fer_pipeline.registry.lineage import content_digest, dvc_hashes, git_state
 from fer_pipeline.registry.tracking import RunLog, Tracking, connect, open_run

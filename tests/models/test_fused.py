@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fer_pipeline.errors import FusionError
-from fer_pipeline.models.fused import Fusion, fuse_logits, probabilities, read_fusion
+from fer_pipeline.models.fused import fuse_logits, probabilities
+from fer_pipeline.models.fusion import Fusion, read_fusion
 
 FUSION = Fusion("nll", {"resnet50": 0.25, "inception_v3": 0.75}, 1.5)
 

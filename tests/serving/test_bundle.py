@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fer_pipeline.errors import FusionError
-from fer_pipeline.models.fused import Fusion
+from fer_pipeline.models.fusion import Fusion
 from fer_pipeline.params import BackboneParams, Params
 from fer_pipeline.serving.bundle import Member, Spec, read_spec, weights_file, write_bundle
 

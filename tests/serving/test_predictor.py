@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fer_pipeline.errors import FusionError, WeightsError
 from fer_pipeline.models.backbones import build_backbone, load_trained
-from fer_pipeline.models.fused import Fusion, fuse_logits
+from fer_pipeline.models.fused import fuse_logits
+from fer_pipeline.models.fusion import Fusion
 from fer_pipeline.models.inference import compute_logits, pick_device
 from fer_pipeline.params import BackboneParams, Params
 from fer_pipeline.serving.bundle import weights_file, write_bundle

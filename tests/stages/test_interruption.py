@@ -77,7 +77,7 @@ def test_killed_in_every_stage_and_run_again_ends_as_undisturbed(
         process = start_until(workspace, stage)
         time.sleep(moment.uniform(0.0, 2.5))
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
     workspace.check("dvc", "repro")
 
     assert workspace.outs() == finished.outs()
@@ -102,7 +102,7 @@ def test_a_stage_does_not_outlive_a_killed_dvc(copied: Workspace) -> None:
         time.sleep(0.1)
     time.sleep(1.0)  # the stage asks the kernel for this early in its start
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     while stage_processes(copied) and time.monotonic() < deadline:
         time.sleep(0.1)
     left = stage_processes(copied)
