@@ -102,10 +102,11 @@ def test_a_stage_does_not_outlive_a_killed_dvc(copied: Workspace) -> None:
         time.sleep(0.1)
     time.sleep(1.0)  # the stage asks the kernel for this early in its start
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.wait()
     while stage_processes(copied) and time.monotonic() < deadline:
         time.sleep(0.1)
     left = stage_processes(copied)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
+    process.communicate()
     assert left == []
