@@ -81,6 +81,15 @@ def test_no_difference_gives_p_one_and_an_interval_of_nothing() -> None:
     assert gain_interval(a, a, np.arange(20), 1000, seed=0) == (0.0, 0.0)
 
 
+def test_a_large_group_weighs_by_its_images_wherever_it_is_drawn() -> None:
+    """One image that only a gets, and nine copies of one that both get."""
+    a, b = hits(9, 1, 0, 0)
+    groups = np.repeat([0, 1], [9, 1])
+    assert gain_interval(a, b, groups, 2000, seed=0) == (0.0, 1.0)
+    # Half of the draws, the middle ones, have one of each.
+    assert gain_interval(a, b, groups, 2000, seed=0, level=0.2) == (0.1, 0.1)
+
+
 def test_one_group_leaves_nothing_to_draw() -> None:
     a, b = hits(1, 2, 1, 1)
     assert gain_interval(a, b, np.zeros(5, np.int64), 1000, seed=0) == pytest.approx((0.2, 0.2))

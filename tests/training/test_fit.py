@@ -201,16 +201,52 @@ def test_without_a_head_phase_everything_trains_from_the_first_epoch(bench: Benc
     )
 
 
-def test_the_train_loss_is_the_mean_over_the_augmented_images(bench: Bench) -> None:
-    """With nothing augmented and a head that stands still, it is that of the untrained network."""
+@pytest.fixture(scope="module")
+def plain(bench: Bench) -> TrainingParams:
+    """Nothing is augmented, so that a training can be repeated by hand."""
     nothing = AugmentParams(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
-    training = bench.training.model_copy(update={"augment": nothing})
+    return bench.training.model_copy(update={"augment": nothing})
+
+
+def test_the_train_loss_is_the_mean_over_the_images(bench: Bench, plain: TrainingParams) -> None:
+    """While the head stands still, it is that of the untrained network."""
     still = PHASE.model_copy(update={"learning_rate": 1e-30})
-    trained, _ = bench.fit(still, ONE_BATCH, training=training)
+    trained, _ = bench.fit(still, ONE_BATCH, training=plain)
     logits = compute_logits(bench.untrained, bench.train.pixels, SIZE, SIZE, 28)
     wanted = float(functional.cross_entropy(logits, bench.train.labels))
     assert trained.history[0].train_loss == pytest.approx(wanted, rel=1e-5)
     assert trained.history[0].learning_rate == 1e-30
+
+
+def test_every_epoch_has_an_order_of_its_own(bench: Bench, plain: TrainingParams) -> None:
+    """While the head stands still, the loss changes only with the four images left out."""
+    still = PhaseParams(epochs=3, batch_size=12, learning_rate=1e-30)
+    trained, _ = bench.fit(still, ONE_BATCH, training=plain)
+    losses = {round(record.train_loss, 5) for record in trained.history[:3]}
+    assert len(losses) == 3
+
+
+def test_the_head_takes_adams_steps(bench: Bench, plain: TrainingParams) -> None:
+    """Two epochs of one batch, against Adam on the frozen network's features by hand."""
+    phase = ONE_BATCH.model_copy(update={"epochs": 2, "learning_rate": 0.1})
+    trained, notebook = bench.fit(phase, ONE_BATCH, training=plain)
+    frozen = deepcopy(bench.untrained)
+    head = frozen.get_submodule("fc")
+    frozen.fc = nn.Identity()
+    features = compute_logits(frozen, bench.train.pixels, SIZE, SIZE, 28).clone()  # (28, 2048)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
+    losses = []
+    for _ in range(2):
+        loss = functional.cross_entropy(head(features), bench.train.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    found = [record.train_loss for record in trained.history[:2]]
+    assert found == pytest.approx(losses, rel=1e-3)
+    # Where a gradient is next to nothing, Adam makes much of its rounding error.
+    apart = (notebook.heads[1] - head.get_parameter("weight")).abs()
+    assert apart.quantile(0.95) < 1e-3
 
 
 def test_a_loss_that_is_no_number_ends_the_training(bench: Bench) -> None:
