@@ -51,11 +51,11 @@ class DataParams(Section):
 
 
 class PhaseParams(Section):
-    """One phase of a training: `learning_rate` is Adam's."""
+    """One phase of a training: `learning_rate` is Adam's, and batch norm needs two images."""
 
     epochs: Count
-    batch_size: Count
-    learning_rate: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
 
 
 class BackboneParams(Section):
@@ -173,6 +173,8 @@ def load_params(path: Path) -> Params:
         content: object = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: copy one from recipes/ to start") from None
+    except OSError as error:
+        raise ParamsError(f"{path} can't be read: {error.strerror}") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -184,7 +186,8 @@ def load_params(path: Path) -> Params:
 
 
 def _explain(error: ValidationError, content: dict[str, Any]) -> str:
-    faults = error.errors()
+    # A misspelt key is both missing and unknown; only the latter can say what was meant.
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return _explain_fault(faults[0], content) + others
 

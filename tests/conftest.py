@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Test workers share the cores: one thread each, said before anything imports torch. With more,
+# torch's threads wait for each other's turns and everything takes many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -86,7 +86,7 @@ def load_split(path: Path) -> Split:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Split(arrays["images"], arrays["labels"], arrays["groups"], arrays["in_train"])
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} is not a prepared split ({error}): run 'dvc repro --force prepare'"
         ) from error

@@ -15,13 +15,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fer_pipeline.data.faces import SIDE, USAGES, Faces, UInt8Array
 from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import DataError
 
 PIXELS = SIDE * SIDE
+
+IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises on bytes that are no picture, or one too large to be a face."""
 
 _FACES_SCHEMA = pa.schema(
     [("emotion", pa.int8()), ("usage", pa.string()), ("pixels", pa.binary(PIXELS))]
@@ -58,9 +61,10 @@ def read_csv(path: Path) -> Faces:
         table = pa.csv.read_csv(
             path, convert_options=pa.csv.ConvertOptions(column_types=text_columns)
         )
+        names = table.column_names  # decoded only here
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a csv file: {_one_line(error)}") from error
-    _require_columns(table.column_names, tuple(text_columns), path)
+    _require_columns(names, tuple(text_columns), path)
     emotion = _emotions(table["emotion"].to_pylist(), path)
     usage = _usages(table["Usage"].to_pylist(), path)
     pixels = np.empty((table.num_rows, SIDE, SIDE), np.uint8)
@@ -119,6 +123,8 @@ def read_faces(path: Path) -> tuple[Faces, Origin]:
         table["emotion"].to_numpy(),
         np.array(table["usage"].to_pylist(), np.str_),
     )
+    if "fer.uri" not in stored:
+        raise DataError(f"{path} is no ingested set of faces: run 'dvc repro --force ingest'")
     origin = Origin(
         stored["fer.uri"],
         stored["fer.version"],
@@ -137,6 +143,9 @@ def _open_parquet(path: Path) -> pa.Table:
 
 
 def _require_columns(present: list[str], needed: tuple[str, ...], path: Path) -> None:
+    twice = [name for name in needed if present.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has {present.count(twice[0])} columns named '{twice[0]}'")
     missing = [name for name in needed if name not in present]
     if missing:
         seen = ", ".join(repr(name[:40]) for name in present[:6])
@@ -178,7 +187,8 @@ def _parse_pixels(text: str | None, path: Path, row: int) -> UInt8Array:
     try:
         values = np.array((text or "").split(), np.int64)
     except (ValueError, OverflowError):
-        raise DataError(f"{path}, row {row + 1}: pixels hold text that is no number") from None
+        wrong = next(word for word in (text or "").split() if not word.isdecimal())
+        raise DataError(f"{path}, row {row + 1}: a pixel is {wrong!r}, not 0 to 255") from None
     if len(values) != PIXELS:
         raise DataError(f"{path}, row {row + 1}: {len(values)} pixels, not {PIXELS}")
     if values.min() < 0 or values.max() > 255:
@@ -196,7 +206,7 @@ def _decode_image(encoded: bytes | None, path: Path, row: int) -> UInt8Array:
                     f"not {SIDE}x{SIDE}"
                 )
             return np.asarray(image.convert("L"))
-    except (UnidentifiedImageError, OSError) as error:
+    except IMAGE_ERRORS as error:
         raise DataError(
             f"{path}, row {row + 1}: image can't be read: {_one_line(error)}"
         ) from error

@@ -89,7 +89,7 @@ def read_pin(path: Path) -> Pin | None:
         return None
     try:
         return Pin(**YAML(typ="safe").load(path.read_text(encoding="utf-8")))
-    except (YAMLError, TypeError) as error:
+    except (YAMLError, TypeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} is no source lock ({' '.join(str(error).split())}): run 'fer source pin URI'"
         ) from None

@@ -75,7 +75,7 @@ def accuracy_weights(logits: FloatArray, labels: Int64Array, exponent: float) ->
     accuracy = (logits.argmax(axis=2) == labels).mean(axis=1)  # (M,)
     if not accuracy.any():
         return uniform_weights(len(logits))
-    powers = accuracy**exponent
+    powers = (accuracy / accuracy.max()) ** exponent  # the largest is 1: no power underflows all
     return np.asarray(powers / powers.sum(), np.float64)
 
 
@@ -86,28 +86,33 @@ def nll_weights(logits: FloatArray, labels: Int64Array) -> FloatArray:
     temperature, so a model whose logits are on a larger scale than the others' gets a smaller
     weight. The result is normalised; the temperature is fitted again afterwards.
     """
-    start = uniform_weights(len(logits))
+    scales = np.array([_scale(own) for own in logits])  # the search wants them alike
     found = minimize(
         _nll_and_gradient,
-        start,
-        args=(logits, labels),
+        uniform_weights(len(logits)),
+        args=(logits / scales[:, None, None], labels),
         jac=True,
         method="L-BFGS-B",
         bounds=[(0.0, None)] * len(logits),
     )
-    total = float(found.x.sum())
+    weights = found.x / scales
+    total = float(weights.sum())
     # All weights 0 is the optimum where no model is better than a guess.
-    return np.asarray(found.x / total) if total > 0 else start
+    return np.asarray(weights / total) if total > 0 else uniform_weights(len(logits))
 
 
 def fit_temperature(fused: FloatArray, labels: Int64Array) -> float:
-    """The temperature that minimises the NLL of softmax(z / T), Guo et al. 2017, in [0.05, 20]."""
+    """The temperature that minimises the NLL of softmax(z / T), Guo et al. 2017.
+
+    It is sought from a hundredth to a hundred times the logits' standard deviation.
+    """
+    scale = _scale(fused)
     found = minimize_scalar(
-        lambda log_t: _mean_nll(fused / np.exp(log_t), labels),
-        bounds=(np.log(0.05), np.log(20.0)),
+        lambda log_t: _mean_nll(fused / (scale * np.exp(log_t)), labels),
+        bounds=(np.log(0.01), np.log(100.0)),
         method="bounded",
     )
-    return float(np.exp(found.x))
+    return float(scale * np.exp(found.x))
 
 
 def simplex_rows(
@@ -140,6 +145,11 @@ def _candidate(logits: FloatArray, labels: Int64Array, weights: FloatArray) -> C
         accuracy=float((fused.argmax(axis=1) == labels).mean()),
         nll=_mean_nll(fused / temperature, labels),
     )
+
+
+def _scale(logits: FloatArray) -> float:
+    """Standard deviation of the logits, or 1 where they are all alike."""
+    return float(logits.std()) or 1.0
 
 
 def _mean_nll(logits: FloatArray, labels: Int64Array) -> float:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError  # what torch.load raises; nothing is unpickled here
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
@@ -71,11 +69,11 @@ def _fetch_imagenet(name: str) -> Mapping[str, Tensor]:
             f"ImageNet weights of {name} can't be fetched ({_first_line(error)}): put "
             f"{file_name} into {folder}, or set backbones.{name}.weights to none or a path"
         ) from error
-    except (RuntimeError, UnpicklingError, EOFError) as error:
+    except Exception as error:  # torch.load raises whatever it stumbles on in a damaged file
         raise WeightsError(
             f"{folder / file_name} is damaged ({_first_line(error)}): delete it and try again"
         ) from error
-    return state
+    return _require_state(state, folder / file_name)
 
 
 def _read_state(path: Path) -> Mapping[str, Tensor]:
@@ -85,11 +83,15 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, UnpicklingError, OSError, EOFError) as error:
+    except Exception as error:  # torch.load raises whatever it stumbles on in a damaged file
         raise WeightsError(f"weights {path} can't be read: {_first_line(error)}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"weights {path} are no state dict: save model.state_dict()")
-    return state
+    return _require_state(state, path)
+
+
+def _require_state(state: object, path: Path) -> Mapping[str, Tensor]:
+    if isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values()):
+        return state
+    raise WeightsError(f"weights {path} are no state dict: save model.state_dict()")
 
 
 def _load_all_but_head(

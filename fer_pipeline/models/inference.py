@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.models.inputs import centre_batch
 
 
@@ -36,11 +37,14 @@ def compute_logits(
     Returns:
         (N, C) float32 logits on the device of `images`.
     """
-    was_training = model.training
+    if not len(images):
+        return torch.empty(0, NUM_EMOTIONS, device=images.device)
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     logits = []
     for batch in torch.split(images, batch_size):
         logits.append(model(centre_batch(batch, image_size, resize)).float())
         on_batch(len(batch))
-    model.train(was_training)
+    for module, training in modes:
+        module.training = training
     return torch.cat(logits)  # (N, C)

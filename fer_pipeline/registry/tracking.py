@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
+from sqlalchemy.exc import SQLAlchemyError
 
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.layout import TRACKING_ARTIFACTS, TRACKING_DB
@@ -78,7 +80,7 @@ def connect(experiment: str) -> Tracking:
             _prepare_sqlite(Path(uri.removeprefix("sqlite:///")))
         client = MlflowClient(uri)
         return Tracking(client, uri, _experiment_id(client, uri, experiment))
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise RegistryError(
             f"MLflow at {_shown(uri)} can't be used: {_first_line(error)}"
         ) from error
@@ -120,14 +122,16 @@ def _ping(uri: str) -> None:
     """Ask an HTTP server for its health first: MLflow's own client retries for minutes."""
     if not uri.startswith(("http://", "https://")):
         return
+    # Health is told to everybody; urllib would take user and password for part of the host.
+    health = f"{_shown(uri).rstrip('/')}/health"
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PING_TIMEOUT_S):
+        with urllib.request.urlopen(health, timeout=PING_TIMEOUT_S):
             pass
     except urllib.error.HTTPError as error:
         raise RegistryError(
             f"MLflow at {_shown(uri)} answers {error.code}: check MLFLOW_TRACKING_URI"
         ) from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise RegistryError(
             f"MLflow at {_shown(uri)} can't be reached ({_first_line(error)}): "
             "start it, or correct or unset MLFLOW_TRACKING_URI"

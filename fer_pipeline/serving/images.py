@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from fer_pipeline.errors import DataError
 
@@ -26,8 +26,9 @@ def read_images(paths: Sequence[Path]) -> npt.NDArray[np.uint8]:
 def _read_image(path: Path) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+            upright = ImageOps.exif_transpose(image)  # a telephone stores which side is up
+            return np.asarray(upright.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     except FileNotFoundError:
         raise DataError(f"{path} is missing: give the path of a picture") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no picture that can be read: {error}") from error

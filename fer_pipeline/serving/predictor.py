@@ -9,7 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fer_pipeline.errors import FusionError
 from fer_pipeline.models.backbones import load_trained
+from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.models.fused import fuse_logits, probabilities
 from fer_pipeline.models.inference import compute_logits, pick_device
 from fer_pipeline.serving.bundle import Member, read_spec, weights_file
@@ -32,10 +34,13 @@ class FusedPredictor:
         """Load a bundle that `write_bundle` made.
 
         Raises:
-            FusionError: the folder is no bundle.
+            FusionError: the folder is no bundle, or one of an unknown backbone.
             WeightsError: a weights file is missing, damaged or of another network.
         """
         spec = read_spec(folder)
+        unknown = [member.name for member in spec.members if member.name not in CATALOG]
+        if unknown:
+            raise FusionError(f"{folder} fuses {unknown[0]}, which this version does not know")
         device = pick_device()
         members = [
             (member, load_trained(member.name, weights_file(folder, member.name)).to(device))

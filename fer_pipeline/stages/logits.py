@@ -24,7 +24,7 @@ def read_logits(backbones: list[str], split: Literal["val", "test"]) -> npt.NDAr
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 stack.append(arrays[f"{split}_logits"].astype(np.float64))
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{path} holds no logits ({error}): run 'dvc repro --force predict@{name}'"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -94,12 +95,14 @@ class Trainer:
         started = time.perf_counter()
         train_loss, seen = self._train_once(phase.batch_size, optimizer)
         images_per_s = seen / (time.perf_counter() - started)
-        if not torch.isfinite(torch.tensor(train_loss)):
-            raise TrainingError(
-                f"{self._backbone}: the loss of epoch {epoch} ({name}) is {train_loss}: "
-                f"lower backbones.{self._backbone}.{name}.learning_rate"
-            )
         val_loss, val_accuracy = self._validate(phase.batch_size)
+        # The loss on val sees what the epoch's last step did to the weights.
+        for loss in (train_loss, val_loss):
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"{self._backbone}: the loss of epoch {epoch} ({name}) is {loss}: "
+                    f"lower backbones.{self._backbone}.{name}.learning_rate"
+                )
         return EpochRecord(
             epoch=epoch,
             phase=name,

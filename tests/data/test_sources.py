@@ -177,7 +177,6 @@ def test_a_broken_lock_is_refused_with_the_command_that_mends_it(
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="read_pin lets it through")
 def test_a_lock_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "source.lock.yaml"
     path.write_bytes(b"uri: gr\xfc\xdfe\nversion: ''\nsha256: ''\n")

@@ -109,7 +109,6 @@ def test_a_damaged_split_is_named_with_the_command_that_makes_it(
         assert str(refused.value).endswith("run 'dvc repro --force prepare'")
 
 
-@pytest.mark.xfail(strict=True, raises=EOFError, reason="np.load raises EOFError on no bytes")
 def test_an_empty_split_file_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
     (tmp_path / "val.npz").touch()
     with pytest.raises(DataError, match="run 'dvc repro --force prepare'"):

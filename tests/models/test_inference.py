@@ -57,7 +57,6 @@ def test_logits_are_those_of_eval_mode_and_the_mode_is_restored(
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="only the outermost mode is restored")
 def test_the_head_phases_mixed_modes_are_restored(model: nn.Module, images: Tensor) -> None:
     head = head_of(model.eval(), "resnet50").train()
     compute_logits(model, images, SIZE, RESIZE, 7)

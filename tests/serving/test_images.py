@@ -98,7 +98,6 @@ def test_a_folder_is_no_picture(tmp_path: Path) -> None:
         read_images([tmp_path])
 
 
-@pytest.mark.xfail(strict=True, raises=Image.DecompressionBombError, reason="it is no OSError")
 def test_a_picture_of_900_million_pixels_is_refused(tmp_path: Path) -> None:
     size = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
     chunks = [
@@ -111,7 +110,6 @@ def test_a_picture_of_900_million_pixels_is_refused(tmp_path: Path) -> None:
         read_images([path])
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the camera's orientation is ignored")
 def test_a_picture_is_turned_upright_as_its_camera_says(tmp_path: Path) -> None:
     pixels = np.zeros((48, 48), np.uint8)
     pixels[:24] = 200  # bright above
