@@ -187,8 +187,9 @@ def _parse_pixels(text: str | None, path: Path, row: int) -> UInt8Array:
     try:
         values = np.array((text or "").split(), np.int64)
     except (ValueError, OverflowError):
-        wrong = next(word for word in (text or "").split() if not word.isdecimal())
-        raise DataError(f"{path}, row {row + 1}: a pixel is {wrong!r}, not 0 to 255") from None
+        words = (text or "").split()
+        wrong = next(word for word in words if not (word.isdecimal() and len(word) <= 3))
+        raise DataError(f"{path}, row {row + 1}: a pixel is {wrong[:40]!r}, not 0 to 255") from None
     if len(values) != PIXELS:
         raise DataError(f"{path}, row {row + 1}: {len(values)} pixels, not {PIXELS}")
     if values.min() < 0 or values.max() > 255:

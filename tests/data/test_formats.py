@@ -140,9 +140,9 @@ def test_a_csv_row_with_a_bad_value_is_refused_by_its_number(
         (lambda pixels: [*pixels, "1"], "2305 pixels, not 2304"),
         (lambda pixels: ["256", *pixels[1:]], "a pixel is 256, not 0 to 255"),
         (lambda pixels: [*pixels[:-1], "-1"], "a pixel is -1, not 0 to 255"),
-        (lambda pixels: ["grey", *pixels[1:]], "pixels hold text that is no number"),
-        (lambda pixels: ["1.5", *pixels[1:]], "pixels hold text that is no number"),
-        (lambda pixels: ["9" * 30, *pixels[1:]], "pixels hold text that is no number"),
+        (lambda pixels: [*pixels[:-1], "grey"], "a pixel is 'grey', not 0 to 255"),
+        (lambda pixels: [*pixels[:-1], "1.5"], "a pixel is '1.5', not 0 to 255"),
+        (lambda pixels: [*pixels[:-1], "9" * 30], f"a pixel is '{'9' * 30}', not 0 to 255"),
     ],
     ids=["one too few", "one too many", "256", "-1", "text", "a fraction", "a huge number"],
 )
@@ -153,17 +153,7 @@ def test_a_csv_row_with_bad_pixels_is_refused_by_its_number(
     path = write_csv(rows, tmp_path / "fer.csv")
     with pytest.raises(DataError) as refused:
         read_csv(path)
-    assert str(refused.value).startswith(f"{path}, row {ROW}: {says}")
-
-
-@pytest.mark.parametrize("value", ["grey", "1.5"])
-def test_a_pixel_that_is_no_number_is_quoted(
-    value: str, rows: list[list[str]], tmp_path: Path
-) -> None:
-    rows[ROW - 1][1] = " ".join([value, *rows[ROW - 1][1].split()[1:]])
-    with pytest.raises(DataError) as refused:
-        read_csv(write_csv(rows, tmp_path / "fer.csv"))
-    assert repr(value) in str(refused.value)
+    assert str(refused.value) == f"{path}, row {ROW}: {says}"
 
 
 @pytest.mark.parametrize("column", ["emotion", "pixels", "Usage"])

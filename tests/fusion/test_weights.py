@@ -213,11 +213,20 @@ def test_the_temperature_recovers_a_known_scale(scale: float) -> None:
     assert fit_temperature(scale * logits, labels) == pytest.approx(scale, rel=0.03)
 
 
-@pytest.mark.parametrize(("certain", "limit"), [(True, 0.05), (False, 20.0)])
-def test_the_temperature_stays_in_its_bounds(certain: bool, limit: float) -> None:
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_temperature_stays_in_its_bounds_which_follow_the_scale(scale: float) -> None:
     labels = make_labels()
-    logits = np.eye(7)[labels if certain else (labels + 1) % 7]
-    assert fit_temperature(logits, labels) == pytest.approx(limit, rel=1e-3)
+    right, wrong = scale * np.eye(7)[labels], scale * np.eye(7)[(labels + 1) % 7]
+    assert fit_temperature(wrong, labels) == pytest.approx(100 * wrong.std(), rel=1e-3)
+    # Where every label is certain, any low temperature is as good as the lowest.
+    assert 0.01 * right.std() <= fit_temperature(right, labels) < 0.1 * right.std()
+    usual = make_logits(labels, [1.0])[0]
+    found = fit_temperature(scale * usual, labels)
+    assert found == pytest.approx(scale * fit_temperature(usual, labels), rel=1e-3)
+
+
+def test_constant_logits_have_a_temperature_too() -> None:
+    assert math.isfinite(fit_temperature(np.zeros((IMAGES, 7)), make_labels()))
 
 
 def test_a_candidate_says_what_its_weights_and_temperature_give() -> None:

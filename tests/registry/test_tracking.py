@@ -21,8 +21,12 @@ from fer_pipeline.errors import RegistryError
 from fer_pipeline.registry.lineage import git_state
 from fer_pipeline.registry.tracking import Tracking, connect, open_run, tracking_uri
 
-# An HTTPError keeps its connection open until it is collected; `refusal` sees to that here.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [
+    # The module's folder and database are shared: one worker runs all of it.
+    pytest.mark.xdist_group("tracking"),
+    # An HTTPError keeps its connection open until it is collected; `refusal` sees to that here.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 
 INPUTS: dict[str, object] = {"seed": 0, "backbone": {"image_size": 32, "weights": "none"}}
 
@@ -213,7 +217,17 @@ def test_a_server_behind_a_password_is_reached(monkeypatch: pytest.MonkeyPatch) 
         assert f"MLflow at http://127.0.0.1:{port} answers 503" in refusal()
 
 
-@pytest.mark.parametrize("address", ["http://ann:s3cret@127.0.0.1", "http://127.0.0.1:port"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://ann:s3cret@127.0.0.1:port",
+        "http://127.0.0.1:port",
+        pytest.param(
+            "http://[::1",
+            marks=pytest.mark.xfail(strict=True, raises=ValueError, reason="urlsplit refuses it"),
+        ),
+    ],
+)
 def test_an_address_that_is_none_is_refused_without_its_password(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

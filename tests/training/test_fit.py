@@ -14,6 +14,7 @@ from fer_pipeline.data.splits import SplitName
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.models.inference import compute_logits
+from fer_pipeline.models.inputs import centre_batch
 from fer_pipeline.params import (
     AugmentParams,
     BackboneParams,
@@ -23,6 +24,9 @@ from fer_pipeline.params import (
 )
 from fer_pipeline.training.fit import Images, Trainer, hold
 from fer_pipeline.training.records import EpochRecord, Phase, Trained
+
+# What the module's fixtures train is shared: one worker runs all of it.
+pytestmark = pytest.mark.xdist_group("fit")
 
 CPU = torch.device("cpu")
 SIZE, RESIZE = 32, 36
@@ -230,10 +234,11 @@ def test_the_head_takes_adams_steps(bench: Bench, plain: TrainingParams) -> None
     """Two epochs of one batch, against Adam on the frozen network's features by hand."""
     phase = ONE_BATCH.model_copy(update={"epochs": 2, "learning_rate": 0.1})
     trained, notebook = bench.fit(phase, ONE_BATCH, training=plain)
-    frozen = deepcopy(bench.untrained)
+    frozen = deepcopy(bench.untrained).eval()
     head = frozen.get_submodule("fc")
     frozen.fc = nn.Identity()
-    features = compute_logits(frozen, bench.train.pixels, SIZE, SIZE, 28).clone()  # (28, 2048)
+    with torch.no_grad():
+        features = frozen(centre_batch(bench.train.pixels, SIZE, SIZE))  # (28, 2048)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
     losses = []
     for _ in range(2):
