@@ -192,8 +192,15 @@ def _run_key(name: str, inputs: Mapping[str, object]) -> str:
 
 
 def _shown(uri: str) -> str:
-    """The URI without user and password."""
-    parts = urlsplit(uri)
+    """The URI without user and password.
+
+    Raises:
+        RegistryError: it is no URI; what it is may be a password, so it is not said.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise RegistryError("MLFLOW_TRACKING_URI is no address: correct or unset it") from error
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 

@@ -222,10 +222,7 @@ def test_a_server_behind_a_password_is_reached(monkeypatch: pytest.MonkeyPatch) 
     [
         "http://ann:s3cret@127.0.0.1:port",
         "http://127.0.0.1:port",
-        pytest.param(
-            "http://[::1",
-            marks=pytest.mark.xfail(strict=True, raises=ValueError, reason="urlsplit refuses it"),
-        ),
+        "http://[::1",
     ],
 )
 def test_an_address_that_is_none_is_refused_without_its_password(
