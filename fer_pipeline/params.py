@@ -151,7 +151,7 @@ class RegistryParams(Section):
 class Params(Section):
     """The whole of `params.yaml`."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: DataParams
     backbones: Annotated[dict[str, BackboneParams], Field(min_length=1)]
     training: TrainingParams

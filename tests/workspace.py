@@ -123,13 +123,16 @@ def copy_workspace(source: Workspace, folder: Path) -> Workspace:
     return Workspace(folder, environment(folder))
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """This process's environment, without settings from outside, for commands in a workspace."""
+def environment(folder: Path, code: Path | None = None) -> dict[str, str]:
+    """This process's environment, without settings from outside, for commands in a workspace.
+
+    The workspace runs its own copy of the code, or the one in `code`.
+    """
     dropped = ("MLFLOW_", "DVC_", "GIT_", "AWS_", "FER_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),  # its own copy of the code, not the project's
+        "PYTHONPATH": str(code or folder),
         "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "site"),
         "DVC_NO_ANALYTICS": "true",
         "GIT_AUTHOR_NAME": "Test",

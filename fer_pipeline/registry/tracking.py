@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import logging
 import os
+import re
 import socket
 import time
 import urllib.error
@@ -26,6 +28,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.layout import TRACKING_ARTIFACTS, TRACKING_DB
 from fer_pipeline.registry.lineage import git_state
+
+log = logging.getLogger(__name__)
 
 PING_TIMEOUT_S = 10.0
 
@@ -80,7 +84,7 @@ def connect(experiment: str) -> Tracking:
             _prepare_sqlite(Path(uri.removeprefix("sqlite:///")))
         client = MlflowClient(uri)
         return Tracking(client, uri, _experiment_id(client, uri, experiment))
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
         raise RegistryError(
             f"MLflow at {_shown(uri)} can't be used: {_first_line(error)}"
         ) from error
@@ -109,13 +113,22 @@ def open_run(
     tracking.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
     try:
         yield RunLog(tracking.client, run_id)
-    except Exception:
-        tracking.client.set_terminated(run_id, "FAILED")
+        tracking.client.set_terminated(run_id, "FINISHED")
+    except BaseException as error:
+        _end_quietly(tracking, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        if isinstance(error, MlflowException):
+            raise RegistryError(
+                f"MLflow at {_shown(tracking.uri)} failed: {_first_line(error)}"
+            ) from error
         raise
-    except BaseException:
-        tracking.client.set_terminated(run_id, "KILLED")
-        raise
-    tracking.client.set_terminated(run_id, "FINISHED")
+
+
+def _end_quietly(tracking: Tracking, run_id: str, status: str) -> None:
+    """End a run after an error, which a second one from a dead server must not hide."""
+    try:
+        tracking.client.set_terminated(run_id, status)
+    except MlflowException as error:
+        log.warning("run %s could not be marked %s: %s", run_id, status, _first_line(error))
 
 
 def _ping(uri: str) -> None:
@@ -192,7 +205,7 @@ def _run_key(name: str, inputs: Mapping[str, object]) -> str:
 
 
 def _shown(uri: str) -> str:
-    """The URI without user and password.
+    """The URI without what may be a secret: user, password and query.
 
     Raises:
         RegistryError: it is no URI; what it is may be a password, so it is not said.
@@ -201,8 +214,10 @@ def _shown(uri: str) -> str:
         parts = urlsplit(uri)
     except ValueError as error:
         raise RegistryError("MLFLOW_TRACKING_URI is no address: correct or unset it") from error
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """The start of a message, without any user and password that an address in it may hold."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"//[^/\s]*@", "//", line)[:200]

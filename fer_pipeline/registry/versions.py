@@ -27,7 +27,7 @@ CONTENT_TAG = "fer.content_sha256"
 
 # What the stored code imports; pinned to what the pipeline ran with.
 _REQUIREMENTS = (
-    "filelock", "mlflow", "numpy", "pandas", "pillow", "safetensors", "torch", "torchvision",
+    "mlflow", "numpy", "pandas", "pillow", "safetensors", "torch", "torchvision",
 )  # fmt: skip
 
 

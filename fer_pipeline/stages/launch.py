@@ -7,11 +7,9 @@ Every stage is `python -m fer_pipeline.stages.NAME` in the folder of `dvc.yaml`.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 
@@ -19,8 +17,6 @@ from fer_pipeline.errors import FerError, ParamsError
 from fer_pipeline.layout import PARAMS
 from fer_pipeline.models.catalog import require_known
 from fer_pipeline.params import Params, load_params
-
-_PR_SET_PDEATHSIG = 1
 
 
 def run_stage(work: Callable[[Params], None], description: str) -> int:
@@ -52,7 +48,6 @@ def _parser(description: str) -> argparse.ArgumentParser:
 
 
 def _run(start: Callable[[Params], None]) -> int:
-    _end_with_parent()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows each epoch at once
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -71,15 +66,3 @@ def _run(start: Callable[[Params], None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def _end_with_parent() -> None:
-    """Under DVC on Linux, end when DVC is killed: a stage that goes on alone would write
-    its outs beside the next `dvc repro`.
-    """
-    if "DVC_STAGE" not in os.environ or not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        sys.exit(1)  # DVC was gone before the kernel knew

@@ -92,8 +92,9 @@ def _log_fusion(run: RunLog, evaluation: dict[str, Any], fusion: Fusion, passed:
         | {"gain_ci95_high": evaluation["gain"]["ci95"][1]}
         | {"gate_passed": float(passed)}
     )
-    for path in (EVALUATION, FUSION, REPORT, DATA_METRICS):
-        run.artifact(require(path, "evaluate"))
+    made_by = {EVALUATION: "evaluate", REPORT: "evaluate", FUSION: "calibrate"}
+    for path, stage in (made_by | {DATA_METRICS: "prepare"}).items():
+        run.artifact(require(path, stage))
 
 
 def _headline(evaluation: dict[str, Any]) -> dict[str, float]:

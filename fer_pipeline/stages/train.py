@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.layout import (
-    DVC_LOCK,
     TRAIN,
     VAL,
     model_file,
@@ -23,7 +22,7 @@ from fer_pipeline.layout import (
 )
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.models.inference import pick_device
-from fer_pipeline.registry.lineage import content_digest, dvc_hashes
+from fer_pipeline.registry.lineage import content_digest
 from fer_pipeline.registry.tracking import RunLog, connect, open_run
 from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.progress import TrainingProgress
@@ -81,8 +80,8 @@ def _inputs(params: Params, backbone: str) -> dict[str, object]:
         "seed": params.seed,
         "data": {
             "source": params.data.source,
-            "train": dvc_hashes(DVC_LOCK).get(str(TRAIN)) or content_digest([TRAIN]),
-            "val": dvc_hashes(DVC_LOCK).get(str(VAL)) or content_digest([VAL]),
+            "train": content_digest([TRAIN]),
+            "val": content_digest([VAL]),
         },
         "backbone": backbone,
         **params.backbones[backbone].model_dump(),

@@ -120,3 +120,16 @@ def test_a_picture_is_turned_upright_as_its_camera_says(tmp_path: Path) -> None:
     found = read_images([tmp_path / "phone.png"])[0]
     assert found[:20].mean() > 190
     assert found[28:].mean() < 10
+
+
+@pytest.mark.xfail(strict=True, raises=struct.error, reason="exif_transpose writes Exif back")
+def test_damaged_exif_does_not_hide_a_whole_picture(tmp_path: Path) -> None:
+    image = Image.new("L", (48, 48), 90)
+    exif = image.getexif()
+    exif[0x010F] = "maker"
+    exif[0x0112] = 6
+    path = tmp_path / "phone.jpg"
+    image.save(path, exif=exif)
+    # The maker's name under the number of the picture's width.
+    path.write_bytes(path.read_bytes().replace(b"\x01\x0f\0\x02", b"\x01\x00\0\x02", 1))
+    np.testing.assert_allclose(read_images([path])[0], np.full((48, 48), 90), atol=1)

@@ -17,7 +17,7 @@ TRAIN = (sys.executable, "-m", "fer_pipeline.stages.train", "resnet50")
 def bare(root: Path, tmp_path: Path) -> Workspace:
     """A folder with params.yaml alone, in which stages run by hand."""
     (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
-    workspace = Workspace(tmp_path, environment(root))
+    workspace = Workspace(tmp_path, environment(tmp_path, code=root))
     workspace.edit_params(data__sample={"train": 28, "val": 14, "test": 14, "seed": 0})
     return workspace
 
