@@ -37,7 +37,7 @@ demo: setup  ## Run the whole pipeline on the built-in synthetic sample, and say
 	@cat docs/where-to-look.txt
 
 test: setup  ## Run the tests
-	pytest --numprocesses auto --dist loadgroup
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## Check format, lint, types, import contracts and the Dockerfile
 	ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,9 +27,17 @@ def read_images(paths: Sequence[Path]) -> npt.NDArray[np.uint8]:
 def _read_image(path: Path) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)  # a telephone stores which side is up
-            return np.asarray(upright.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+            grey = _turn_upright(image).convert("L")
+            return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     except FileNotFoundError:
         raise DataError(f"{path} is missing: give the path of a picture") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no picture that can be read: {error}") from error
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """As the camera says which side is up; as stored, where what it says is damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (struct.error, TypeError):
+        return image

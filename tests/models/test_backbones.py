@@ -19,7 +19,6 @@ from fer_pipeline.models.backbones import build_backbone, head_of, load_trained
 from fer_pipeline.models.catalog import CATALOG
 
 # The networks and files of the module's fixtures are shared: one worker runs all of it.
-pytestmark = pytest.mark.xdist_group("backbones")
 
 # torchvision's names for its ImageNet weights, as its users find them in their caches.
 IMAGENET_FILES = {

@@ -23,7 +23,6 @@ from fer_pipeline.registry.tracking import Tracking, connect, open_run, tracking
 
 pytestmark = [
     # The module's folder and database are shared: one worker runs all of it.
-    pytest.mark.xdist_group("tracking"),
     # An HTTPError keeps its connection open until it is collected; `refusal` sees to that here.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]

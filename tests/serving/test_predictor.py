@@ -23,7 +23,6 @@ from fer_pipeline.serving.bundle import weights_file, write_bundle
 from fer_pipeline.serving.predictor import BATCH_SIZE, FusedPredictor
 
 # The bundle is shared: one worker runs all of it.
-pytestmark = pytest.mark.xdist_group("predictor")
 
 SIZES = {"resnet50": (32, 36), "inception_v3": (75, 75)}
 FUSION = Fusion("nll", {"inception_v3": 0.25, "resnet50": 0.75}, 1.6)

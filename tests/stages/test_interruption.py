@@ -13,8 +13,6 @@ import pytest
 from mlflow.tracking import MlflowClient
 from workspace import Workspace, make_workspace
 
-pytestmark = pytest.mark.xdist_group("interruption")
-
 STAGES = (
     "ingest",
     "prepare",

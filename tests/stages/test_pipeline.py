@@ -17,9 +17,6 @@ from fer_pipeline.emotions import EMOTIONS
 
 BACKBONES = {"resnet50", "inception_v3"}
 
-# One worker makes the finished workspace, once, for all tests that read it.
-pytestmark = pytest.mark.xdist_group("workspace")
-
 LOAD_AND_PREDICT = """
 import sys
 import mlflow, numpy

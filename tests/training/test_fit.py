@@ -26,7 +26,6 @@ from fer_pipeline.training.fit import Images, Trainer, hold
 from fer_pipeline.training.records import EpochRecord, Phase, Trained
 
 # What the module's fixtures train is shared: one worker runs all of it.
-pytestmark = pytest.mark.xdist_group("fit")
 
 CPU = torch.device("cpu")
 SIZE, RESIZE = 32, 36
