@@ -22,7 +22,6 @@ from fer_pipeline.registry.lineage import git_state
 from fer_pipeline.registry.tracking import Tracking, connect, open_run, tracking_uri
 
 pytestmark = [
-    # The module's folder and database are shared: one worker runs all of it.
     # An HTTPError keeps its connection open until it is collected; `refusal` sees to that here.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
