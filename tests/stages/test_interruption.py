@@ -38,15 +38,17 @@ def start_until(workspace: Workspace, stage: str) -> subprocess.Popen[str]:
         cwd=workspace.folder,
         env=workspace.env | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
     assert process.stdout is not None
+    said = []
     for line in process.stdout:
+        said.append(line)
         if line.startswith("Running stage") and line.split("'")[1] in wanted:
             return process
-    raise AssertionError(f"dvc repro ended without running {stage}")
+    raise AssertionError(f"dvc repro ended without running {stage}:\n{''.join(said)}")
 
 
 def stage_processes(workspace: Workspace) -> list[int]:
