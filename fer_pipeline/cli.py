@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from fer_pipeline.errors import FerError
-from fer_pipeline.layout import FUSION, PARAMS, SOURCE_LOCK, model_file, require
+from fer_pipeline.layout import DOWNLOADS, FUSION, PARAMS, SOURCE_LOCK, model_file, require
+
+if TYPE_CHECKING:
+    from fer_pipeline.data.pins import FilePin
 
 app = typer.Typer(
     help="FER Fusion: facial expression recognition as a pipeline. 'dvc repro' runs it; "
@@ -34,34 +37,66 @@ def check(
 
     params = load_params(path)
     require_known(params.backbones)
-    typer.echo(f"{path} is valid: {', '.join(params.backbones)} on {params.data.source}")
+    typer.echo(f"{path} is valid: {', '.join(params.backbones)}")
+
+
+@app.command()
+def repair() -> None:
+    """Mend what a killed 'dvc repro' can leave of DVC's own files, so that it runs again."""
+    from fer_pipeline.repair import repair as mend
+
+    for step in mend(Path()) or ["nothing to repair"]:
+        typer.echo(step)
 
 
 @source.command()
-def pin(uri: Annotated[str, typer.Argument(help="'sample', or the path of a file.")]) -> None:
-    """Write the source's present version to data/source.lock.yaml: 'dvc repro' insists on it."""
-    from fer_pipeline.data.sources import resolve, write_pin
+def pin(
+    uri: Annotated[
+        str, typer.Argument(help="'sample', a file, archive or folder, https://… or s3://…")
+    ],
+    ferplus: Annotated[
+        str | None,
+        typer.Option(help="FER+'s fer2013new.csv, where it is not beside the faces."),
+    ] = None,
+) -> None:
+    """Take the present version of a source: 'dvc repro' then reads it, and no other.
 
-    found = resolve(uri)
+    The source is fetched, read whole as params.yaml says, and written to data/source.lock.yaml
+    only if it is an edition of FER2013. Commit that file.
+    """
+    from fer_pipeline.data.pins import read_pin, write_pin
+    from fer_pipeline.data.sources import Fetcher, pin_source
+    from fer_pipeline.params import load_params
+    from fer_pipeline.stages.progress import bytes_bar
+
+    params = load_params(PARAMS)
+    before = read_pin(SOURCE_LOCK) if SOURCE_LOCK.exists() else None
+    with bytes_bar(uri) as progress:
+        fetcher = Fetcher(DOWNLOADS, progress)
+        found, edition = pin_source(uri, ferplus, params.data, before, fetcher)
     write_pin(found, SOURCE_LOCK)
-    typer.echo(f"pinned {uri} ({_version(found.version, found.sha256)}) in {SOURCE_LOCK}")
+    typer.echo(f"pinned {uri} ({_version(found.source)}) in {SOURCE_LOCK}")
+    if edition is not None:
+        typer.echo(f"{len(edition.faces):,} faces: {edition.name}")
+    if found.profile and found.previous:
+        from fer_pipeline.data.drift import measure_drift  # SciPy's statistics take a second
+
+        drift = measure_drift(found.profile, found.previous.profile)
+        typer.echo(f"drift from {_version(found.previous.source)}: {drift.largest:.3f}")
 
 
 @source.command()
 def status() -> None:
-    """Say what is pinned, what params.yaml names, and whether the two agree."""
-    from fer_pipeline.data.sources import read_pin, resolve
-    from fer_pipeline.params import load_params
+    """Say what is pinned, and whether the source has moved on since."""
+    from fer_pipeline.data.pins import read_pin
+    from fer_pipeline.data.sources import upstream_moved
 
-    named = load_params(PARAMS).data.source
-    pinned, now = read_pin(SOURCE_LOCK), resolve(named)
-    typer.echo(f"params.yaml  {named} ({_version(now.version, now.sha256)})")
-    if pinned is None or pinned.uri != named:
-        typer.echo(f"not pinned: run 'fer source pin {named}'")
-    elif pinned == now:
-        typer.echo("pinned, unchanged")
-    else:
-        typer.echo(f"changed since it was pinned ({_version(pinned.version, pinned.sha256)})")
+    pinned = read_pin(SOURCE_LOCK)
+    changes = [(one, upstream_moved(one)) for one in (pinned.source, pinned.ferplus) if one]
+    for one, moved in changes:
+        typer.echo(f"{one.uri} ({_version(one)}): {moved or 'unchanged'}")
+    if any(moved for _, moved in changes):
+        typer.echo(f"to take what is there now: {pinned.command}")
 
 
 @app.command()
@@ -101,5 +136,6 @@ def main() -> None:
         sys.exit(1)
 
 
-def _version(version: str, sha256: str) -> str:
-    return f"version {version}" if version else f"sha256 {sha256[:12]}…"
+def _version(pin: FilePin) -> str:
+    """What tells a version from others, short enough for a line."""
+    return pin.version or f"sha256 {pin.sha256[:12]}…"

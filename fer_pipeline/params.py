@@ -39,15 +39,27 @@ class SampleParams(Section):
 
 
 class DataParams(Section):
-    """Where the faces come from and how they are split.
+    """How the pinned faces are read, cleaned and split.
 
-    `protocol` is `official` (Training trains, PublicTest is val, PrivateTest is test) or
-    `paper` (Training trains; the two others together are val and test at once, as in Cao et al.).
+    `sample` counts only where the built-in sample is pinned. `labels` are FER2013's own, or the
+    majority of FER+'s votes. `unlabelled` says what becomes of the challenge's `test.csv` beside
+    its `train.csv`. `protocol` is `official` (Training trains, PublicTest is val, PrivateTest is
+    test), `paper` (Training trains; the two others together are val and test at once, as in Cao
+    et al.) or `holdout` (splits that the edition has not are taken from Training, a tenth each).
+
+    The three policies clean training images only, see `fer_pipeline.data.cleaning`. A new version
+    of the source whose drift (`fer_pipeline.data.drift.Drift.largest`) is above `max_drift`
+    is refused.
     """
 
-    source: Annotated[str, Field(min_length=1)]
     sample: SampleParams
-    protocol: Literal["official", "paper"]
+    labels: Literal["fer", "ferplus_majority"]
+    unlabelled: Literal["refuse", "ignore"]
+    protocol: Literal["official", "paper", "holdout"]
+    drop_constant: bool
+    drop_train_duplicates_of: Literal["none", "val", "test", "both"]
+    conflicts: Literal["keep", "majority", "drop"]
+    max_drift: Fraction | None
 
 
 class PhaseParams(Section):

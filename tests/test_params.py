@@ -23,8 +23,21 @@ AUGMENT = "training.augment"
 # The key, a value that it must not have, and what the message asks for instead.
 BAD_VALUES: list[tuple[str, object, str]] = [
     ("seed", -1, "greater than or equal to 0"),
-    ("data.protocol", "mine", "'official' or 'paper'"),
-    ("data.source", 3, "a valid string"),
+    ("data.protocol", "mine", "'official', 'paper' or 'holdout'"),
+    ("data.labels", "majority", "'fer' or 'ferplus_majority'"),
+    ("data.labels", None, "'fer' or 'ferplus_majority'"),
+    ("data.unlabelled", "keep", "'refuse' or 'ignore'"),
+    ("data.drop_constant", "yes", "a valid boolean"),
+    ("data.drop_constant", 1, "a valid boolean"),
+    ("data.drop_constant", None, "a valid boolean"),
+    ("data.drop_train_duplicates_of", "train", "'none', 'val', 'test' or 'both'"),
+    ("data.drop_train_duplicates_of", None, "'none', 'val', 'test' or 'both'"),
+    ("data.conflicts", "vote", "'keep', 'majority' or 'drop'"),
+    ("data.max_drift", 1.1, "less than or equal to 1"),
+    ("data.max_drift", -0.1, "greater than or equal to 0"),
+    ("data.max_drift", float("nan"), "less than or equal to 1"),
+    ("data.max_drift", "0.1", "a valid number"),
+    ("data.sample", None, "a valid dictionary"),
     ("data.sample.val", 6, "greater than or equal to 7"),
     ("backbones", {}, "at least 1 item"),
     ("backbones", None, "a valid dictionary"),
@@ -115,7 +128,7 @@ def test_a_validation_image_smaller_than_the_input_is_refused(
         load_params(path)
 
 
-@pytest.mark.parametrize("key", ["fusion", "data.sample", f"{HEAD}.epochs", "gate.max_p"])
+@pytest.mark.parametrize("key", ["fusion", "data.sample", "data.max_drift", f"{HEAD}.epochs"])
 def test_a_missing_key_is_named_with_where_to_find_it(
     key: str, committed: str, tmp_path: Path
 ) -> None:
@@ -131,6 +144,7 @@ def test_a_missing_key_is_named_with_where_to_find_it(
         ("trainings", "did you mean 'training'?"),
         (f"{HEAD}.epoch", "did you mean 'epochs'?"),
         ("gate.zzzzzz", "remove it"),
+        ("data.source", "remove it"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(
@@ -211,6 +225,21 @@ def test_the_head_phase_may_be_null_and_the_final_phase_may_not(
     path = write_edited(committed, {"backbones.resnet50.finetune": None}, path)
     with pytest.raises(ParamsError, match=r"backbones\.resnet50\.finetune is None"):
         load_params(path)
+
+
+def test_the_policies_on_the_data_are_read_as_written(committed: str, tmp_path: Path) -> None:
+    edits = {
+        "data.labels": "ferplus_majority",
+        "data.unlabelled": "ignore",
+        "data.protocol": "holdout",
+        "data.drop_constant": True,
+        "data.drop_train_duplicates_of": "both",
+        "data.conflicts": "majority",
+        "data.max_drift": 0,
+    }
+    path = write_edited(committed, edits, tmp_path / "mine.yaml")
+    found = load_params(path).data.model_dump(exclude={"sample"})
+    assert {f"data.{key}": value for key, value in found.items()} == edits
 
 
 @pytest.mark.parametrize("section", ["data", "gate", "fusion"])

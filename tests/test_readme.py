@@ -27,8 +27,8 @@ def test_every_make_target_exists(text: str, root: Path) -> None:
 
 
 def test_every_fer_command_exists(text: str) -> None:
-    named = set(re.findall(r"(?:`|^|\s)fer (source \w+|check|predict)", text, re.MULTILINE))
-    assert named >= {"source pin", "check", "predict"}
+    named = set(re.findall(r"(?:`|^|\s)fer (source \w+|check|predict|repair)", text, re.MULTILINE))
+    assert named >= {"source pin", "source status", "check", "predict", "repair"}
     for command in named:
         entry = "from fer_pipeline.cli import main; main()"
         done = subprocess.run(
@@ -54,7 +54,7 @@ def test_the_table_of_recipes_lists_every_recipe(root: Path) -> None:
 
 
 def test_the_places_to_look_are_outs_of_the_graph(text: str) -> None:
-    for path in (layout.REPORT, layout.VERDICT):
+    for path in (layout.REPORT, layout.DATA_PAGE, layout.VERDICT):
         assert path.as_posix() in text
 
 

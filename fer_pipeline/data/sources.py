@@ -1,130 +1,231 @@
-"""What `data.source` names, as faces: the built-in sample or a local file, pinned or not.
+"""From a pin to faces: the pinned bytes are fetched, checked against it, and read.
 
-A place (where) is resolved here; an edition (what the bytes are) is told apart by content in
-`formats`. A further place adds a branch to `read_source`, a further edition one to `_read_file`.
+A place (where) is known in `downloads`, an edition (what the bytes are) is told apart by content
+in `editions`; here they meet.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from fer_pipeline.data import formats
+from fer_pipeline.data.downloads import Progress, download, find, place_of
+from fer_pipeline.data.editions import Edition, Reading, read_edition
+from fer_pipeline.data.pins import Earlier, FilePin, Pin
+from fer_pipeline.data.profile import profile_of
 from fer_pipeline.data.sample import SAMPLE_VERSION, draw_sample
+from fer_pipeline.data.store import Origin
+from fer_pipeline.data.upstream import Upstream
 from fer_pipeline.errors import DataError
-from fer_pipeline.writing import whole_file
 
 if TYPE_CHECKING:
     from fer_pipeline.data.faces import Faces
     from fer_pipeline.params import DataParams
 
 SAMPLE_URI = "sample"
+SAMPLE_PIN = FilePin(SAMPLE_URI, SAMPLE_VERSION, 0, "")
 
 
-@dataclass(frozen=True)
-class Pin:
-    """The one version of a source that the pipeline may read, as in `data/source.lock.yaml`.
+class Fetcher:
+    """Brings files to this machine; what was downloaded once is kept in `folder`."""
 
-    Attributes:
-        uri: the source, as `data.source` names it.
-        version: the built-in sample's version, else empty.
-        sha256: of the file, else empty.
-    """
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self._folder = folder
+        self._progress = progress
 
-    uri: str
-    version: str
-    sha256: str
+    def newest(self, uri: str) -> tuple[FilePin, Path]:
+        """The present version of a source, fetched.
+
+        Raises:
+            DataError: there is no such source, or it can't be reached.
+        """
+        place = place_of(uri)
+        if place is None:
+            path = _require_local(uri)
+            return FilePin(uri, "", _size(path), _sha256(path)), path
+        upstream = find(place, uri)
+        path = self._path(uri, upstream.version)
+        if not (upstream.version and path.exists()):
+            download(place, upstream, path, self._progress)
+        return FilePin(uri, upstream.version, _size(path), _sha256(path)), path
+
+    def pinned(self, pin: FilePin, command: str) -> Path:
+        """The file whose bytes are the pinned ones.
+
+        Args:
+            pin: of the file.
+            command: what accepts other bytes, for the message.
+
+        Raises:
+            DataError: it is not there any more, or its bytes are others.
+        """
+        place = place_of(pin.uri)
+        if place is None:
+            path = _require_local(pin.uri)
+            _require_same(pin, path, "has changed since it was pinned", command)
+            return path
+        path = self._path(pin.uri, pin.version)
+        if path.exists() and _sha256(path) == pin.sha256:
+            return path
+        path.unlink(missing_ok=True)  # bytes that the disk, or somebody, has changed
+        download(place, Upstream(pin.uri, pin.version, pin.size), path, self._progress)
+        try:
+            _require_same(pin, path, "is not what was pinned", command)
+        except DataError:
+            path.unlink()
+            raise
+        return path
+
+    def _path(self, uri: str, version: str) -> Path:
+        key = hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()[:12]
+        return self._folder / f"{key}-{uri.partition('?')[0].rsplit('/', 1)[-1]}"
 
 
-def resolve(uri: str) -> Pin:
-    """The current version of a source.
+def pin_source(
+    uri: str, ferplus: str | None, params: DataParams, before: Pin | None, fetcher: Fetcher
+) -> tuple[Pin, Edition | None]:
+    """Pin the present version of a source, after reading it whole.
+
+    Args:
+        uri: of the faces.
+        ferplus: the URI of FER+'s votes, where they are not beside the faces.
+        params: how the faces are to be read.
+        before: the pin until now; its profile becomes the one that drift is measured against.
+        fetcher: brings the bytes.
+
+    Returns:
+        The pin, and the edition that it pins, or None for the sample.
 
     Raises:
-        DataError: there is no such source.
+        DataError: there is no such source, or it is no edition of FER2013.
     """
-    if uri == SAMPLE_URI:
-        return Pin(uri, SAMPLE_VERSION, "")
-    return Pin(uri, "", _sha256(_require_file(uri)))
-
-
-def read_source(params: DataParams, pin: Pin | None) -> tuple[Faces, formats.Origin]:
-    """Read the faces that `data.source` names, after checking them against their pin.
-
-    A pin of another source does not count: then the source is read as it is now.
-
-    Raises:
-        DataError: the source is missing, damaged, or not what the pin says.
-    """
-    current = resolve(params.source)
-    pinned = pin is not None and pin.uri == params.source
-    if pin is not None and pinned and pin != current:
+    if ferplus and params.labels == "fer":
         raise DataError(
-            f"{params.source} has changed since it was pinned ({_changed(pin, current)}): "
-            f"run 'fer source pin {params.source}' to accept what it is now"
+            "data.labels is fer, so FER+'s votes would not be read: set it to ferplus_majority"
         )
-    synthetic = params.source == SAMPLE_URI
-    if synthetic:
-        sample = params.sample
-        faces = draw_sample(sample.train, sample.val, sample.test, sample.seed)
-    else:
-        faces = _read_file(Path(params.source))
-    origin = formats.Origin(
-        current.uri, current.version, current.sha256, pinned=pinned, synthetic=synthetic
+    if uri == SAMPLE_URI:
+        return Pin(SAMPLE_PIN, None, None, _earlier(SAMPLE_PIN, before)), None
+    votes, votes_path = fetcher.newest(ferplus) if ferplus else (None, None)
+    source, path = fetcher.newest(uri)
+    edition = read_edition(path, reading(params), votes_path)
+    profile = profile_of(edition.faces, params.labels)
+    return Pin(source, votes, profile, _earlier(source, before)), edition
+
+
+def read_pinned(pin: Pin, params: DataParams, fetcher: Fetcher) -> tuple[Faces, Origin]:
+    """The faces of the pinned source, and where they came from.
+
+    Raises:
+        DataError: the source is gone, damaged, or not what the pin says.
+    """
+    if pin.source.uri == SAMPLE_URI:
+        return _draw(pin.source, params)
+    path = fetcher.pinned(pin.source, pin.command)
+    votes = fetcher.pinned(pin.ferplus, pin.command) if pin.ferplus else None
+    edition = read_edition(path, reading(params), votes)
+    origin = Origin(
+        uri=pin.source.uri,
+        version=pin.source.version,
+        sha256=pin.source.sha256,
+        synthetic=False,
+        edition=edition.name,
+        labels=params.labels,
+        resized=edition.resized,
+        unlabelled=edition.unlabelled,
+        dropped=edition.dropped,
     )
+    return edition.faces, origin
+
+
+def upstream_moved(pin: FilePin) -> str:
+    """What differs at the source from a pin, in a few words; empty if nothing does.
+
+    Costs one question to the server, or the reading of a local file.
+
+    Raises:
+        DataError: there is no such source any more, or it can't be reached.
+    """
+    if pin.uri == SAMPLE_URI:
+        return "" if pin == SAMPLE_PIN else f"version {pin.version!r}, now {SAMPLE_VERSION!r}"
+    place = place_of(pin.uri)
+    if place is None:
+        sha256 = _sha256(_require_local(pin.uri))
+        return "" if sha256 == pin.sha256 else _digests(pin.sha256, sha256)
+    now = find(place, pin.uri)
+    if now.version != pin.version:
+        return f"version {pin.version or 'unknown'}, now {now.version or 'unknown'}"
+    if now.size not in (None, pin.size):
+        return f"{pin.size:,} bytes, now {now.size:,}"
+    return ""
+
+
+def reading(params: DataParams) -> Reading:
+    return Reading(params.labels, params.unlabelled, params.protocol == "holdout")
+
+
+def _draw(pin: FilePin, params: DataParams) -> tuple[Faces, Origin]:
+    if pin != SAMPLE_PIN:
+        raise DataError(
+            f"the built-in sample has changed since it was pinned (version {pin.version!r}, now "
+            f"{SAMPLE_VERSION!r}): run 'fer source pin {SAMPLE_URI}' to accept what it is now"
+        )
+    if params.labels != "fer":
+        raise DataError(f"data.labels is {params.labels}: the built-in sample has no votes")
+    sample = params.sample
+    faces = draw_sample(sample.train, sample.val, sample.test, sample.seed)
+    origin = Origin(SAMPLE_URI, SAMPLE_VERSION, "", True, "synthetic sample", params.labels)
     return faces, origin
 
 
-def read_pin(path: Path) -> Pin | None:
-    """The pin in a lock file, or None where there is no such file.
-
-    Raises:
-        DataError: the file is no pin.
-    """
-    if not path.exists():
+def _earlier(source: FilePin, before: Pin | None) -> Earlier | None:
+    """What drift of `source` is measured against: the last version with other bytes."""
+    if before is None:
         return None
-    try:
-        return Pin(**YAML(typ="safe").load(path.read_text(encoding="utf-8")))
-    except (YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} is no source lock ({' '.join(str(error).split())}): run 'fer source pin URI'"
-        ) from None
+    if before.profile is None or before.source.sha256 == source.sha256:
+        earlier = before.previous
+    else:
+        earlier = Earlier(before.source, before.profile)
+    return None if earlier and earlier.source.sha256 == source.sha256 else earlier
 
 
-def write_pin(pin: Pin, path: Path) -> None:
-    with whole_file(path) as partial:
-        YAML().dump(asdict(pin), partial)
-
-
-def _require_file(uri: str) -> Path:
+def _require_local(uri: str) -> Path:
     path = Path(uri)
-    if "://" in uri:
-        raise DataError(f"data.source is {uri}: only 'sample' and local files can be read")
-    if not path.exists():
-        raise DataError(f"{uri} is missing: set data.source to 'sample' or to a file that exists")
-    if not path.is_file():
-        raise DataError(f"{uri} is a folder: set data.source to a csv or parquet file")
-    if path.stat().st_size == 0:
+    if not uri or not path.exists():  # Path("") is the present folder
+        raise DataError(
+            f"{uri or 'the source'} is missing: give 'sample', an existing file or folder, "
+            f"https:// or s3://"
+        )
+    if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{uri} is empty (0 bytes): fetch it again")
     return path
 
 
-def _read_file(path: Path) -> Faces:
-    with path.open("rb") as stream:
-        start = stream.read(4)
-    return formats.read_parquet(path) if start == b"PAR1" else formats.read_csv(path)
+def _require_same(pin: FilePin, path: Path, what: str, command: str) -> None:
+    sha256 = _sha256(path)
+    if sha256 != pin.sha256:
+        raise DataError(
+            f"{pin.uri} {what} ({_digests(pin.sha256, sha256)}): run '{command}' to accept what it "
+            f"is now"
+        )
+
+
+def _digests(before: str, now: str) -> str:
+    return f"sha256 {before[:12]}…, now {now[:12]}…"
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _changed(pin: Pin, current: Pin) -> str:
-    if pin.version != current.version:
-        return f"version {pin.version!r}, now {current.version!r}"
-    return f"sha256 {pin.sha256[:12]}…, now {current.sha256[:12]}…"
+    """Of a file's bytes; of a folder, over the names and digests of the files in it."""
+    if not path.is_dir():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(one for one in path.rglob("*") if one.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\n{_sha256(file)}\n".encode())
+    return digest.hexdigest()

@@ -1,15 +1,9 @@
-"""The figures of the report: arrays and dicts in, plotly figures out, nothing touched.
-
-Figures have a transparent background and a fixed height, and take the width of the page.
-Their colours are made for a light page: on a dark one the page's style sheet inverts them.
-Plotly reads a subset of HTML in every text, so names from outside are escaped here.
-"""
+"""The figures of the report: arrays and dicts in, plotly figures out, nothing touched."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -17,16 +11,20 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.evaluation.look import (
+    BLUE,
+    CLEAR,
+    GREY,
+    LEGEND_ABOVE,
+    LINES,
+    axis,
+    bars,
+    figure,
+    label,
+    percent_axis,
+)
 
-INK = "#3a4450"
-GRID = "#e3e7ec"
-FUSED = "#1f6fc9"
-OTHER = "#a9b3bf"
-CLEAR = "rgba(0,0,0,0)"
-# From Okabe and Ito's colours, which colour-blind readers can tell apart.
-LINES = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
 BLUES = ((0.0, "#f3f6fa"), (0.35, "#a9c8ea"), (0.7, "#3f83cf"), (1.0, "#0b3d7c"))
-LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 COLOUR_BAR = {
     "title": {"text": "val accuracy", "side": "top", "font": {"size": 13}},
     "orientation": "h",
@@ -45,16 +43,16 @@ def accuracy_bars(fused: float, single: Mapping[str, float]) -> go.Figure:
         fused: a fraction.
         single: the same per backbone.
     """
-    names = ["fused", *map(_label, single)]
+    names = ["fused", *map(label, single)]
     # Positions are numbers because a backbone may be named "fused" too.
     positions = list(range(len(names)))
-    colours = [FUSED] + [OTHER] * len(single)
+    colours = [BLUE] + [GREY] * len(single)
     accuracies = [fused, *single.values()]
-    return _figure(
-        [_bars(positions, accuracies, colours, texttemplate="%{x:.1f} %", hoverinfo="skip")],
+    return figure(
+        [bars(positions, accuracies, colours, texttemplate="%{x:.1f} %", hoverinfo="skip")],
         height=70 + 46 * len(names),
-        xaxis=_percent_axis("top-1 accuracy on test"),
-        yaxis=_axis(tickvals=positions, ticktext=names, autorange="reversed", showgrid=False),
+        xaxis=percent_axis("top-1 accuracy on test"),
+        yaxis=axis(tickvals=positions, ticktext=names, autorange="reversed", showgrid=False),
     )
 
 
@@ -70,9 +68,9 @@ def recall_bars(
         single: the same of the single model.
         single_name: of the backbone.
     """
-    models = (("fused", fused, FUSED), (_label(single_name), single, OTHER))
-    bars = [
-        _bars(
+    models = (("fused", fused, BLUE), (label(single_name), single, GREY))
+    traces = [
+        bars(
             [f"{emotion} ({per_class[emotion]['images']:,})" for emotion in EMOTIONS],
             [per_class[emotion]["recall"] for emotion in EMOTIONS],
             colour,
@@ -82,27 +80,12 @@ def recall_bars(
         )
         for name, per_class, colour in models
     ]
-    return _figure(
-        bars,
+    return figure(
+        traces,
         height=470,
         legend=LEGEND_ABOVE,
-        xaxis=_percent_axis("recall"),
-        yaxis=_axis(autorange="reversed", showgrid=False),
-    )
-
-
-def _bars(
-    places: Sequence[int | str], fractions: Iterable[float], colour: object, **options: object
-) -> go.Bar:
-    """Horizontal, so that names stay readable on a phone."""
-    return go.Bar(
-        y=places,
-        x=[100 * fraction for fraction in fractions],
-        orientation="h",
-        marker_color=colour,
-        textposition="outside",
-        cliponaxis=False,
-        **options,
+        xaxis=percent_axis("recall"),
+        yaxis=axis(autorange="reversed", showgrid=False),
     )
 
 
@@ -121,12 +104,12 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, str]]]) -> go.Fig
         traces.append(_curve(rows[head:], name, colour, head=False))
     longest = max((len(rows) for rows in curves.values()), default=1)
     epochs = {"range": [0.5, longest + 0.5], "dtick": 1 if longest <= 12 else None}
-    return _figure(
+    return figure(
         traces,
         height=380,
         legend=LEGEND_ABOVE,
-        xaxis=_axis("epoch", tickformat="d", showgrid=False, **epochs),
-        yaxis=_axis("val accuracy", ticksuffix=" %", nticks=7),
+        xaxis=axis("epoch", tickformat="d", showgrid=False, **epochs),
+        yaxis=axis("val accuracy", ticksuffix=" %", nticks=7),
     )
 
 
@@ -135,8 +118,8 @@ def _curve(rows: Sequence[Mapping[str, str]], name: str, colour: str, head: bool
         x=[int(row["epoch"]) for row in rows],
         y=[100 * float(row["val_accuracy"]) for row in rows],
         customdata=[row["phase"] for row in rows],
-        name=_label(name),
-        legendgroup=_label(name),
+        name=label(name),
+        legendgroup=label(name),
         mode="lines+markers",
         line={"color": colour, "width": 2, "dash": "dot" if head else "solid"},
         marker={"symbol": "circle-open" if head else "circle", "size": 7, "color": colour},
@@ -168,11 +151,11 @@ def confusion_matrix(counts: npt.NDArray[np.int64]) -> go.Figure:
         hovertemplate="actual %{y}, predicted %{x}<br>"
         "%{customdata:,} images, %{z:.1f} % of the row<extra></extra>",
     )
-    return _figure(
+    return figure(
         [heatmap],
         height=380,
-        xaxis=_axis("predicted", tickangle=-40, showgrid=False),
-        yaxis=_axis("actual", autorange="reversed", showgrid=False),
+        xaxis=axis("predicted", tickangle=-40, showgrid=False),
+        yaxis=axis("actual", autorange="reversed", showgrid=False),
     )
 
 
@@ -190,11 +173,11 @@ def simplex_map(rows: Sequence[Mapping[str, str]], chosen: Mapping[str, float]) 
         return None
     # No ticks: three scales on one triangle are hard to read, and hovering gives the weights.
     shown = dict.fromkeys(("showticklabels", "showgrid", "showline"), False)
-    axis = {"title": {"text": ""}, "ticks": "", **shown}
-    return _figure(
+    side = {"title": {"text": ""}, "ticks": "", **shown}
+    return figure(
         [_simplex_grid(rows, list(chosen)), _chosen_point(chosen), _corner_names(chosen)],
         height=450,
-        ternary={"bgcolor": CLEAR, "aaxis": axis, "baxis": axis, "caxis": axis},
+        ternary={"bgcolor": CLEAR, "aaxis": side, "baxis": side, "caxis": side},
         showlegend=False,
         margin={"l": 15, "r": 15, "t": 35, "b": 30},
     )
@@ -231,7 +214,7 @@ def _corner_names(names: Iterable[str]) -> go.Scatterternary:
         mode="markers+text",
         marker_size=22,  # invisible: it keeps the text off the corner's hexagon
         marker_opacity=0,
-        text=[f"<b>{_label(name)}</b>" for name in names],
+        text=[f"<b>{label(name)}</b>" for name in names],
         # The lower names run inwards, so that a narrow page does not cut them.
         textposition=["top center", "bottom right", "bottom left"],
         hoverinfo="skip",
@@ -246,36 +229,5 @@ def _in_triangle(
 
 
 def _weights(names: Iterable[str]) -> str:
-    lines = [f"{_label(name)} %{{{x}:.3f}}" for name, x in zip(names, "abc", strict=True)]
+    lines = [f"{label(name)} %{{{x}:.3f}}" for name, x in zip(names, "abc", strict=True)]
     return "<br>".join(lines) + "<extra></extra>"
-
-
-def _label(name: str) -> str:
-    return escape(name, quote=False)
-
-
-def _axis(title: str = "", **options: object) -> dict[str, object]:
-    shared = {"automargin": True, "fixedrange": True, "gridcolor": GRID, "zeroline": False}
-    text = {"text": title, "font": {"size": 13}, "standoff": 10}
-    return {"title": text, "ticks": "", "ticklabelstandoff": 5, **shared, **options}
-
-
-def _percent_axis(title: str) -> dict[str, object]:
-    # To 110 for the value label of a full bar.
-    return _axis(title, range=[0, 110], dtick=25, ticksuffix=" %")
-
-
-def _figure(traces: Sequence[Any], height: int, **layout: object) -> go.Figure:
-    """A figure in the look that all share."""
-    shared = {
-        "template": "none",
-        "height": height,
-        "dragmode": False,  # so that a finger on the figure scrolls the page
-        "paper_bgcolor": CLEAR,
-        "plot_bgcolor": CLEAR,
-        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
-        "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
-        "bargap": 0.28,
-        "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": OTHER, "font": {"color": INK}},
-    }
-    return go.Figure(list(traces), shared | layout)

@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing but itself, and is the same for the same inputs."""
+"""The report: one page on the fused model against the single ones."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import plotly.graph_objects as go
-import plotly.io as pio
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from fer_pipeline.evaluation import plots
-
-NBSP = "\u00a0"
-MINUS = "\u2212"
+from fer_pipeline.evaluation.page import NBSP, embed, p_value, percent, points, render_page
 
 METHOD_NOTES = {
     "uniform": "plain average",
@@ -54,13 +48,11 @@ class ReportInputs:
 
 
 def render_report(inputs: ReportInputs) -> str:
-    """The whole page as HTML.
-
-    Every text is escaped, plotly.js is inlined once, and the page's own content security
-    policy forbids any request.
-    """
-    template = _environment().get_template("report.html.j2")
-    return template.render(
+    """The whole page as HTML."""
+    return render_page(
+        "report.html.j2",
+        status="passed" if inputs.gate_passed else "failed",
+        source=inputs.data["source"],
         inputs=inputs,
         evaluation=inputs.evaluation,
         verdict=verdict_sentence(inputs.evaluation),
@@ -69,7 +61,6 @@ def render_report(inputs: ReportInputs) -> str:
         method_notes=METHOD_NOTES,
         figures=_figures(inputs),
         confusions=_confusions(inputs),
-        plotly_js=Markup(get_plotlyjs()),
     )
 
 
@@ -81,11 +72,11 @@ def verdict_sentence(scores: Mapping[str, Any]) -> str:
     """
     best = scores["single"][scores["best_single"]]["accuracy"]
     gain = scores["gain"]
-    low, high = (_points(value) for value in gain["ci95"])
+    low, high = (points(value) for value in gain["ci95"])
     return (
-        f"Fused {_percent(scores['fused']['accuracy'])} vs best single {_percent(best)}: "
-        f"{_points(gain['accuracy'], '+')} points "
-        f"(95{NBSP}% interval {low} to {high}, McNemar p{NBSP}{_p_value(gain['mcnemar_p'])})"
+        f"Fused {percent(scores['fused']['accuracy'])} vs best single {percent(best)}: "
+        f"{points(gain['accuracy'], '+')} points "
+        f"(95{NBSP}% interval {low} to {high}, McNemar p{NBSP}{p_value(gain['mcnemar_p'])})"
     )
 
 
@@ -136,56 +127,13 @@ def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
         "recall": plots.recall_bars(fused["per_class"], single[best]["per_class"], best),
         "curves": plots.training_curves(inputs.curves),
     }
-    return {name: figure and _embed(figure, f"plot-{name}") for name, figure in figures.items()}
+    return {name: figure and embed(figure, f"plot-{name}") for name, figure in figures.items()}
 
 
 def _confusions(inputs: ReportInputs) -> list[tuple[str, Markup]]:
     """Name and figure of the fused model's and each backbone's confusion matrix."""
     names = ["fused", *inputs.evaluation["single"]]
     return [
-        (name, _embed(plots.confusion_matrix(inputs.confusions[name]), f"plot-confusion-{index}"))
+        (name, embed(plots.confusion_matrix(inputs.confusions[name]), f"plot-confusion-{index}"))
         for index, name in enumerate(names)
     ]
-
-
-def _embed(figure: go.Figure, div_id: str) -> Markup:
-    """The figure's element and script; plotly escapes the angle brackets in its JSON."""
-    html = pio.to_html(
-        figure,
-        config={"displayModeBar": False, "responsive": True},
-        include_plotlyjs=False,
-        full_html=False,
-        div_id=div_id,  # without one plotly draws a random id
-    )
-    return Markup(html)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("fer_pipeline.evaluation", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["percent"] = _percent
-    environment.filters["points"] = _points
-    environment.filters["count"] = _count
-    return environment
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}{NBSP}%"
-
-
-def _points(fraction: float, sign: str = "-") -> str:
-    # Adding 0.0 turns a rounded -0.0 into 0.0.
-    return f"{round(100 * fraction, 1) + 0.0:{sign}.1f}".replace("-", MINUS)
-
-
-def _p_value(p: float) -> str:
-    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
-
-
-def _count(images: int) -> str:
-    return f"{images:,}"

@@ -1,4 +1,4 @@
-"""Stage `ingest`: the faces that `data.source` names, checked against their pin, as parquet."""
+"""Stage `ingest`: the faces of the pinned source, checked against their pin, as parquet."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from fer_pipeline.data.formats import write_faces
-from fer_pipeline.data.sources import read_pin, read_source
-from fer_pipeline.layout import FACES, SOURCE_LOCK
+from fer_pipeline.data.pins import read_pin
+from fer_pipeline.data.sources import Fetcher, read_pinned
+from fer_pipeline.data.store import write_faces
+from fer_pipeline.layout import DOWNLOADS, FACES, SOURCE_LOCK
 from fer_pipeline.stages.launch import run_stage
+from fer_pipeline.stages.progress import bytes_bar
 from fer_pipeline.writing import whole_file
 
 if TYPE_CHECKING:
@@ -20,13 +22,17 @@ log = logging.getLogger(__name__)
 
 def ingest(params: Params) -> None:
     """Read the source and write `data/raw/faces.parquet`."""
-    log.info("reading %s", params.data.source)
-    faces, origin = read_source(params.data, read_pin(SOURCE_LOCK))
+    pin = read_pin(SOURCE_LOCK)
+    log.info("reading %s", pin.source.uri)
+    with bytes_bar(pin.source.uri) as progress:
+        faces, origin = read_pinned(pin, params.data, Fetcher(DOWNLOADS, progress))
     with whole_file(FACES) as partial:
         write_faces(faces, origin, partial)
-    kind = "synthetic faces drawn by code" if origin.synthetic else "faces"
-    log.info("%d %s in %s", len(faces), kind, FACES)
+    for reason, count in {**origin.dropped, "unlabelled": origin.unlabelled}.items():
+        if count:
+            log.info("left out: %d %s", count, reason)
+    log.info("%d faces (%s) in %s", len(faces), origin.edition, FACES)
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage(ingest, "Read the source of faces and store it as parquet."))
+    sys.exit(run_stage(ingest, "Read the pinned source of faces and store it as parquet."))

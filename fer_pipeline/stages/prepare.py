@@ -1,4 +1,4 @@
-"""Stage `prepare`: the three splits as arrays, and figures of what the data are like."""
+"""Stage `prepare`: the faces checked, cleaned and split, and a page on what they are like."""
 
 from __future__ import annotations
 
@@ -6,15 +6,52 @@ import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from fer_pipeline.data.faces import save_split
-from fer_pipeline.data.formats import read_faces
-from fer_pipeline.data.quality import assess, class_counts, group_by_pixels
-from fer_pipeline.data.splits import SplitName, split_faces
-from fer_pipeline.layout import CLASS_BALANCE, DATA_METRICS, FACES, TEST, TRAIN, VAL, require
+import numpy as np
+
+from fer_pipeline.data.cleaning import Policies, clean
+from fer_pipeline.data.drift import measure_drift
+from fer_pipeline.data.faces import Faces, Int64Array, Split, save_split
+from fer_pipeline.data.oddities import caption, suspicious, worst_conflicts
+from fer_pipeline.data.pins import Earlier, read_pin
+from fer_pipeline.data.profile import (
+    BRIGHTNESS_MIDDLES,
+    CONTRAST_MIDDLES,
+    Profile,
+    profile_of,
+)
+from fer_pipeline.data.quality import (
+    assess,
+    count_classes,
+    differences_from_known,
+    group_by_pixels,
+    group_nearly,
+)
+from fer_pipeline.data.splits import SplitName, hold_out, members, split_faces
+from fer_pipeline.data.store import Origin, read_faces
+from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
+from fer_pipeline.errors import DataError
+from fer_pipeline.evaluation.data_page import (
+    ConflictExample,
+    DataPageInputs,
+    Example,
+    render_data_page,
+)
+from fer_pipeline.evaluation.data_plots import Histogram
+from fer_pipeline.layout import (
+    CLASS_BALANCE,
+    DATA_METRICS,
+    DATA_PAGE,
+    FACES,
+    SOURCE_LOCK,
+    TEST,
+    TRAIN,
+    VAL,
+    require,
+)
 from fer_pipeline.stages.launch import run_stage
-from fer_pipeline.writing import whole_file, write_csv, write_json
+from fer_pipeline.writing import whole_file, write_csv, write_json, write_text
 
 if TYPE_CHECKING:
     from fer_pipeline.params import Params
@@ -25,29 +62,156 @@ _FILES: dict[SplitName, Path] = {"train": TRAIN, "val": VAL, "test": TEST}
 
 
 def prepare(params: Params) -> None:
-    """Write the splits, `metrics/data.json` and the class balance."""
+    """Write the splits, `metrics/data.json`, the class balance and the page on the data."""
     faces, origin = read_faces(require(FACES, "ingest"))
+    profile, earlier = profile_of(faces, origin.labels), _earlier(origin)
+    drift = _drift(profile, earlier, params.data.max_drift)
     groups = group_by_pixels(faces)
-    splits = split_faces(faces, groups, params.data.protocol)
+    if params.data.protocol == "holdout":
+        faces = hold_out(faces, groups, params.seed)
+    near = group_nearly(faces, groups)
+    classes = count_classes(faces)
+
+    masks = members(faces, params.data.protocol)
+    policies = Policies(
+        params.data.drop_constant, params.data.drop_train_duplicates_of, params.data.conflicts
+    )
+    kept, kept_groups, cleaning = clean(faces, groups, policies, masks["val"], masks["test"])
+    splits = split_faces(kept, kept_groups, params.data.protocol)
+    _require_every_emotion(splits["train"])
     for name, split in splits.items():
         with whole_file(_FILES[name]) as partial:
             save_split(split, partial)
-    quality = assess(faces, groups)
-    write_csv(CLASS_BALANCE, class_counts(faces))
-    write_json(
-        DATA_METRICS,
-        {
-            "source": asdict(origin),
-            "images": {name: len(split) for name, split in splits.items()},
-            "quality": asdict(quality),
-        },
-    )
+    metrics: dict[str, Any] = {
+        "source": _source(origin),
+        "ingest": _ingest(origin),
+        "images": {name: len(split) for name, split in splits.items()},
+        "classes": classes,
+        "known": _known(classes, origin, params),
+        "quality": asdict(assess(faces, groups, near)),
+        "cleaning": asdict(cleaning),
+        "drift": drift,
+    }
+    write_csv(CLASS_BALANCE, _balance(classes))
+    write_json(DATA_METRICS, metrics)
+    page = _page(metrics, faces, groups, near, profile, earlier)
+    write_text(DATA_PAGE, render_data_page(page))
     log.info(
-        "train %d, val %d, test %d; %d of the test images also stand in train",
+        "train %d, val %d, test %d; %d of the test images also stand in train; see %s",
         *(len(split) for split in splits.values()),
         int(splits["test"].in_train.sum()),
+        DATA_PAGE,
     )
+
+
+def _require_every_emotion(train: Split) -> None:
+    for emotion, count in zip(
+        EMOTIONS, np.bincount(train.labels, minlength=NUM_EMOTIONS), strict=True
+    ):
+        if not count:
+            raise DataError(
+                f"cleaning leaves no {emotion!r} face to train on: relax data.drop_constant, "
+                f"data.drop_train_duplicates_of or data.conflicts"
+            )
+
+
+def _earlier(origin: Origin) -> Earlier | None:
+    """The version before the pinned one, if these faces are the pinned ones, and no sample."""
+    pin = read_pin(SOURCE_LOCK)
+    return pin.previous if pin.profile and pin.source.sha256 == origin.sha256 else None
+
+
+def _drift(profile: Profile, earlier: Earlier | None, limit: float | None) -> dict[str, Any] | None:
+    """The drift since the last version, as `metrics/data.json` has it.
+
+    Raises:
+        DataError: it is larger than `data.max_drift` allows.
+    """
+    if earlier is None:
+        return None
+    drift = measure_drift(profile, earlier.profile)
+    if limit is not None and drift.largest > limit:
+        raise DataError(
+            f"the pinned source has drifted by {drift.largest:.3f} from its last version, more "
+            f"than data.max_drift, which is {limit}: raise that to accept the new version, or go "
+            f"back to the old one with 'git checkout {SOURCE_LOCK}'"
+        )
+    source = earlier.source
+    return {
+        "previous": {
+            "uri": source.uri,
+            "version": source.version,
+            "sha256": source.sha256,
+            "images": earlier.profile.images,
+        },
+        **asdict(drift),
+        "limit": limit,
+    }
+
+
+def _source(origin: Origin) -> dict[str, Any]:
+    kept = ("uri", "version", "sha256", "synthetic", "edition", "labels")
+    return {key: value for key, value in asdict(origin).items() if key in kept}
+
+
+def _ingest(origin: Origin) -> dict[str, Any]:
+    reasons = ("not_a_face", "unknown", "contempt", "no_majority")
+    return {
+        "resized": origin.resized,
+        "unlabelled": origin.unlabelled,
+        "dropped": {reason: origin.dropped.get(reason, 0) for reason in reasons},
+    }
+
+
+def _known(
+    classes: dict[str, dict[str, int]], origin: Origin, params: Params
+) -> dict[str, Any] | None:
+    """How the counts compare with FER2013's own, where that means something."""
+    if origin.synthetic or origin.labels != "fer" or params.data.protocol == "holdout":
+        return None
+    differences = differences_from_known(classes)
+    return {"complete": not differences, "differences": differences}
+
+
+def _balance(classes: dict[str, dict[str, int]]) -> list[dict[str, object]]:
+    return [
+        {"split": split, "emotion": emotion, "images": images}
+        for split, row in classes.items()
+        for emotion, images in row.items()
+    ]
+
+
+def _page(
+    metrics: dict[str, Any],
+    faces: Faces,
+    groups: Int64Array,
+    near: Int64Array,
+    profile: Profile,
+    earlier: Earlier | None,
+) -> DataPageInputs:
+    return DataPageInputs(
+        data=metrics,
+        conflicts=[
+            ConflictExample(faces.pixels[row], votes)
+            for row, votes in worst_conflicts(faces, groups)
+        ],
+        suspicious={
+            title: [Example(faces.pixels[row], caption(faces, row)) for row in rows]
+            for title, rows in suspicious(faces, groups, near).items()
+        },
+        histograms={
+            "brightness": Histogram(BRIGHTNESS_MIDDLES, _versions("brightness", profile, earlier)),
+            "contrast": Histogram(CONTRAST_MIDDLES, _versions("contrast", profile, earlier)),
+        },
+    )
+
+
+def _versions(
+    measure: Literal["brightness", "contrast"], profile: Profile, earlier: Earlier | None
+) -> dict[str, tuple[int, ...]]:
+    profiles = {"now": profile} | ({"before": earlier.profile} if earlier else {})
+    return {name: getattr(one, measure) for name, one in profiles.items()}
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage(prepare, "Split the faces and assess their quality."))
+    sys.exit(run_stage(prepare, "Check, clean and split the faces."))

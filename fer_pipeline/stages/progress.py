@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar while an epoch runs, one line when it is done."""
+"""What a person sees of long work: a bar while it runs, and one line for each finished epoch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 if TYPE_CHECKING:
@@ -73,12 +76,27 @@ def image_bar(label: str, images: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: progress.advance(task, count)
 
 
-def _bar() -> Progress:
+@contextmanager
+def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar over a download, shown once there is one; gives the function that advances it."""
+    with _bar(DownloadColumn(), TransferSpeedColumn()) as progress:
+        task: TaskID | None = None
+
+        def advance(done: int, total: int | None) -> None:
+            nonlocal task
+            if task is None:
+                task = progress.add_task(label, total=total)
+            progress.update(task, completed=done, total=total)
+
+        yield advance
+
+
+def _bar(*figures: ProgressColumn) -> Progress:
     console = Console()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        *(figures or (MofNCompleteColumn(),)),
         TimeRemainingColumn(),
         console=console,
         # A bar that can't be redrawn would leave one stray line per stage in a log file.

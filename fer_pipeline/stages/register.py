@@ -14,6 +14,7 @@ import numpy as np
 from fer_pipeline.data.sample import draw_face
 from fer_pipeline.layout import (
     DATA_METRICS,
+    DATA_PAGE,
     DVC_LOCK,
     EVALUATION,
     FACES,
@@ -93,7 +94,7 @@ def _log_fusion(run: RunLog, evaluation: dict[str, Any], fusion: Fusion, passed:
         | {"gate_passed": float(passed)}
     )
     made_by = {EVALUATION: "evaluate", REPORT: "evaluate", FUSION: "calibrate"}
-    for path, stage in (made_by | {DATA_METRICS: "prepare"}).items():
+    for path, stage in (made_by | {DATA_METRICS: "prepare", DATA_PAGE: "prepare"}).items():
         run.artifact(require(path, stage))
 
 

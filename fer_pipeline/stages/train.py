@@ -79,7 +79,6 @@ def _inputs(params: Params, backbone: str) -> dict[str, object]:
     return {
         "seed": params.seed,
         "data": {
-            "source": params.data.source,
             "train": content_digest([TRAIN]),
             "val": content_digest([VAL]),
         },

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
+from pages import HOSTILE, Page, make_data, make_drift
 
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.plots import simplex_map
@@ -16,7 +16,6 @@ from fer_pipeline.evaluation.report import ReportInputs, render_report
 
 IMAGES = (491, 55, 528, 879, 594, 416, 626)
 PAPER = ("resnet50", "resnet101", "inception_v3")
-HOSTILE = '</script><img src="https://evil.example/x" onerror="alert(1)">'
 
 
 def _scores(accuracy: float) -> dict[str, Any]:
@@ -103,26 +102,7 @@ def make_inputs(names: tuple[str, ...] = PAPER, synthetic: bool = False) -> Repo
             "temperature": 1.24,
             "methods": {name: _method(names, value) for name, value in methods.items()},
         },
-        data={
-            "source": {
-                "uri": "https://data.example/fer2013.csv",
-                "version": "3f1c",
-                "sha256": "cd" * 32,
-                "synthetic": synthetic,
-                "pinned": True,
-            },
-            "images": {"train": 28709, "val": 3589, "test": 3589},
-            "quality": {
-                "images": 35887,
-                "distinct": 34034,
-                "duplicate_groups": 1516,
-                "across_splits": 601,
-                "conflicting": 54,
-                "val_in_train": 290,
-                "test_in_train": 279,
-                "constant": 12,
-            },
-        },
+        data=make_data(synthetic=synthetic),
         gate_passed=True,
         gate_reasons=("fused 71.80% beats resnet50 68.70% by more than 0 points (+3.10)",),
         curves={name: _curve(8) for name in names},
@@ -141,36 +121,6 @@ def make_inputs(names: tuple[str, ...] = PAPER, synthetic: bool = False) -> Repo
             },
         },
     )
-
-
-class Page(HTMLParser):
-    """Visible text, attributes and scripts of a page."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.scripts: list[str] = []
-        self.styles: list[str] = []
-        self._words: list[str] = []
-        self._inside = ""
-        self.feed(html)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self._words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-        self._inside = tag if tag in ("script", "style") else ""
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        kept = {"script": self.scripts, "style": self.styles}.get(self._inside, self._words)
-        kept.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +178,21 @@ def test_scores_methods_and_facts_are_on_the_page(page: Page) -> None:
         "34,034 of 35,887",
         "https://data.example/fer2013.csv",
         "cdcdcdcdcdcd",
+        "433 groups of images that look alike; 161 reach over splits, 81 test images",
+        "nothing dropped, nothing relabelled",
+        "fer, edition fer2013.csv",
     ):
         assert shown in page.text
+
+
+def test_cleaning_and_drift_are_told_in_short(page: Page) -> None:
+    inputs = make_inputs()
+    cleaning = inputs.data["cleaning"] | {"constant_dropped": 12, "conflicts_relabelled": 31}
+    changed = inputs.data | {"cleaning": cleaning, "drift": make_drift(limit=0.1)}
+    text = Page(render_report(replace(inputs, data=changed))).text
+    assert "dropped: 12 constant, 0 duplicates, 0 with conflicting labels; 31 relabelled" in text
+    assert "0.083 at most from the earlier version of 30,112 images; the limit is 0.1" in text
+    assert "Drift" not in page.text
 
 
 def test_page_without_clean_images_says_so() -> None:
@@ -246,7 +209,7 @@ def test_nothing_on_the_page_is_fetched(page: Page) -> None:
         for name, value in page.attributes
         if name in ("src", "srcset", "href", "action", "data", "poster", "xlink:href")
     ]
-    assert links == ["data:,"]
+    assert links == ["data:,", "data.html"]
     assert not re.search(r"https?:|@import|url\(", "".join(page.styles))
     library, *figures = page.scripts
     assert not re.search(r"https?:|import\(", "".join(figures))

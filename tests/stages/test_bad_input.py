@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,14 +10,19 @@ from pathlib import Path
 import pytest
 from workspace import Workspace, environment
 
+from fer_pipeline.data.faces import USAGES
+
 INGEST = (sys.executable, "-m", "fer_pipeline.stages.ingest")
+PREPARE = (sys.executable, "-m", "fer_pipeline.stages.prepare")
 TRAIN = (sys.executable, "-m", "fer_pipeline.stages.train", "resnet50")
 
 
 @pytest.fixture
 def bare(root: Path, tmp_path: Path) -> Workspace:
-    """A folder with params.yaml alone, in which stages run by hand."""
-    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
+    """A folder with params.yaml and the pin alone, in which stages run by hand."""
+    for name in ("params.yaml", "data/source.lock.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((root / name).read_text())
     workspace = Workspace(tmp_path, environment(tmp_path, code=root))
     workspace.edit_params(data__sample={"train": 28, "val": 14, "test": 14, "seed": 0})
     return workspace
@@ -40,17 +46,14 @@ def files(workspace: Workspace) -> set[Path]:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"data__source": "nowhere.csv"}, r"nowhere\.csv is missing: set data\.source"),
-        ({"data__source": "https://example.invalid/faces.csv"}, "only 'sample' and local files"),
-        ({"data__source": "."}, "is a folder"),
+        ({"data__source": "fer2013.csv"}, r"params\.yaml: data\.source is not a known key"),
+        ({"data__labels": "ferplus_majority"}, "the built-in sample has no votes"),
         ({"backbones__resnet50__head__epochs": 0}, r"params\.yaml: backbones\.resnet50\.head\.ep"),
         ({"sed": 1}, r"params\.yaml: sed is not a known key: did you mean 'seed'"),
         ({"backbones": {}}, r"params\.yaml: backbones is"),
     ],
 )
-def test_ingest_refuses_bad_params_and_sources(
-    edit: dict[str, object], message: str, bare: Workspace
-) -> None:
+def test_ingest_refuses_bad_params(edit: dict[str, object], message: str, bare: Workspace) -> None:
     bare.edit_params(**edit)
     before = files(bare)
     assert re.search(message, fail(bare, *INGEST))
@@ -63,39 +66,73 @@ def test_an_unknown_backbone_is_named_before_any_work(bare: Workspace) -> None:
     assert "backbones.resnet1001 is not a known backbone" in fail(bare, *INGEST)
 
 
+def write_csv(path: Path, shift: int = 0) -> None:
+    """A small whole edition: one face of every expression in every split."""
+    rows = [
+        f"{code},{' '.join([str(20 * code + split + shift)] * 2304)},{usage}\n"
+        for split, usage in enumerate(USAGES)
+        for code in range(7)
+    ]
+    path.write_text("emotion,pixels,Usage\n" + "".join(rows))
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("uri", "message"),
     [
-        (b"", "is empty"),
-        (b"<!DOCTYPE html>\n<html><body>404</body></html>\n", "has no column 'emotion'"),
-        (b"emotion,pixels,Usage\n0,1 2 3,Training\n", "row 1: 3 pixels, not 2304"),
-        (b"PAR1 and then nothing", "not a whole parquet file"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "faces.bin"),
+        ("nowhere.csv", "nowhere.csv is missing: give 'sample', an existing file"),
+        (".", "holds several editions"),
+        ("page.csv", "page.csv is a web page, not data"),
+        ("noise.bin", "noise.bin"),
     ],
 )
-def test_a_bad_source_leaves_the_earlier_faces_untouched(
-    content: bytes, message: str, bare: Workspace
-) -> None:
-    good = bare.folder / "data/raw/faces.parquet"
-    good.parent.mkdir(parents=True)
-    good.write_bytes(b"what was ingested before")
-    (bare.folder / "faces.bin").write_bytes(content)
-    bare.edit_params(data__source="faces.bin")
+def test_a_source_that_is_no_edition_is_not_pinned(uri: str, message: str, bare: Workspace) -> None:
+    contents = {
+        "page.csv": b"<!DOCTYPE html>\n<html><body>404</body></html>\n",
+        "short.csv": b"emotion,pixels,Usage\n0,1 2 3,Training\n",
+        "cut.parquet": b"PAR1 and then nothing",
+        "noise.bin": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    }
+    for name, content in contents.items():
+        (bare.folder / name).write_bytes(content)
     before = files(bare)
-    assert message in fail(bare, *INGEST)
+    assert message in fail(bare, "fer", "source", "pin", uri)
     assert files(bare) == before
-    assert good.read_bytes() == b"what was ingested before"
 
 
-def test_a_source_that_is_not_what_was_pinned_is_refused(bare: Workspace) -> None:
-    (bare.folder / "faces.csv").write_text("emotion,pixels,Usage\n")
-    bare.edit_params(data__source="faces.csv")
+def test_a_source_that_is_not_what_was_pinned_leaves_the_earlier_faces(bare: Workspace) -> None:
+    write_csv(bare.folder / "faces.csv")
     bare.check("fer", "source", "pin", "faces.csv")
-    (bare.folder / "faces.csv").write_text("emotion,pixels,Usage\n\n")
+    bare.check(*INGEST)
+    good = (bare.folder / "data/raw/faces.parquet").read_bytes()
+    assert "unchanged" in bare.check("fer", "source", "status")
+
+    write_csv(bare.folder / "faces.csv", shift=1)
+    before = files(bare)
     line = fail(bare, *INGEST)
     assert "faces.csv has changed since it was pinned" in line
     assert "fer source pin faces.csv" in line
-    assert "changed since it was pinned" in bare.check("fer", "source", "status")
+    assert files(bare) == before
+    assert (bare.folder / "data/raw/faces.parquet").read_bytes() == good
+    assert "now" in bare.check("fer", "source", "status")
+
+
+def test_drift_beyond_the_limit_stops_prepare(bare: Workspace) -> None:
+    write_csv(bare.folder / "faces.csv")
+    bare.check("fer", "source", "pin", "faces.csv")
+    write_csv(bare.folder / "faces.csv", shift=80)
+    assert "drift from sha256" in bare.check("fer", "source", "pin", "faces.csv")
+    bare.check(*INGEST)
+    bare.edit_params(data__max_drift=0.1)
+    before = files(bare)
+    assert "more than data.max_drift, which is 0.1" in fail(bare, *PREPARE)
+    assert files(bare) == before
+
+    bare.edit_params(data__max_drift=0.9)
+    bare.check(*PREPARE)
+    drift = json.loads((bare.folder / "metrics/data.json").read_text())["drift"]
+    assert 0.1 < drift["largest"] == drift["brightness"]["ks"] <= 0.9
+    assert drift["class_balance"]["cramers_v"] == 0
+    assert drift["previous"]["images"] == 21
 
 
 def test_a_stage_without_its_input_names_the_stage_to_run(bare: Workspace) -> None:
@@ -105,7 +142,7 @@ def test_a_stage_without_its_input_names_the_stage_to_run(bare: Workspace) -> No
 @pytest.fixture
 def prepared(bare: Workspace) -> Workspace:
     bare.check(*INGEST)
-    bare.check(sys.executable, "-m", "fer_pipeline.stages.prepare")
+    bare.check(*PREPARE)
     return bare
 
 
@@ -139,9 +176,9 @@ def test_dvc_shows_the_line_and_stops(bare: Workspace, root: Path) -> None:
     bare.check("fer", "source", "pin", "sample")
     bare.check("git", "init", "--quiet")
     bare.check("dvc", "init", "--quiet")
-    bare.edit_params(data__source="nowhere.csv")
+    bare.edit_params(data__labels="ferplus_majority")
     done = bare.run("dvc", "repro")
     assert done.returncode != 0
-    assert "error: nowhere.csv is missing" in done.stderr
+    assert "error: data.labels is ferplus_majority" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (bare.folder / "data/raw/faces.parquet").exists()

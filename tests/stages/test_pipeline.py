@@ -91,7 +91,8 @@ def test_the_registered_version_says_what_made_it(finished: Workspace) -> None:
         path = f"models/{name}/model.safetensors"
         assert version.tags[f"dvc.{path}"] == outs[path]
     assert set(json.loads(version.tags["fusion.weights"])) == BACKBONES
-    assert json.loads(version.tags["params"])["data"]["source"] == "sample"
+    assert version.tags["data.source"] == "sample"
+    assert json.loads(version.tags["params"])["data"]["labels"] == "fer"
     accuracy = read(finished, "metrics/evaluation.json")["fused"]["accuracy"]
     assert float(version.tags["accuracy"]) == pytest.approx(accuracy, rel=1e-5)
 
@@ -127,9 +128,14 @@ def test_a_second_repro_runs_no_stage(finished: Workspace) -> None:
 @pytest.mark.parametrize(
     ("edit", "touched"),
     [
-        ({"seed": 1}, {f"train@{name}" for name in BACKBONES} | {"evaluate", "register"}),
+        (
+            {"seed": 1},
+            {"prepare", "evaluate", "register"} | {f"train@{name}" for name in BACKBONES},
+        ),
         ({"data__sample__seed": 1}, {"ingest"}),
-        ({"data__protocol": "paper"}, {"prepare", "evaluate"}),
+        ({"data__protocol": "paper"}, {"ingest", "prepare", "evaluate"}),
+        ({"data__labels": "ferplus_majority"}, {"ingest"}),
+        ({"data__conflicts": "drop"}, {"prepare"}),
         (
             {"backbones__resnet50__finetune__learning_rate": 0.5},
             {"train@resnet50", "calibrate", "evaluate", "register"},
@@ -193,13 +199,29 @@ def test_fer_predict_reads_a_picture_with_the_fused_model(copied: Workspace, roo
     assert any(emotion in output for emotion in EMOTIONS)
 
 
-def test_the_report_loads_nothing_from_elsewhere(finished: Workspace) -> None:
+@pytest.mark.parametrize(("page", "links"), [("report", ["data.html"]), ("data", [])])
+def test_a_page_loads_nothing_from_elsewhere(
+    page: str, links: list[str], finished: Workspace
+) -> None:
     class Links(HTMLParser):
-        found: list[str] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            super().__init__()
+            self.found: list[str] = []
 
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
             self.found += [value or "" for key, value in attrs if key in ("src", "href")]
 
     parser = Links()
-    parser.feed((finished.folder / "reports/report.html").read_text())
-    assert [link for link in parser.found if not link.startswith(("#", "data:"))] == []
+    parser.feed((finished.folder / f"reports/{page}.html").read_text())
+    assert [link for link in parser.found if not link.startswith(("#", "data:"))] == links
+
+
+def test_the_data_metrics_say_what_the_faces_are_like(finished: Workspace) -> None:
+    data = read(finished, "metrics/data.json")
+    assert data["source"]["uri"] == "sample"
+    assert data["source"]["synthetic"] is True
+    assert data["images"] == {"train": 28, "val": 14, "test": 14}
+    assert sum(data["classes"]["Training"].values()) == 28
+    assert data["quality"]["images"] == 56
+    assert (data["known"], data["drift"]) == (None, None)
+    assert set(data["cleaning"].values()) == {0}

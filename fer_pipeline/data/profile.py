@@ -1,0 +1,70 @@
+"""What a set of faces looks like in a few numbers.
+
+A profile is small enough to stand in `data/source.lock.yaml`, so that a new version can be
+compared with the last one wherever the project is, without the last one's images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fer_pipeline.data.faces import Faces
+from fer_pipeline.emotions import NUM_EMOTIONS
+
+BIN = 4
+"""Greys per bin. FER2013 is equalised: nearly half of its faces have a mean grey from 128 to 129,
+so with bins of one grey a rounding in another edition's JPEGs would look like drift."""
+
+BRIGHTNESS_MIDDLES = tuple(range(0, 257, BIN))
+"""Middles of the bins of mean greys, so that 128 lies inside a bin."""
+
+CONTRAST_MIDDLES = tuple(range(BIN // 2, 128, BIN))
+"""The same of standard deviations, the largest possible one of which is 127.5."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Figures of a set, as counts of images.
+
+    Attributes:
+        labels: where the labels came from; class balances compare only if this agrees.
+        classes: images per emotion, in the order of `EMOTIONS`.
+        brightness: images per bin of their mean grey, one count per `BRIGHTNESS_MIDDLES`.
+        contrast: images per bin of their greys' standard deviation, one per `CONTRAST_MIDDLES`.
+    """
+
+    labels: str
+    classes: tuple[int, ...]
+    brightness: tuple[int, ...]
+    contrast: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        rows = (self.classes, self.brightness, self.contrast)
+        sizes, images = tuple(len(row) for row in rows), tuple(sum(row) for row in rows)
+        needed = (NUM_EMOTIONS, len(BRIGHTNESS_MIDDLES), len(CONTRAST_MIDDLES))
+        if sizes != needed:
+            raise ValueError(f"a profile has {needed} counts, not {sizes}")
+        if len(set(images)) > 1 or not images[0] or min(map(min, rows)) < 0:
+            raise ValueError(f"a profile counts the same images three times, not {images}")
+
+    @property
+    def images(self) -> int:
+        return sum(self.brightness)
+
+
+def profile_of(faces: Faces, labels: str) -> Profile:
+    """The profile of a set that is not empty."""
+    flat = faces.pixels.reshape(len(faces), -1)
+    return Profile(
+        labels=labels,
+        classes=_counts(faces.emotion, NUM_EMOTIONS),
+        brightness=_counts(flat.mean(axis=1) / BIN + 0.5, len(BRIGHTNESS_MIDDLES)),
+        contrast=_counts(flat.std(axis=1) / BIN, len(CONTRAST_MIDDLES)),
+    )
+
+
+def _counts(values: np.ndarray[tuple[int], np.dtype[np.generic]], bins: int) -> tuple[int, ...]:
+    counts = np.bincount(values.astype(np.int64), minlength=bins)
+    return tuple(int(count) for count in counts)

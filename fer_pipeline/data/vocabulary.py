@@ -1,0 +1,51 @@
+"""How people spell FER2013's labels and splits in folder names, columns and file names.
+
+Labels are mapped by name wherever there is one: folders sorted by alphabet, and the class lists
+of data set hubs, number the emotions in another order than FER2013 does.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fer_pipeline.emotions import EMOTIONS
+
+_EMOTION_WORDS: dict[str, tuple[str, ...]] = {
+    "angry": ("anger",),
+    "disgust": ("disgusted",),
+    "fear": ("fearful", "afraid", "scared"),
+    "happy": ("happiness",),
+    "sad": ("sadness",),
+    "surprise": ("surprised",),
+    "neutral": (),
+}
+
+_USAGE_WORDS: dict[str, tuple[str, ...]] = {
+    "Training": ("training", "train"),
+    "PublicTest": ("publictest", "public", "validation", "valid", "val", "dev"),
+    "PrivateTest": ("privatetest", "private", "test", "testing"),
+}
+
+_CODES = {
+    word: code
+    for code, emotion in enumerate(EMOTIONS)
+    for word in (emotion, *_EMOTION_WORDS[emotion], str(code))
+}
+_USAGES = {word: usage for usage, words in _USAGE_WORDS.items() for word in words}
+_OFFICIAL_FILE = re.compile(r"(training|publictest|privatetest)_\d+", re.IGNORECASE)
+
+
+def emotion_code(word: object) -> int | None:
+    """The label of a name in any capitalisation, or of FER2013's own number 0 to 6; else None."""
+    return _CODES.get(str(word).strip().lower())
+
+
+def usage_named(word: object) -> str | None:
+    """The official split that a name such as `train`, `Valid` or `Public-Test` means; else None."""
+    return _USAGES.get(re.sub(r"[\s_-]", "", str(word)).lower())
+
+
+def usage_of_file(stem: str) -> str | None:
+    """The official split in a file name such as `PublicTest_1234`; else None."""
+    found = _OFFICIAL_FILE.match(stem)
+    return usage_named(found[1]) if found else None
