@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ class S3Server:
             self._process = subprocess.Popen(
                 [
                     weed,
+                    f"-logdir={self._folder.parent}",
                     *OPTIONS,
                     f"-dir={self._folder}",
                     f"-bucket={','.join(self._buckets)}",
@@ -101,6 +103,9 @@ class S3Server:
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
+        for port in self._ports.values():  # what it leaves, also where it is asked to end
+            for left in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink()
 
     def _wait(self) -> None:
         client, deadline = self.client(), time.monotonic() + START_S
