@@ -20,6 +20,8 @@ DATA_METRICS = Path("metrics/data.json")
 CLASS_BALANCE = Path("plots/classes.csv")
 DATA_PAGE = Path("reports/data.html")
 
+CHECKPOINTS = Path("checkpoints")
+
 FUSION = Path("models/fused/fusion.json")
 SIMPLEX = Path("plots/simplex.csv")
 EVALUATION = Path("metrics/evaluation.json")

@@ -63,11 +63,18 @@ class DataParams(Section):
 
 
 class PhaseParams(Section):
-    """One phase of a training: `learning_rate` is Adam's, and batch norm needs two images."""
+    """One phase of a training: `learning_rate` is the largest, and batch norm needs two images."""
 
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
+
+
+class HeadParams(PhaseParams):
+    """The head phase. With `cached_views` K > 0 each image is augmented and sent through the
+    frozen backbone K times in all; with 0 once per epoch, as in the paper."""
+
+    cached_views: Annotated[int, Field(ge=0, le=100)]
 
 
 class BackboneParams(Section):
@@ -75,13 +82,15 @@ class BackboneParams(Section):
 
     `weights` is `imagenet`, `none`, or the path of a state dict. The validation image is
     enlarged to `eval_resize` pixels and its central `image_size` pixels are used. `head`
-    may be null: then everything is trained from the first epoch.
+    may be null: then everything is trained from the first epoch. `auxiliary_weight` is that of
+    the loss of Inception's auxiliary head, which 0 leaves out.
     """
 
     weights: Annotated[str, Field(min_length=1)]
     image_size: Annotated[int, Field(ge=32, le=1024)]
     eval_resize: Annotated[int, Field(ge=32, le=2048)]
-    head: PhaseParams | None
+    auxiliary_weight: Fraction
+    head: HeadParams | None
     finetune: PhaseParams
 
     @field_validator("eval_resize")
@@ -94,11 +103,21 @@ class BackboneParams(Section):
 
 
 class AugmentParams(Section):
-    """Random resized crop (area as a fraction of the image, width to height) and flip."""
+    """Random changes of a training image; the paper's are crop and flip alone.
+
+    `crop_scale` is the area of the crop as a fraction of the image, `crop_ratio` its width to its
+    height, `flip` the probability of a mirror image. `rotation` is the largest angle in degrees,
+    `translation` the largest shift as a fraction of the image, `brightness` the largest relative
+    change of the greys, and `erasing` the probability that a rectangle is made grey.
+    """
 
     crop_scale: FractionRange
     crop_ratio: FractionRange
     flip: Fraction
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)]
+    translation: Annotated[float, Field(ge=0.0, le=0.5)]
+    brightness: Fraction
+    erasing: Fraction
 
     @field_validator("crop_scale", "crop_ratio")
     @classmethod
@@ -116,9 +135,35 @@ class AugmentParams(Section):
 
 
 class TrainingParams(Section):
-    """What all trainings share."""
+    """What all trainings share.
 
-    optimizer: Literal["adam"]
+    `devices` is how many GPUs (on a machine without, CPU processes) share each batch, by
+    `strategy`: `ddp`, or `auto`, which is ddp for more than one. `precision` `auto` takes bf16
+    where a few timed steps show it to be faster; `compile` `auto` compiles on GPUs. `momentum` is
+    that of `sgd`, which is Nesterov's. `weight_decay` spares norms and biases. `schedule` moves
+    the learning rate within each phase, after `warmup_epochs` of the fine-tuning. `ema_decay`
+    keeps a moving average of the weights, which then is the model. `dropout` before the head is
+    the network's own where it is null. `mixup` is the parameter of its beta distribution, not
+    used in the last `mixup_off_epochs`. With `patience` fine-tuning ends after so many epochs
+    without a better val accuracy.
+    """
+
+    devices: Literal["auto"] | Count
+    strategy: Literal["auto", "ddp"]
+    precision: Literal["auto", "fp32", "bf16"]
+    compile: Literal["auto"] | bool
+    optimizer: Literal["adam", "adamw", "sgd"]
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)]
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)]
+    schedule: Literal["constant", "cosine", "onecycle"]
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    clip_norm: Positive | None
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)]
+    mixup: Annotated[float, Field(ge=0.0, le=10.0)]
+    mixup_off_epochs: Annotated[int, Field(ge=0)]
+    patience: Count | None
     augment: AugmentParams
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models import get_model, get_model_weights
 
 from fer_pipeline.emotions import NUM_EMOTIONS
@@ -18,19 +19,26 @@ from fer_pipeline.errors import WeightsError
 from fer_pipeline.models.catalog import CATALOG, BackboneInfo
 
 
-def build_backbone(name: str, weights: str) -> nn.Module:
+def build_backbone(
+    name: str, weights: str, dropout: float | None = None, auxiliary: bool = False
+) -> nn.Module:
     """Build a network of the catalogue with a new 7-way head.
 
     Args:
         name: a key of `CATALOG`.
         weights: `none`, `imagenet` (from torchvision's cache, else fetched), or the path of
             a state dict (`.safetensors`, or anything `torch.load(weights_only=True)` reads).
+        dropout: probability before the head; None keeps the network's own.
+        auxiliary: with the auxiliary head, where the network has one.
 
     Raises:
         WeightsError: the weights can't be had, or don't fit the network.
     """
     info = CATALOG[name]
-    model: nn.Module = get_model(name, weights=None, num_classes=NUM_EMOTIONS, **info.options)
+    options = {**info.options, **({"aux_logits": True} if auxiliary and info.auxiliary else {})}
+    model: nn.Module = get_model(name, weights=None, num_classes=NUM_EMOTIONS, **options)
+    if dropout is not None:
+        _set_dropout(model, info, dropout)
     if weights != "none":
         state = _fetch_imagenet(name) if weights == "imagenet" else _read_state(Path(weights))
         _load_all_but_head(model, state, info, weights)
@@ -54,6 +62,27 @@ def load_trained(name: str, path: Path) -> nn.Module:
 def head_of(model: nn.Module, name: str) -> nn.Module:
     """The last fully connected layer: the only one that the head phase trains."""
     return model.get_submodule(CATALOG[name].head)
+
+
+def without_auxiliary(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """A state dict as it is stored: the auxiliary head serves training alone."""
+    auxiliary = CATALOG[name].auxiliary
+    return {
+        key: value
+        for key, value in state.items()
+        if not (auxiliary and key.startswith(f"{auxiliary}."))
+    }
+
+
+def _set_dropout(model: nn.Module, info: BackboneInfo, probability: float) -> None:
+    own = getattr(model, "dropout", None)
+    if isinstance(own, nn.Dropout):
+        own.p = probability
+        return
+    # A hook, not a layer: another layer would change the names of the head's weights.
+    model.get_submodule(info.head).register_forward_pre_hook(
+        lambda head, inputs: (functional.dropout(inputs[0], probability, head.training),)
+    )
 
 
 def _fetch_imagenet(name: str) -> Mapping[str, Tensor]:

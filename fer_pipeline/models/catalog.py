@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from fer_pipeline.params import BackboneParams
 
 
+AUXILIARY_MIN_SIZE = 299
+"""Pixels: below, Inception's auxiliary head has too little left to pool."""
+
+
 @dataclass(frozen=True)
 class BackboneInfo:
     """What has to be known of a torchvision classification network.
@@ -87,4 +91,14 @@ def require_known(backbones: Mapping[str, BackboneParams]) -> None:
             raise ParamsError(
                 f"backbones.{name}.image_size is {params.image_size}: "
                 f"it must be at least {info.min_image_size}"
+            )
+        if params.auxiliary_weight and not info.auxiliary:
+            raise ParamsError(
+                f"backbones.{name}.auxiliary_weight is {params.auxiliary_weight}: it has no "
+                f"auxiliary head, so it must be 0"
+            )
+        if params.auxiliary_weight and params.image_size < AUXILIARY_MIN_SIZE:
+            raise ParamsError(
+                f"backbones.{name}.image_size is {params.image_size}: the auxiliary head needs "
+                f"{AUXILIARY_MIN_SIZE} or more; set auxiliary_weight to 0 below that"
             )

@@ -62,6 +62,10 @@ class RunLog:
         batch = [Param(key, str(value)) for key, value in values.items()]
         self.client.log_batch(self.run_id, params=batch)
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        batch = [RunTag(key, value) for key, value in values.items()]
+        self.client.log_batch(self.run_id, tags=batch)
+
     def artifact(self, path: Path) -> None:
         self.client.log_artifact(self.run_id, str(path))
 

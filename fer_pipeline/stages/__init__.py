@@ -2,8 +2,9 @@
 
 Under DVC on Linux a stage ends when DVC is killed: one that went on alone would write its outs
 beside the next `dvc repro`. The kernel is asked for this here, where a stage's process arrives
-first, because importing torch and MLflow takes seconds in which DVC may die unnoticed. Outside
-DVC, importing this does nothing.
+first, because importing torch and MLflow takes seconds in which DVC may die unnoticed. The same
+holds for the further processes of a training on several devices. Elsewhere, importing this does
+nothing.
 """
 
 import ctypes
@@ -12,6 +13,7 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_STARTED_BY_ANOTHER = {"DVC_STAGE", "LOCAL_RANK"}  # by DVC, by Lightning Fabric
 
 
 def _end_with_parent() -> None:
@@ -21,5 +23,5 @@ def _end_with_parent() -> None:
         sys.exit(1)  # DVC was gone before the kernel knew
 
 
-if "DVC_STAGE" in os.environ and sys.platform.startswith("linux"):
+if _STARTED_BY_ANOTHER & set(os.environ) and sys.platform.startswith("linux"):
     _end_with_parent()

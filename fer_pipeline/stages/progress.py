@@ -27,9 +27,15 @@ if TYPE_CHECKING:
 class TrainingProgress:
     """An `Observer` that draws; where the output is no terminal, only the lines remain."""
 
-    def __init__(self, backbone: str, on_epoch: Callable[[EpochRecord], None]) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        on_epoch: Callable[[EpochRecord], None],
+        on_note: Callable[[str, str], None],
+    ) -> None:
         self._backbone = backbone
         self._on_epoch = on_epoch
+        self._on_note = on_note
         self._progress = _bar()
         self._task: TaskID | None = None
         self._epochs = 0
@@ -45,6 +51,9 @@ class TrainingProgress:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+
+    def noted(self, name: str, value: str) -> None:
+        self._on_note(name, value)
 
     def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:
         self._epochs = epochs

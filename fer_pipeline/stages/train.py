@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from fer_pipeline.data.faces import load_split
+from fer_pipeline.errors import TrainingError
 from fer_pipeline.layout import (
+    CHECKPOINTS,
     TRAIN,
     VAL,
     model_file,
@@ -21,46 +26,84 @@ from fer_pipeline.layout import (
     training_metrics,
 )
 from fer_pipeline.models.backbones import build_backbone
-from fer_pipeline.models.inference import pick_device
 from fer_pipeline.registry.lineage import content_digest
-from fer_pipeline.registry.tracking import RunLog, connect, open_run
+from fer_pipeline.registry.tracking import Tracking, connect, open_run
 from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.progress import TrainingProgress
-from fer_pipeline.training.fit import Trainer, hold
-from fer_pipeline.training.records import EpochRecord, Trained
+from fer_pipeline.training.checkpoints import Checkpoints
+from fer_pipeline.training.devices import place, start_devices
+from fer_pipeline.training.fit import Trainer
+from fer_pipeline.training.job import Job, hold
+from fer_pipeline.training.records import EpochRecord, Observer, Silent, Trained
 from fer_pipeline.writing import whole_file, write_csv, write_json
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from fer_pipeline.params import Params
 
 log = logging.getLogger(__name__)
 
+_PACKAGE = Path(__file__).parents[1]
+_ROOMS = ("models", "training")
+
 
 def train(params: Params, backbone: str) -> None:
     """Train, then write the weights, `metrics/train/BACKBONE.json` and the curve."""
+    own, shared = params.backbones[backbone], params.training
+    # What can be wrong is found before other processes are started.
     train_split, val_split = load_split(TRAIN), load_split(VAL)
     tracking = connect(params.registry.experiment)
-    torch.manual_seed(params.seed)  # initial weights and dropout
-    model = build_backbone(backbone, params.backbones[backbone].weights)
-    device = pick_device()
+    torch.manual_seed(params.seed)  # initial weights
+    model = build_backbone(backbone, own.weights, shared.dropout, own.auxiliary_weight > 0)
     inputs = _inputs(params, backbone)
+    checkpoints = Checkpoints(CHECKPOINTS / backbone, _checkpoint_key(inputs))
+    fabric = start_devices(shared.devices, shared.strategy)
+    _require_even(params, backbone, fabric.world_size)
+    with _observer(fabric, tracking, backbone, inputs) as observer:
+        job = Job(
+            fabric,
+            place(model, fabric),
+            backbone,
+            own,
+            shared,
+            hold(train_split, fabric.device),
+            hold(val_split, fabric.device),
+            params.seed,
+            observer,
+        )
+        log.info("%s on %d x %s", backbone, fabric.world_size, fabric.device.type)
+        trained = Trainer(job, checkpoints).fit()
+        if fabric.is_global_zero:
+            _write(trained, backbone)
+            checkpoints.clear()
+
+
+@contextmanager
+def _observer(
+    fabric: Fabric, tracking: Tracking, backbone: str, inputs: dict[str, object]
+) -> Iterator[Observer]:
+    """Bar, log and MLflow run in the first process; the others are silent."""
+    if not fabric.is_global_zero:
+        yield Silent()
+        return
     tags = {"fer.stage": "train", "fer.backbone": backbone}
+    best = 0.0
+
+    def log_epoch(record: EpochRecord) -> None:
+        nonlocal best
+        best = max(best, record.val_accuracy)
+        values = {key: value for key, value in asdict(record).items() if key != "phase"}
+        run.metrics({**values, "best_val_accuracy": best}, record.epoch)
+
+    def log_note(name: str, value: str) -> None:
+        run.tags({f"fer.{name}": value})
+
     with open_run(tracking, backbone, inputs, tags) as run:
         run.params(flatten(inputs))
-        log.info("%s on %s, %d images", backbone, device, len(train_split))
-        with TrainingProgress(backbone, lambda record: _log_epoch(run, record)) as progress:
-            trained = Trainer(
-                model.to(device),
-                backbone,
-                params.backbones[backbone],
-                params.training,
-                hold(train_split, device),
-                hold(val_split, device),
-                params.seed,
-                progress,
-            ).fit()
-        _write(trained, backbone)
-        run.metrics({"best_val_accuracy": trained.best.val_accuracy}, trained.best.epoch)
+        run.tags({"fer.devices": f"{fabric.world_size} x {fabric.device.type}"})
+        with TrainingProgress(backbone, log_epoch, log_note) as progress:
+            yield progress
 
 
 def flatten(content: dict[str, object], prefix: str = "") -> dict[str, object]:
@@ -88,10 +131,21 @@ def _inputs(params: Params, backbone: str) -> dict[str, object]:
     }
 
 
-def _log_epoch(run: RunLog, record: EpochRecord) -> None:
-    values = asdict(record)
-    del values["phase"]
-    run.metrics({key: float(value) for key, value in values.items()}, record.epoch)
+def _checkpoint_key(inputs: dict[str, object]) -> str:
+    """What a checkpoint goes with: all that decides the weights, the code included."""
+    code = sorted(path for room in _ROOMS for path in (_PACKAGE / room).glob("*.py"))
+    text = json.dumps([inputs, content_digest(code), torch.__version__], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _require_even(params: Params, backbone: str, devices: int) -> None:
+    own = params.backbones[backbone]
+    for name, phase in (("head", own.head), ("finetune", own.finetune)):
+        if phase is not None and phase.batch_size % devices:
+            raise TrainingError(
+                f"backbones.{backbone}.{name}.batch_size is {phase.batch_size}: it must be a "
+                f"multiple of the {devices} devices that share it"
+            )
 
 
 def _write(trained: Trained, backbone: str) -> None:

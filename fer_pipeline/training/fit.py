@@ -2,151 +2,166 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fer_pipeline.errors import TrainingError
-from fer_pipeline.models.inference import compute_logits
+from fer_pipeline.models.backbones import without_auxiliary
 from fer_pipeline.training.augment import augment_batch
-from fer_pipeline.training.phases import enter_phase
-from fer_pipeline.training.records import EpochRecord, Observer, Phase, Trained
+from fer_pipeline.training.checkpoints import Checkpoints
+from fer_pipeline.training.job import Job, draws_of_epoch
+from fer_pipeline.training.losses import Targets, classification_loss
+from fer_pipeline.training.phases import PhaseRun, enter_phase
+from fer_pipeline.training.precision import Precision, measure_precision
+from fer_pipeline.training.records import EpochRecord, Phase, Trained
 
 if TYPE_CHECKING:
-    from fer_pipeline.data.faces import Split
-    from fer_pipeline.params import BackboneParams, PhaseParams, TrainingParams
+    from fer_pipeline.params import PhaseParams
 
-
-@dataclass(frozen=True)
-class Images:
-    """A split held in the device's memory: (N, 48, 48) uint8 and (N,) int64."""
-
-    pixels: Tensor
-    labels: Tensor
-
-
-def hold(split: Split, device: torch.device) -> Images:
-    return Images(
-        torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
-    )
+log = logging.getLogger(__name__)
 
 
 class Trainer:
     """A backbone on its way through both phases; `fit` is called once."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        backbone: str,
-        params: BackboneParams,
-        training: TrainingParams,
-        train: Images,
-        val: Images,
-        seed: int,
-        observer: Observer,
-    ) -> None:
-        self._model = model
-        self._backbone = backbone
-        self._params = params
-        self._augment = training.augment
-        self._train = train
-        self._val = val
-        self._observer = observer
-        # Order and crops have generators of their own, so that neither depends on what
-        # the network draws for its dropout.
-        self._order = torch.Generator().manual_seed(seed)
-        self._crops = torch.Generator(train.pixels.device).manual_seed(seed)
+    def __init__(self, job: Job, checkpoints: Checkpoints) -> None:
+        self._job = job
+        self._checkpoints = checkpoints
+        self._history: list[EpochRecord] = []
+        self._best: EpochRecord | None = None
+        self._best_state: dict[str, Tensor] = {}
 
     def fit(self) -> Trained:
         """Train through both phases and keep the best epoch by val accuracy.
 
-        Raises:
-            TrainingError: the loss is no longer a number.
-        """
-        phases: list[tuple[Phase, PhaseParams]] = [("finetune", self._params.finetune)]
-        if self._params.head is not None:
-            phases.insert(0, ("head", self._params.head))
-        total = sum(phase.epochs for _, phase in phases)
-        history: list[EpochRecord] = []
-        best: EpochRecord | None = None
-        state: dict[str, Tensor] = {}
-        for name, phase in phases:
-            moving = enter_phase(self._model, self._backbone, name)
-            optimizer = torch.optim.Adam(moving, lr=phase.learning_rate)
-            for _ in range(phase.epochs):
-                epoch = len(history) + 1
-                self._observer.epoch_started(name, epoch, total, len(self._train.pixels))
-                record = self._run_epoch(epoch, name, phase, optimizer)
-                history.append(record)
-                if best is None or record.val_accuracy > best.val_accuracy:
-                    best, state = record, _copy_state(self._model)
-                self._observer.epoch_done(record)
-        assert best is not None
-        return Trained(tuple(history), best, state)
+        Goes on after the last epoch of which there is a checkpoint.
 
-    def _run_epoch(
-        self, epoch: int, name: Phase, phase: PhaseParams, optimizer: torch.optim.Optimizer
-    ) -> EpochRecord:
+        Raises:
+            TrainingError: the loss is no longer a number, or memory does not suffice.
+        """
+        found = self._checkpoints.load()
+        if found:
+            self._take_over(found)
+        precision = found["precision"] if found else self._choose_precision()
+        first = 1
+        for name, phase in self._phases():
+            last = first + phase.epochs - 1
+            if len(self._history) < last and not self._stopped(name):
+                micro_batch = found["micro_batch"] if found else phase.batch_size
+                run = PhaseRun(self._job, name, first, precision, micro_batch)
+                if found and len(self._history) >= first:
+                    run.load_state_dict(found["run"])
+                while len(self._history) < last and not self._stopped(name):
+                    self._run_epoch(run, precision)
+                found = None
+            first = last + 1
+        assert self._best is not None
+        return Trained(tuple(self._history), self._best, self._best_state)
+
+    def _phases(self) -> list[tuple[Phase, PhaseParams]]:
+        phases: list[tuple[Phase, PhaseParams]] = [("finetune", self._job.params.finetune)]
+        if self._job.params.head is not None:
+            phases.insert(0, ("head", self._job.params.head))
+        return phases
+
+    def _run_epoch(self, run: PhaseRun, precision: Precision) -> None:
+        job, epoch = self._job, len(self._history) + 1
+        total = sum(phase.epochs for _, phase in self._phases())
+        job.observer.epoch_started(run.name, epoch, total, len(job.train))
+        learning_rate = run.learning_rate
         started = time.perf_counter()
-        train_loss, seen = self._train_once(phase.batch_size, optimizer)
+        train_loss, seen = run.train(epoch)
         images_per_s = seen / (time.perf_counter() - started)
-        val_loss, val_accuracy = self._validate(phase.batch_size)
-        # The loss on val sees what the epoch's last step did to the weights.
-        for loss in (train_loss, val_loss):
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"{self._backbone}: the loss of epoch {epoch} ({name}) is {loss}: "
-                    f"lower backbones.{self._backbone}.{name}.learning_rate"
-                )
-        return EpochRecord(
+        val_loss, val_accuracy = run.validate()
+        if not math.isfinite(val_loss):  # the last step may have spoilt the weights
+            raise TrainingError(
+                f"{job.backbone}: the loss on val after epoch {epoch} ({run.name}) is {val_loss}: "
+                f"lower backbones.{job.backbone}.{run.name}.learning_rate"
+            )
+        record = EpochRecord(
             epoch=epoch,
-            phase=name,
-            learning_rate=phase.learning_rate,
+            phase=run.name,
+            learning_rate=learning_rate,
             train_loss=train_loss,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             images_per_s=images_per_s,
         )
+        self._history.append(record)
+        if self._best is None or record.val_accuracy > self._best.val_accuracy:
+            self._best = record
+            self._best_state = _copy_state(run.model, job.backbone)
+        self._save(run, precision)
+        job.observer.epoch_done(record)
 
-    def _train_once(self, batch_size: int, optimizer: torch.optim.Optimizer) -> tuple[float, int]:
-        """One pass over the training images in a new order: mean loss, and images seen."""
-        images, labels = self._train.pixels, self._train.labels
-        order = torch.randperm(len(images), generator=self._order).to(images.device)
-        # Batch norm can't take a last batch of one image; a short one would also weigh more.
-        whole = len(order) // batch_size * batch_size or len(order)
-        total = torch.zeros((), device=images.device)
-        for rows in torch.split(order[:whole], batch_size):
-            batch = augment_batch(images[rows], self._params.image_size, self._augment, self._crops)
-            loss = functional.cross_entropy(self._model(batch), labels[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += loss.detach() * len(rows)
-            self._observer.batch_done(len(rows))
-        return float(total) / whole, whole
+    def _stopped(self, phase: Phase) -> bool:
+        """Whether fine-tuning has gone on for long enough without getting better."""
+        patience = self._job.training.patience
+        if patience is None or phase == "head" or self._best is None:
+            return False
+        tuned = [record.epoch for record in self._history if record.phase == "finetune"]
+        return bool(tuned) and tuned[-1] - max(self._best.epoch, tuned[0] - 1) >= patience
 
-    def _validate(self, batch_size: int) -> tuple[float, float]:
-        """Mean cross-entropy and top-1 accuracy on val."""
-        logits = compute_logits(
-            self._model,
-            self._val.pixels,
-            self._params.image_size,
-            self._params.eval_resize,
-            batch_size,
+    def _save(self, run: PhaseRun, precision: Precision) -> None:
+        assert self._best is not None
+        if self._job.fabric.is_global_zero:
+            self._checkpoints.save(
+                len(self._history),
+                {
+                    "history": [asdict(record) for record in self._history],
+                    "best": asdict(self._best),
+                    "best_state": self._best_state,
+                    "model": self._job.model.state_dict(),
+                    "run": run.state_dict(),
+                    "precision": precision,
+                    "micro_batch": run.micro_batch,
+                },
+            )
+        self._job.fabric.barrier()
+
+    def _take_over(self, found: dict[str, Any]) -> None:
+        self._history = [EpochRecord(**record) for record in found["history"]]
+        self._best = EpochRecord(**found["best"])
+        self._best_state = found["best_state"]
+        self._job.model.load_state_dict(found["model"])
+        log.info("%s: going on after epoch %d", self._job.backbone, len(self._history))
+
+    def _choose_precision(self) -> Precision:
+        """What params say, or what is faster here; the same on all devices."""
+        job = self._job
+        wanted = job.training.precision
+        if wanted != "auto":
+            return wanted
+        chosen, gain = self._measure() if job.fabric.is_global_zero else ("fp32", 1.0)
+        chosen = job.fabric.broadcast(chosen)
+        log.info("%s: %s, since bf16 is %.2f times as fast", job.backbone, chosen, gain)
+        job.observer.noted("precision", chosen)
+        return chosen
+
+    def _measure(self) -> tuple[Precision, float]:
+        job = self._job
+        size = job.params.finetune.batch_size
+        images, labels = job.train.pixels[:size], job.train.labels[:size]
+        draws = draws_of_epoch(job.seed, 0, images.device)
+        batch = augment_batch(images, job.params.image_size, job.training.augment, draws.pictures)
+        enter_phase(job.model, job.backbone, "finetune")
+        return measure_precision(
+            job.model,
+            images.device,
+            lambda model: classification_loss(
+                model(batch), Targets(labels), 0.0, job.params.auxiliary_weight
+            ),
         )
-        loss = functional.cross_entropy(logits, self._val.labels)
-        hits = (logits.argmax(dim=1) == self._val.labels).float().mean()
-        return float(loss), float(hits)
 
 
-def _copy_state(model: nn.Module) -> dict[str, Tensor]:
+def _copy_state(model: nn.Module, backbone: str) -> dict[str, Tensor]:
     """A copy on the CPU: the live tensors change with the next step."""
     return {
         key: value.detach().to("cpu", copy=True).contiguous()
-        for key, value in model.state_dict().items()
+        for key, value in without_auxiliary(model.state_dict(), backbone).items()
     }

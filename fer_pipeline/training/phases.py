@@ -1,11 +1,33 @@
-"""The two phases of transfer learning: which weights move, and in which mode the network is."""
+"""The two phases of transfer learning: which weights move, and how an epoch of each goes."""
 
 from __future__ import annotations
 
-from torch import nn
+import logging
+from typing import Any, Literal, cast
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import head_of
+from fer_pipeline.models.inference import compute_logits
+from fer_pipeline.models.inputs import centre_batch
+from fer_pipeline.training.augment import augment_batch
+from fer_pipeline.training.features import compute_features
+from fer_pipeline.training.job import Draws, Images, Job, draws_of_epoch
+from fer_pipeline.training.losses import Targets, classification_loss, mix
+from fer_pipeline.training.optimizers import build_average, build_optimizer, build_schedule
+from fer_pipeline.training.precision import Precision, autocast
 from fer_pipeline.training.records import Phase
+
+log = logging.getLogger(__name__)
+
+CHECK_STEPS = 50
+"""How often a loss is looked at: on a GPU a look waits for all steps before it."""
+
+SMALLEST_MICRO_BATCH = 2
+"""Batch norm needs two images."""
 
 
 def enter_phase(model: nn.Module, backbone: str, phase: Phase) -> list[nn.Parameter]:
@@ -19,3 +41,248 @@ def enter_phase(model: nn.Module, backbone: str, phase: Phase) -> list[nn.Parame
     head.requires_grad_(True)
     head.train()
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+class PhaseRun:
+    """A phase while it runs: optimiser, schedule, average, and the steps of its epochs.
+
+    Args:
+        job: what is trained.
+        name: of the phase.
+        first_epoch: its number, counted over both phases.
+        precision: that the network runs in.
+        micro_batch: images per forward pass, at most; the gradients of a batch's parts are added.
+    """
+
+    def __init__(
+        self, job: Job, name: Phase, first_epoch: int, precision: Precision, micro_batch: int
+    ) -> None:
+        params = job.params.head if name == "head" else job.params.finetune
+        assert params is not None
+        self.name, self.micro_batch = name, micro_batch
+        self._job, self._params, self._precision = job, params, precision
+        self._last_epoch = first_epoch + params.epochs - 1
+        moving = enter_phase(job.model, job.backbone, name)
+        self._optimizer = build_optimizer(moving, params.learning_rate, job.training)
+        self._steps = max(1, len(job.train) // params.batch_size)
+        warmup = job.training.warmup_epochs if name == "finetune" else 0
+        self._schedule = build_schedule(
+            self._optimizer,
+            job.training.schedule,
+            self._steps * params.epochs,
+            self._steps * warmup,
+        )
+        self._features = self._cache(job.train) if self._caches else None
+        self._val_features = self._cache_val(job.val) if self._caches else None
+        self._average = None
+        if job.training.ema_decay is not None and name == "finetune":
+            self._average = build_average(job.model, job.training.ema_decay)
+        self._net, self._fabric_optimizer = job.fabric.setup(
+            self._trained_module(), self._optimizer
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def model(self) -> nn.Module:
+        """The network that counts: the average, where there is one."""
+        module: nn.Module = self._average.module if self._average else self._job.model
+        return module
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
+
+    def train(self, epoch: int) -> tuple[float, int]:
+        """One pass over the training images in a new order: mean loss, and images seen.
+
+        Raises:
+            TrainingError: the loss is no longer a number.
+        """
+        job, size = self._job, self._params.batch_size
+        draws = draws_of_epoch(job.seed, epoch, job.fabric.device)
+        order = torch.randperm(len(job.train), generator=draws.order)
+        # Batch norm can't take a last batch of one image; a short one would also weigh more.
+        batches = torch.split(order[: self._steps * size], size)
+        losses = torch.zeros(len(batches), device=job.fabric.device)
+        for step, rows in enumerate(batches):
+            batch, targets = self._prepare(rows.to(job.fabric.device), draws, epoch)
+            losses[step] = self._step(batch, targets)
+            if (step + 1) % CHECK_STEPS == 0 or step + 1 == len(batches):
+                self._require_numbers(losses[: step + 1], epoch)
+            job.observer.batch_done(len(rows))
+        mean = cast(Tensor, job.fabric.all_reduce(losses.mean(), reduce_op="mean"))
+        return float(mean), sum(map(len, batches))
+
+    def validate(self) -> tuple[float, float]:
+        """Mean cross-entropy and top-1 accuracy of `model` on val."""
+        job = self._job
+        with autocast(job.fabric.device, self._precision):
+            if self._val_features is not None:
+                with torch.no_grad():
+                    logits = head_of(job.model, job.backbone).eval()(self._val_features).float()
+                head_of(job.model, job.backbone).train()
+            else:
+                logits = self._val_logits()
+        loss = functional.cross_entropy(logits, job.val.labels)
+        hits = (logits.argmax(dim=1) == job.val.labels).float().mean()
+        return float(loss), float(hits)
+
+    @property
+    def _caches(self) -> bool:
+        return self.name == "head" and self._job.params.head.cached_views > 0  # type: ignore[union-attr]
+
+    def _trained_module(self) -> nn.Module:
+        job = self._job
+        if self._caches:
+            return head_of(job.model, job.backbone)
+        choice: Literal["auto"] | bool = job.training.compile
+        if choice is True or (choice == "auto" and job.fabric.device.type == "cuda"):
+            return cast(nn.Module, torch.compile(job.model))
+        return job.model
+
+    def _prepare(self, rows: Tensor, draws: Draws, epoch: int) -> tuple[Tensor, Targets]:
+        """A batch's inputs and targets, the same on every device that shares it."""
+        job = self._job
+        labels = job.train.labels[rows]
+        if self._features is not None:
+            view = torch.randint(len(self._features), (len(rows),), generator=draws.order)
+            return self._features[view.to(rows.device), rows], Targets(labels)
+        batch = augment_batch(
+            job.train.pixels[rows], job.params.image_size, job.training.augment, draws.pictures
+        )
+        mixing = (
+            self.name == "finetune" and epoch <= self._last_epoch - job.training.mixup_off_epochs
+        )
+        return mix(batch, labels, job.training.mixup if mixing else 0.0, draws.mixing)
+
+    def _step(self, batch: Tensor, targets: Targets) -> Tensor:
+        """One optimiser step on this device's share of a batch; gives the share's mean loss."""
+        fabric = self._job.fabric
+        share = slice(fabric.global_rank, None, fabric.world_size)
+        batch, targets = batch[share], targets.select(share)
+        while True:
+            try:
+                loss = self._gradients(batch, targets)
+                break
+            except torch.OutOfMemoryError as error:
+                self._halve_micro_batch(min(self.micro_batch, len(batch)), error)
+        if self._job.training.clip_norm is not None:
+            fabric.clip_gradients(
+                self._net, self._fabric_optimizer, max_norm=self._job.training.clip_norm
+            )
+        self._fabric_optimizer.step()
+        self._schedule.step()
+        if self._average:
+            self._average.update_parameters(self._job.model)
+        return loss
+
+    def _gradients(self, batch: Tensor, targets: Targets) -> Tensor:
+        """Gradients of the mean loss over a batch, from parts of at most `micro_batch` images."""
+        fabric, training = self._job.fabric, self._job.training
+        self._fabric_optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=batch.device)
+        for start in range(0, len(batch), self.micro_batch):
+            part = slice(start, start + self.micro_batch)
+            more = start + self.micro_batch < len(batch)
+            with fabric.no_backward_sync(self._net, enabled=more):
+                with autocast(fabric.device, self._precision):
+                    output = self._net(batch[part])
+                weight = self._job.params.auxiliary_weight
+                loss = classification_loss(
+                    output, targets.select(part), training.label_smoothing, weight
+                )
+                loss = loss * (len(batch[part]) / len(batch))
+                fabric.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _halve_micro_batch(self, now: int, error: Exception) -> None:
+        if now < 2 * SMALLEST_MICRO_BATCH or self._job.fabric.world_size > 1:
+            raise TrainingError(
+                f"{self._job.backbone}: out of memory with {now} images at once: lower "
+                f"backbones.{self._job.backbone}.image_size or {self.name}.batch_size"
+            ) from error
+        self.micro_batch = now // 2
+        self._fabric_optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        log.warning(
+            "%s: out of memory with %d images at once: going on with %d, their gradients added",
+            self._job.backbone,
+            now,
+            self.micro_batch,
+        )
+        self._job.observer.noted(f"micro_batch.{self.name}", str(self.micro_batch))
+
+    def _require_numbers(self, losses: Tensor, epoch: int) -> None:
+        wrong = torch.nonzero(~torch.isfinite(losses))
+        if len(wrong):
+            step = int(wrong[0])
+            raise TrainingError(
+                f"{self._job.backbone}: the loss of epoch {epoch} ({self.name}), step {step + 1}, "
+                f"is {float(losses[step])}: lower "
+                f"backbones.{self._job.backbone}.{self.name}.learning_rate"
+            )
+
+    def _val_logits(self) -> Tensor:
+        """(N, C): each device computes a share, and all get the whole."""
+        job = self._job
+        fabric, count = job.fabric, len(job.val)
+        each = -(-count // fabric.world_size)
+        share = slice(fabric.global_rank * each, (fabric.global_rank + 1) * each)
+        logits = compute_logits(
+            self.model,
+            job.val.pixels[share],
+            job.params.image_size,
+            job.params.eval_resize,
+            self._params.batch_size,
+        )
+        whole = torch.zeros(count, logits.shape[1], device=logits.device)
+        whole[share] = logits
+        return cast(Tensor, fabric.all_reduce(whole, reduce_op="sum"))
+
+    def _cache(self, images: Images) -> Tensor:
+        """(K, N, D): what the frozen network makes of K augmented views of each image."""
+        job = self._job
+        assert job.params.head is not None
+        draws = draws_of_epoch(job.seed, 0, job.fabric.device)
+        size, augment = job.params.image_size, job.training.augment
+        views = []
+        for view in range(job.params.head.cached_views):
+            log.info("%s: view %d of %d", job.backbone, view + 1, job.params.head.cached_views)
+            with autocast(job.fabric.device, self._precision):
+                views.append(
+                    compute_features(
+                        job.model.eval(),
+                        head_of(job.model, job.backbone),
+                        images.pixels,
+                        self._params.batch_size,
+                        lambda batch: augment_batch(batch, size, augment, draws.pictures),
+                    )
+                )
+        enter_phase(job.model, job.backbone, self.name)
+        return torch.stack(views)
+
+    def _cache_val(self, images: Images) -> Tensor:
+        job = self._job
+        with autocast(job.fabric.device, self._precision):
+            features = compute_features(
+                job.model.eval(),
+                head_of(job.model, job.backbone),
+                images.pixels,
+                self._params.batch_size,
+                lambda batch: centre_batch(batch, job.params.image_size, job.params.eval_resize),
+            )
+        enter_phase(job.model, job.backbone, self.name)
+        return features

@@ -38,10 +38,31 @@ class Trained:
 
 
 class Observer(Protocol):
-    """Whoever watches a training; it can't change it."""
+    """Whoever watches a training; it can't change it.
+
+    `noted` is told what the training decided by itself, such as its precision.
+    """
+
+    def noted(self, name: str, value: str) -> None: ...
 
     def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None: ...
 
     def batch_done(self, images: int) -> None: ...
 
     def epoch_done(self, record: EpochRecord) -> None: ...
+
+
+class Silent:
+    """An observer of what nobody watches."""
+
+    def noted(self, name: str, value: str) -> None:
+        pass
+
+    def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:
+        pass
+
+    def batch_done(self, images: int) -> None:
+        pass
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        pass

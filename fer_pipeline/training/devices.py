@@ -1,0 +1,64 @@
+"""The devices that a training runs on, through Lightning Fabric.
+
+With several devices the process that asks for them starts the others, each of which runs the same
+command again from its beginning (torch's DistributedDataParallel; gloo on CPUs, NCCL on GPUs).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from fer_pipeline.errors import TrainingError
+
+
+def start_devices(devices: Literal["auto"] | int, strategy: Literal["auto", "ddp"]) -> Fabric:
+    """Take the devices and start the processes that share them.
+
+    Args:
+        devices: `auto` takes all visible GPUs, or one CPU process. A number is of GPUs where there
+            are any, else of CPU processes. `FER_DEVICES` in the environment overrides it.
+        strategy: `ddp`, or `auto`, which is ddp for more than one device. `FER_STRATEGY` overrides.
+
+    Raises:
+        TrainingError: there are not so many devices, or no such strategy.
+    """
+    wanted = os.environ.get("FER_DEVICES") or str(devices)
+    how = os.environ.get("FER_STRATEGY") or strategy
+    gpus = torch.cuda.device_count()
+    if how not in ("auto", "ddp"):
+        raise TrainingError(f"training.strategy is {how!r}: it must be auto or ddp")
+    if wanted != "auto" and not (wanted.isdecimal() and int(wanted) >= 1):
+        raise TrainingError(f"training.devices is {wanted!r}: it must be auto or a number from 1")
+    count = max(gpus, 1) if wanted == "auto" else int(wanted)
+    if gpus and count > gpus:
+        raise TrainingError(
+            f"training.devices is {count}, but only {gpus} GPUs are visible: ask for fewer, or "
+            f"check CUDA_VISIBLE_DEVICES"
+        )
+    if not gpus and count > (os.cpu_count() or 1):
+        raise TrainingError(
+            f"training.devices is {count}, but there are no GPUs and {os.cpu_count()} CPU cores"
+        )
+    fabric = Fabric(
+        accelerator="cuda" if gpus else "cpu",
+        devices=count,
+        strategy="ddp" if count > 1 or how == "ddp" else "auto",
+        precision="32-true",  # autocast is set where the network runs, see `precision`
+    )
+    fabric.launch()
+    return fabric
+
+
+def place(model: nn.Module, fabric: Fabric) -> nn.Module:
+    """Bring a network to its device; on several GPUs its batch norms see the whole batch.
+
+    On CPUs torch has no such batch norm: there each process normalises its own share.
+    """
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return model.to(fabric.device)

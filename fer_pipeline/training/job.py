@@ -1,0 +1,85 @@
+"""All that a training is about, gathered once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from fer_pipeline.data.faces import Split
+    from fer_pipeline.params import BackboneParams, TrainingParams
+    from fer_pipeline.training.records import Observer
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split held in the device's memory: (N, 48, 48) uint8 and (N,) int64."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def hold(split: Split, device: torch.device) -> Images:
+    """FER2013 takes 83 MB as uint8: it fits wherever a network trains."""
+    return Images(
+        torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One backbone's training.
+
+    Attributes:
+        fabric: the devices.
+        model: on its device.
+        backbone: its name in the catalogue.
+        params: of the backbone.
+        training: what all backbones share.
+        train, val: the splits, on the device.
+        seed: of order, augmentation, mixup and dropout.
+        observer: told what happens.
+    """
+
+    fabric: Fabric
+    model: nn.Module
+    backbone: str
+    params: BackboneParams
+    training: TrainingParams
+    train: Images
+    val: Images
+    seed: int
+    observer: Observer
+
+
+@dataclass(frozen=True)
+class Draws:
+    """An epoch's random numbers, each kind from a generator of its own."""
+
+    order: torch.Generator
+    pictures: torch.Generator
+    mixing: np.random.Generator
+
+
+def draws_of_epoch(seed: int, epoch: int, device: torch.device) -> Draws:
+    """Seed everything that an epoch draws by the epoch's number, torch's own generator included.
+
+    So an epoch draws the same whether or not those before it ran in the same process, and no
+    generator's state has to be kept.
+    """
+    order, pictures, mixing, dropout = np.random.SeedSequence([seed, epoch]).generate_state(4)
+    torch.manual_seed(int(dropout))
+    return Draws(
+        torch.Generator().manual_seed(int(order)),
+        torch.Generator(device).manual_seed(int(pictures)),
+        np.random.default_rng(int(mixing)),
+    )
