@@ -57,7 +57,31 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     (f"{HEAD}.learning_rate", "0.1", "a valid number"),
     (f"{HEAD}.learning_rate", float("inf"), "a finite number"),
     (f"{HEAD}.learning_rate", float("nan"), "a finite number"),
-    ("training.optimizer", "sgd", "'adam'"),
+    (f"{HEAD}.cached_views", -1, "greater than or equal to 0"),
+    (f"{HEAD}.cached_views", 101, "less than or equal to 100"),
+    (f"{HEAD}.cached_views", None, "a valid integer"),
+    (f"{RESNET}.auxiliary_weight", -0.1, "greater than or equal to 0"),
+    (f"{RESNET}.auxiliary_weight", None, "a valid number"),
+    ("training.strategy", "fsdp", "'auto' or 'ddp'"),
+    ("training.precision", "fp16", "'auto', 'fp32' or 'bf16'"),
+    ("training.optimizer", "rmsprop", "'adam', 'adamw' or 'sgd'"),
+    ("training.momentum", 1.0, "less than 1"),
+    ("training.weight_decay", -0.1, "greater than or equal to 0"),
+    ("training.schedule", "linear", "'constant', 'cosine' or 'onecycle'"),
+    ("training.warmup_epochs", -1, "greater than or equal to 0"),
+    ("training.clip_norm", 0, "greater than 0"),
+    ("training.ema_decay", 0.0, "greater than 0"),
+    ("training.ema_decay", 1.0, "less than 1"),
+    ("training.dropout", 1.0, "less than 1"),
+    ("training.label_smoothing", 1.0, "less than 1"),
+    ("training.mixup", -0.1, "greater than or equal to 0"),
+    ("training.mixup_off_epochs", -1, "greater than or equal to 0"),
+    ("training.patience", 0, "greater than or equal to 1"),
+    (f"{AUGMENT}.rotation", 181, "less than or equal to 180"),
+    (f"{AUGMENT}.rotation", -1, "greater than or equal to 0"),
+    (f"{AUGMENT}.translation", 0.6, "less than or equal to 0.5"),
+    (f"{AUGMENT}.brightness", 1.1, "less than or equal to 1"),
+    (f"{AUGMENT}.erasing", -0.1, "greater than or equal to 0"),
     (f"{AUGMENT}.crop_scale", [1.0, 0.8], "two numbers, the smaller first"),
     (f"{AUGMENT}.crop_scale", [0.8, 1.2], "at most 1, the whole image"),
     (f"{AUGMENT}.crop_ratio", [1.5, 0.5], "two numbers, the smaller first"),
@@ -270,3 +294,66 @@ def test_an_input_too_small_for_its_backbone_is_refused(committed: str, tmp_path
     with pytest.raises(ParamsError, match=rf"^{key} is 74: it must be at least 75$"):
         require_known(load_params(path).backbones)
     require_known(load_params(write_edited(committed, {key: 75}, path)).backbones)
+
+
+@pytest.mark.parametrize("devices", [0, -1, "all", "2", 1.5, True, None])
+def test_devices_that_are_no_number_from_1_are_refused(
+    devices: object, committed: str, tmp_path: Path
+) -> None:
+    path = write_edited(committed, {"training.devices": devices}, tmp_path / "mine.yaml")
+    with pytest.raises(ParamsError) as refused:
+        load_params(path)
+    assert str(refused.value).startswith(f"{path}: training.devices")
+    assert repr(devices) in str(refused.value)
+
+
+@pytest.mark.parametrize("compile_", ["yes", "off", None])
+def test_compile_is_auto_or_a_truth_value(compile_: object, committed: str, tmp_path: Path) -> None:
+    path = write_edited(committed, {"training.compile": compile_}, tmp_path / "mine.yaml")
+    with pytest.raises(ParamsError, match=r"training\.compile"):
+        load_params(path)
+
+
+def test_every_setting_of_training_is_read_as_written(committed: str, tmp_path: Path) -> None:
+    edits: dict[str, object] = {
+        "training.devices": 2,
+        "training.strategy": "ddp",
+        "training.precision": "bf16",
+        "training.compile": False,
+        "training.optimizer": "sgd",
+        "training.momentum": 0.95,
+        "training.weight_decay": 5e-4,
+        "training.schedule": "onecycle",
+        "training.warmup_epochs": 3,
+        "training.clip_norm": 1.0,
+        "training.ema_decay": 0.999,
+        "training.dropout": 0.2,
+        "training.label_smoothing": 0.1,
+        "training.mixup": 0.2,
+        "training.mixup_off_epochs": 5,
+        "training.patience": 10,
+    }
+    path = write_edited(committed, edits, tmp_path / "mine.yaml")
+    found = load_params(path).training.model_dump(exclude={"augment"})
+    assert {f"training.{key}": value for key, value in found.items()} == edits
+
+
+def test_the_auxiliary_head_is_inceptions_alone_and_needs_its_size(
+    committed: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    write_edited(committed, {f"{RESNET}.auxiliary_weight": 0.4}, path)
+    says = rf"^{RESNET}\.auxiliary_weight is 0\.4: it has no auxiliary head, so it must be 0$"
+    with pytest.raises(ParamsError, match=says):
+        require_known(load_params(path).backbones)
+
+    inception = "backbones.inception_v3"
+    edits = {f"{inception}.{key}": 298 for key in ("image_size", "eval_resize")}
+    write_edited(committed, edits | {f"{inception}.auxiliary_weight": 0.4}, path)
+    says = rf"^{inception}\.image_size is 298: the auxiliary head needs 299 or more"
+    with pytest.raises(ParamsError, match=says):
+        require_known(load_params(path).backbones)
+
+    edits = {f"{inception}.{key}": 299 for key in ("image_size", "eval_resize")}
+    write_edited(committed, edits | {f"{inception}.auxiliary_weight": 0.4}, path)
+    require_known(load_params(path).backbones)

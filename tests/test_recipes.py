@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torchvision.models import get_model, get_model_weights
 
 from fer_pipeline.data.faces import Split
@@ -15,26 +16,22 @@ from fer_pipeline.data.splits import split_faces
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.models.catalog import CATALOG, require_known
 from fer_pipeline.params import load_params
-from fer_pipeline.training.fit import Trainer, hold
-from fer_pipeline.training.records import EpochRecord, Phase
+from fer_pipeline.training.checkpoints import Checkpoints
+from fer_pipeline.training.fit import Trainer
+from fer_pipeline.training.job import Job, hold
+from fer_pipeline.training.records import Silent
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 NAMES = sorted(path.name for path in RECIPES.glob("*.yaml"))
 
 
-class Silent:
+class Counter(Silent):
     """An observer that only counts."""
 
     images = 0
 
-    def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:
-        pass
-
     def batch_done(self, images: int) -> None:
         self.images += images
-
-    def epoch_done(self, record: EpochRecord) -> None:
-        pass
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +83,7 @@ def test_the_paper_recipe_follows_the_paper() -> None:
 @pytest.mark.parametrize("backbone", CATALOG)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_trains_for_one_batch(
-    name: str, backbone: str, torch_home: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, backbone: str, torch_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(torch_home))
     params = load_params(RECIPES / name)
@@ -94,17 +91,21 @@ def test_a_recipe_trains_for_one_batch(
     once = own.finetune.model_copy(update={"epochs": 1})
     own = own.model_copy(update={"head": None, "finetune": once})
     splits = one_batch(own.finetune.batch_size)
-    cpu = torch.device("cpu")
-    observer = Silent()
-    trained = Trainer(
-        build_backbone(backbone, own.weights),
+    fabric = Fabric(accelerator="cpu", devices=1)
+    observer = Counter()
+    job = Job(
+        fabric,
+        build_backbone(backbone, own.weights, params.training.dropout, own.auxiliary_weight > 0),
         backbone,
         own,
         params.training,
-        hold(splits["train"], cpu),
-        hold(splits["val"], cpu),
+        hold(splits["train"], fabric.device),
+        hold(splits["val"], fabric.device),
         params.seed,
         observer,
-    ).fit()
+    )
+    checkpoints = Checkpoints(tmp_path, "key")
+    trained = Trainer(job, checkpoints).fit()
+    checkpoints.clear()
     assert len(trained.history) == 1
     assert observer.images == max(own.finetune.batch_size, 7) // once.batch_size * once.batch_size

@@ -75,7 +75,8 @@ def shrink(workspace: Workspace) -> None:
             "weights": "none",
             "image_size": size,
             "eval_resize": size,
-            "head": dict(phase),
+            "auxiliary_weight": 0.0,
+            "head": phase | {"cached_views": 0},
             "finetune": dict(phase),
         }
         for name, size in (("resnet50", 32), ("inception_v3", 75))

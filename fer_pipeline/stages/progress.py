@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -54,6 +54,10 @@ class TrainingProgress:
 
     def noted(self, name: str, value: str) -> None:
         self._on_note(name, value)
+
+    def resumed(self, history: Sequence[EpochRecord]) -> None:
+        for record in history:  # the killed process may not have come to log its last
+            self._on_epoch(record)
 
     def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:
         self._epochs = epochs

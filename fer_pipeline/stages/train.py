@@ -31,16 +31,17 @@ from fer_pipeline.registry.tracking import Tracking, connect, open_run
 from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.progress import TrainingProgress
 from fer_pipeline.training.checkpoints import Checkpoints
-from fer_pipeline.training.devices import place, start_devices
+from fer_pipeline.training.devices import choose_devices, place, wanted_precision
 from fer_pipeline.training.fit import Trainer
 from fer_pipeline.training.job import Job, hold
+from fer_pipeline.training.phases import SMALLEST_MICRO_BATCH
 from fer_pipeline.training.records import EpochRecord, Observer, Silent, Trained
 from fer_pipeline.writing import whole_file, write_csv, write_json
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from fer_pipeline.params import Params
+    from fer_pipeline.params import Params, TrainingParams
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +51,20 @@ _ROOMS = ("models", "training")
 
 def train(params: Params, backbone: str) -> None:
     """Train, then write the weights, `metrics/train/BACKBONE.json` and the curve."""
-    own, shared = params.backbones[backbone], params.training
+    own = params.backbones[backbone]
+    shared = params.training.model_copy(
+        update={"precision": wanted_precision(params.training.precision)}
+    )
     # What can be wrong is found before other processes are started.
+    fabric = choose_devices(shared.devices, shared.strategy)
+    _require_even(params, backbone, fabric.world_size)
     train_split, val_split = load_split(TRAIN), load_split(VAL)
     tracking = connect(params.registry.experiment)
     torch.manual_seed(params.seed)  # initial weights
     model = build_backbone(backbone, own.weights, shared.dropout, own.auxiliary_weight > 0)
-    inputs = _inputs(params, backbone)
+    inputs = _inputs(params, backbone, shared)
     checkpoints = Checkpoints(CHECKPOINTS / backbone, _checkpoint_key(inputs))
-    fabric = start_devices(shared.devices, shared.strategy)
-    _require_even(params, backbone, fabric.world_size)
+    fabric.launch()
     with _observer(fabric, tracking, backbone, inputs) as observer:
         job = Job(
             fabric,
@@ -117,7 +122,7 @@ def flatten(content: dict[str, object], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _inputs(params: Params, backbone: str) -> dict[str, object]:
+def _inputs(params: Params, backbone: str, training: TrainingParams) -> dict[str, object]:
     """Everything that decides the weights."""
     return {
         "seed": params.seed,
@@ -127,7 +132,7 @@ def _inputs(params: Params, backbone: str) -> dict[str, object]:
         },
         "backbone": backbone,
         **params.backbones[backbone].model_dump(),
-        "training": params.training.model_dump(),
+        "training": training.model_dump(),
     }
 
 
@@ -141,10 +146,13 @@ def _checkpoint_key(inputs: dict[str, object]) -> str:
 def _require_even(params: Params, backbone: str, devices: int) -> None:
     own = params.backbones[backbone]
     for name, phase in (("head", own.head), ("finetune", own.finetune)):
-        if phase is not None and phase.batch_size % devices:
+        if phase is None:
+            continue
+        if phase.batch_size % devices or phase.batch_size < devices * SMALLEST_MICRO_BATCH:
             raise TrainingError(
                 f"backbones.{backbone}.{name}.batch_size is {phase.batch_size}: it must be a "
-                f"multiple of the {devices} devices that share it"
+                f"multiple of the {devices} devices that share it, with "
+                f"{SMALLEST_MICRO_BATCH} images or more for each"
             )
 
 

@@ -61,7 +61,10 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, or None; damaged ones are reported and deleted."""
         for path in self._newest_first():
-            content = path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                continue  # another process of this training found it damaged
             named = _NAME.fullmatch(path.name)
             if named and hashlib.sha256(content).hexdigest().startswith(named[2]):
                 state: dict[str, Any] = torch.load(
@@ -69,7 +72,7 @@ class Checkpoints:
                 )
                 return state
             log.warning("checkpoint %s is damaged: the one before it is used", path)
-            path.unlink()
+            path.unlink(missing_ok=True)
         return None
 
     def clear(self) -> None:
@@ -82,8 +85,10 @@ class Checkpoints:
         return sorted(path for path in self._own.iterdir() if _NAME.fullmatch(path.name))[::-1]
 
     def _clean(self) -> None:
-        for path in self._newest_first()[KEPT:]:
-            path.unlink()
+        kept = self._newest_first()[:KEPT]
+        for path in self._own.iterdir():  # also what a killed process had begun to write
+            if path not in kept:
+                path.unlink()
         for folder in self._all.iterdir():
             if folder != self._own:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -14,10 +14,11 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from fer_pipeline.errors import TrainingError
+from fer_pipeline.training.precision import PRECISIONS
 
 
-def start_devices(devices: Literal["auto"] | int, strategy: Literal["auto", "ddp"]) -> Fabric:
-    """Take the devices and start the processes that share them.
+def choose_devices(devices: Literal["auto"] | int, strategy: Literal["auto", "ddp"]) -> Fabric:
+    """The devices; `launch` then starts the processes that share them.
 
     Args:
         devices: `auto` takes all visible GPUs, or one CPU process. A number is of GPUs where there
@@ -27,31 +28,48 @@ def start_devices(devices: Literal["auto"] | int, strategy: Literal["auto", "ddp
     Raises:
         TrainingError: there are not so many devices, or no such strategy.
     """
-    wanted = os.environ.get("FER_DEVICES") or str(devices)
-    how = os.environ.get("FER_STRATEGY") or strategy
+    wanted, name = _setting("FER_DEVICES", "training.devices", devices)
+    how, how_name = _setting("FER_STRATEGY", "training.strategy", strategy)
     gpus = torch.cuda.device_count()
     if how not in ("auto", "ddp"):
-        raise TrainingError(f"training.strategy is {how!r}: it must be auto or ddp")
+        raise TrainingError(f"{how_name} is {how!r}: it must be auto or ddp")
     if wanted != "auto" and not (wanted.isdecimal() and int(wanted) >= 1):
-        raise TrainingError(f"training.devices is {wanted!r}: it must be auto or a number from 1")
+        raise TrainingError(f"{name} is {wanted!r}: it must be auto or a number from 1")
     count = max(gpus, 1) if wanted == "auto" else int(wanted)
     if gpus and count > gpus:
         raise TrainingError(
-            f"training.devices is {count}, but only {gpus} GPUs are visible: ask for fewer, or "
+            f"{name} is {count}, but only {gpus} GPUs are visible: ask for fewer, or "
             f"check CUDA_VISIBLE_DEVICES"
         )
     if not gpus and count > (os.cpu_count() or 1):
         raise TrainingError(
-            f"training.devices is {count}, but there are no GPUs and {os.cpu_count()} CPU cores"
+            f"{name} is {count}, but there are no GPUs and only {os.cpu_count()} CPU cores: "
+            f"ask for fewer"
         )
-    fabric = Fabric(
+    return Fabric(
         accelerator="cuda" if gpus else "cpu",
         devices=count,
         strategy="ddp" if count > 1 or how == "ddp" else "auto",
         precision="32-true",  # autocast is set where the network runs, see `precision`
     )
-    fabric.launch()
-    return fabric
+
+
+def wanted_precision(precision: str) -> str:
+    """`fp32`, `bf16` or `auto`: `FER_PRECISION` in the environment overrides params.yaml.
+
+    Raises:
+        TrainingError: there is no such precision.
+    """
+    wanted, name = _setting("FER_PRECISION", "training.precision", precision)
+    if wanted not in ("auto", *PRECISIONS):
+        raise TrainingError(f"{name} is {wanted!r}: it must be auto, fp32 or bf16")
+    return wanted
+
+
+def _setting(variable: str, key: str, value: object) -> tuple[str, str]:
+    """The environment's value and the variable's name, or those of params.yaml."""
+    found = os.environ.get(variable)
+    return (found, variable) if found else (str(value), key)
 
 
 def place(model: nn.Module, fabric: Fabric) -> nn.Module:

@@ -8,15 +8,17 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import without_auxiliary
+from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.job import Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss
-from fer_pipeline.training.phases import PhaseRun, enter_phase
+from fer_pipeline.training.phases import SMALLEST_MICRO_BATCH, PhaseRun, enter_phase
 from fer_pipeline.training.precision import Precision, measure_precision
 from fer_pipeline.training.records import EpochRecord, Phase, Trained
 
@@ -52,13 +54,14 @@ class Trainer:
         for name, phase in self._phases():
             last = first + phase.epochs - 1
             if len(self._history) < last and not self._stopped(name):
-                micro_batch = found["micro_batch"] if found else phase.batch_size
+                # What another phase left is no part of this one.
+                begun = found if found and len(self._history) >= first else None
+                micro_batch = begun["micro_batch"] if begun else phase.batch_size
                 run = PhaseRun(self._job, name, first, precision, micro_batch)
-                if found and len(self._history) >= first:
-                    run.load_state_dict(found["run"])
+                if begun:
+                    run.load_state_dict(begun["run"])
                 while len(self._history) < last and not self._stopped(name):
                     self._run_epoch(run, precision)
-                found = None
             first = last + 1
         assert self._best is not None
         return Trained(tuple(self._history), self._best, self._best_state)
@@ -115,8 +118,8 @@ class Trainer:
                 {
                     "history": [asdict(record) for record in self._history],
                     "best": asdict(self._best),
-                    "best_state": self._best_state,
-                    "model": self._job.model.state_dict(),
+                    "best_state": self._moving(run, self._best_state),
+                    "model": self._moving(run, self._job.model.state_dict()),
                     "run": run.state_dict(),
                     "precision": precision,
                     "micro_batch": run.micro_batch,
@@ -124,12 +127,22 @@ class Trainer:
             )
         self._job.fabric.barrier()
 
+    def _moving(self, run: PhaseRun, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a phase moves: in the head phase a thousandth, written in no time."""
+        if run.name == "finetune":
+            return state
+        prefix = f"{CATALOG[self._job.backbone].head}."
+        return {key: value for key, value in state.items() if key.startswith(prefix)}
+
     def _take_over(self, found: dict[str, Any]) -> None:
+        model = self._job.model
+        first = _copy_state(model, self._job.backbone)
         self._history = [EpochRecord(**record) for record in found["history"]]
         self._best = EpochRecord(**found["best"])
-        self._best_state = found["best_state"]
-        self._job.model.load_state_dict(found["model"])
+        self._best_state = {**first, **found["best_state"]}
+        model.load_state_dict({**model.state_dict(), **found["model"]})
         log.info("%s: going on after epoch %d", self._job.backbone, len(self._history))
+        self._job.observer.resumed(self._history)
 
     def _choose_precision(self) -> Precision:
         """What params say, or what is faster here; the same on all devices."""
@@ -137,26 +150,32 @@ class Trainer:
         wanted = job.training.precision
         if wanted != "auto":
             return wanted
-        chosen, gain = self._measure() if job.fabric.is_global_zero else ("fp32", 1.0)
+        share = job.params.finetune.batch_size // job.fabric.world_size
+        chosen, gain = self._measure(share) if job.fabric.is_global_zero else ("fp32", 1.0)
         chosen = job.fabric.broadcast(chosen)
         log.info("%s: %s, since bf16 is %.2f times as fast", job.backbone, chosen, gain)
         job.observer.noted("precision", chosen)
         return chosen
 
-    def _measure(self) -> tuple[Precision, float]:
+    def _measure(self, count: int) -> tuple[Precision, float]:
+        """Of steps of so many images, or of fewer where memory does not suffice."""
         job = self._job
-        size = job.params.finetune.batch_size
-        images, labels = job.train.pixels[:size], job.train.labels[:size]
+        images, labels = job.train.pixels[:count], job.train.labels[:count]
         draws = draws_of_epoch(job.seed, 0, images.device)
         batch = augment_batch(images, job.params.image_size, job.training.augment, draws.pictures)
         enter_phase(job.model, job.backbone, "finetune")
-        return measure_precision(
-            job.model,
-            images.device,
-            lambda model: classification_loss(
-                model(batch), Targets(labels), 0.0, job.params.auxiliary_weight
-            ),
-        )
+        try:
+            return measure_precision(
+                job.model,
+                images.device,
+                lambda model: classification_loss(
+                    model(batch), Targets(labels), 0.0, job.params.auxiliary_weight
+                ),
+            )
+        except torch.OutOfMemoryError:
+            if count < 2 * SMALLEST_MICRO_BATCH:
+                return "fp32", 1.0  # the training will say that memory does not suffice
+        return self._measure(count // 2)
 
 
 def _copy_state(model: nn.Module, backbone: str) -> dict[str, Tensor]:

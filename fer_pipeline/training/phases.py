@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Literal, cast
 
 import torch
@@ -72,8 +74,10 @@ class PhaseRun:
             self._steps * params.epochs,
             self._steps * warmup,
         )
-        self._features = self._cache(job.train) if self._caches else None
-        self._val_features = self._cache_val(job.val) if self._caches else None
+        self._features = self._val_features = None
+        if self.caches:
+            self._features = self._within_memory(micro_batch, lambda: self._cache(job.train))
+            self._val_features = self._within_memory(micro_batch, lambda: self._cache_val(job.val))
         self._average = None
         if job.training.ema_decay is not None and name == "finetune":
             self._average = build_average(job.model, job.training.ema_decay)
@@ -120,10 +124,11 @@ class PhaseRun:
             batch, targets = self._prepare(rows.to(job.fabric.device), draws, epoch)
             losses[step] = self._step(batch, targets)
             if (step + 1) % CHECK_STEPS == 0 or step + 1 == len(batches):
+                # Of all devices, so that all of them stop.
+                losses = cast(Tensor, job.fabric.all_reduce(losses, reduce_op="mean"))
                 self._require_numbers(losses[: step + 1], epoch)
             job.observer.batch_done(len(rows))
-        mean = cast(Tensor, job.fabric.all_reduce(losses.mean(), reduce_op="mean"))
-        return float(mean), sum(map(len, batches))
+        return float(losses.mean()), sum(map(len, batches))
 
     def validate(self) -> tuple[float, float]:
         """Mean cross-entropy and top-1 accuracy of `model` on val."""
@@ -140,12 +145,13 @@ class PhaseRun:
         return float(loss), float(hits)
 
     @property
-    def _caches(self) -> bool:
+    def caches(self) -> bool:
+        """Whether epochs run on stored features, in a moment each."""
         return self.name == "head" and self._job.params.head.cached_views > 0  # type: ignore[union-attr]
 
     def _trained_module(self) -> nn.Module:
         job = self._job
-        if self._caches:
+        if self.caches:
             return head_of(job.model, job.backbone)
         choice: Literal["auto"] | bool = job.training.compile
         if choice is True or (choice == "auto" and job.fabric.device.type == "cuda"):
@@ -172,15 +178,13 @@ class PhaseRun:
         fabric = self._job.fabric
         share = slice(fabric.global_rank, None, fabric.world_size)
         batch, targets = batch[share], targets.select(share)
-        while True:
-            try:
-                loss = self._gradients(batch, targets)
-                break
-            except torch.OutOfMemoryError as error:
-                self._halve_micro_batch(min(self.micro_batch, len(batch)), error)
+        loss = self._within_memory(len(batch), lambda: self._gradients(batch, targets))
         if self._job.training.clip_norm is not None:
             fabric.clip_gradients(
-                self._net, self._fabric_optimizer, max_norm=self._job.training.clip_norm
+                self._net,
+                self._fabric_optimizer,
+                max_norm=self._job.training.clip_norm,
+                error_if_nonfinite=False,  # `_require_numbers` says it better
             )
         self._fabric_optimizer.step()
         self._schedule.step()
@@ -193,9 +197,11 @@ class PhaseRun:
         fabric, training = self._job.fabric, self._job.training
         self._fabric_optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=batch.device)
-        for start in range(0, len(batch), self.micro_batch):
-            part = slice(start, start + self.micro_batch)
-            more = start + self.micro_batch < len(batch)
+        parts = -(-len(batch) // self.micro_batch)
+        parts = max(1, min(parts, len(batch) // SMALLEST_MICRO_BATCH))  # none of a single image
+        ends = [len(batch) * done // parts for done in range(parts + 1)]
+        for start, end in pairwise(ends):
+            part, more = slice(start, end), end < len(batch)
             with fabric.no_backward_sync(self._net, enabled=more):
                 with autocast(fabric.device, self._precision):
                     output = self._net(batch[part])
@@ -203,10 +209,19 @@ class PhaseRun:
                 loss = classification_loss(
                     output, targets.select(part), training.label_smoothing, weight
                 )
-                loss = loss * (len(batch[part]) / len(batch))
+                loss = loss * ((end - start) / len(batch))
                 fabric.backward(loss)
             total += loss.detach()
         return total
+
+    def _within_memory(self, images: int, work: Callable[[], Tensor]) -> Tensor:
+        """Do the work; where memory does not suffice, again with half as many images at once."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError as error:
+                self._halve_micro_batch(min(self.micro_batch, images), error)
+            torch.cuda.empty_cache()  # not sooner: the error held what the work had made
 
     def _halve_micro_batch(self, now: int, error: Exception) -> None:
         if now < 2 * SMALLEST_MICRO_BATCH or self._job.fabric.world_size > 1:
@@ -215,8 +230,7 @@ class PhaseRun:
                 f"backbones.{self._job.backbone}.image_size or {self.name}.batch_size"
             ) from error
         self.micro_batch = now // 2
-        self._fabric_optimizer.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
+        self._job.model.zero_grad(set_to_none=True)
         log.warning(
             "%s: out of memory with %d images at once: going on with %d, their gradients added",
             self._job.backbone,
@@ -246,7 +260,7 @@ class PhaseRun:
             job.val.pixels[share],
             job.params.image_size,
             job.params.eval_resize,
-            self._params.batch_size,
+            self.micro_batch,
         )
         whole = torch.zeros(count, logits.shape[1], device=logits.device)
         whole[share] = logits
@@ -267,7 +281,7 @@ class PhaseRun:
                         job.model.eval(),
                         head_of(job.model, job.backbone),
                         images.pixels,
-                        self._params.batch_size,
+                        self.micro_batch,
                         lambda batch: augment_batch(batch, size, augment, draws.pictures),
                     )
                 )
@@ -281,7 +295,7 @@ class PhaseRun:
                 job.model.eval(),
                 head_of(job.model, job.backbone),
                 images.pixels,
-                self._params.batch_size,
+                self.micro_batch,
                 lambda batch: centre_batch(batch, job.params.image_size, job.params.eval_resize),
             )
         enter_phase(job.model, job.backbone, self.name)

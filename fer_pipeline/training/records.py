@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -40,10 +41,13 @@ class Trained:
 class Observer(Protocol):
     """Whoever watches a training; it can't change it.
 
-    `noted` is told what the training decided by itself, such as its precision.
+    `noted` is told what the training decided by itself, such as its precision; `resumed` the
+    epochs of the process that this one goes on after.
     """
 
     def noted(self, name: str, value: str) -> None: ...
+
+    def resumed(self, history: Sequence[EpochRecord]) -> None: ...
 
     def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None: ...
 
@@ -56,6 +60,9 @@ class Silent:
     """An observer of what nobody watches."""
 
     def noted(self, name: str, value: str) -> None:
+        pass
+
+    def resumed(self, history: Sequence[EpochRecord]) -> None:
         pass
 
     def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:

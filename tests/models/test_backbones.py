@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from fer_pipeline.errors import WeightsError
-from fer_pipeline.models.backbones import build_backbone, head_of, load_trained
+from fer_pipeline.models.backbones import (
+    build_backbone,
+    head_of,
+    load_trained,
+    without_auxiliary,
+)
 from fer_pipeline.models.catalog import CATALOG
 
 # The networks and files of the module's fixtures are shared: one worker runs all of it.
@@ -185,6 +190,82 @@ def test_imagenet_weights_come_from_the_cache_with_a_new_head(
     )
     assert head_of(model, name).weight.shape == (7, 2048)
     assert not any(key.startswith("AuxLogits.") for key in model.state_dict())
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_imagenets_auxiliary_head_is_not_kept(
+    auxiliary: bool, cache: Path, imagenet_files: dict[str, Path]
+) -> None:
+    (cache / IMAGENET_FILES["inception_v3"]).symlink_to(imagenet_files["inception_v3"])
+    model = build_backbone("inception_v3", "imagenet", auxiliary=auxiliary)
+    assert_same_states(
+        without_head(model.state_dict()),
+        without_head(torch.load(imagenet_files["inception_v3"], weights_only=True)),
+    )
+    found = [key for key in model.state_dict() if key.startswith("AuxLogits.")]
+    assert bool(found) is auxiliary
+    if auxiliary:
+        assert model.get_submodule("AuxLogits.fc").weight.shape == (7, 768)
+
+
+def test_with_its_auxiliary_head_inception_gives_two_logits_in_training_and_one_after() -> None:
+    model = build_backbone("inception_v3", "none", auxiliary=True)
+    images = torch.rand(2, 3, 299, 299, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    with torch.no_grad():
+        logits, second = model.train()(images)
+        assert logits.shape == second.shape == (2, 7)
+        assert not torch.equal(logits, second)
+        single = model.eval()(images)
+    assert isinstance(single, Tensor)
+    assert single.shape == (2, 7)
+
+
+@pytest.mark.usefixtures("hollow")
+def test_only_inception_has_an_auxiliary_head() -> None:
+    kinds = {
+        name: build_backbone(name, "none", auxiliary=True).state_dict().keys() for name in CATALOG
+    }
+    plain = {name: build_backbone(name, "none").state_dict().keys() for name in CATALOG}
+    assert [name for name in CATALOG if kinds[name] != plain[name]] == ["inception_v3"]
+    added = kinds["inception_v3"] - plain["inception_v3"]
+    assert {key.split(".")[0] for key in added} == {"AuxLogits"}
+
+
+def test_what_is_stored_of_an_auxiliary_network_is_the_network_without(large_file: Path) -> None:
+    model = build_backbone("inception_v3", "none", auxiliary=True).eval()
+    stored = without_auxiliary(model.state_dict(), "inception_v3")
+    save_file({key: value.contiguous() for key, value in stored.items()}, large_file)
+    loaded = load_trained("inception_v3", large_file)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images_for("inception_v3")), model(images_for("inception_v3")))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "inception_v3"])
+def test_dropout_zeroes_its_share_of_the_heads_inputs_in_training_alone(name: str) -> None:
+    model, without = (build_backbone(name, "none", dropout) for dropout in (0.3, 0.0))
+    assert model.state_dict().keys() == build_backbone(name, "none").state_dict().keys()
+    without.load_state_dict(model.state_dict())
+    images, seen = images_for(name).repeat(2, 1, 1, 1), []
+    for network in (model, without):
+        head_of(network, name).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        for training in (True, False):
+            model.train(training)(images)
+            without.train(training)(images)
+    dropped, whole, after, wanted = seen
+    share = float((dropped[whole != 0] == 0).float().mean())
+    assert share == pytest.approx(0.3, abs=0.05)
+    torch.testing.assert_close(dropped[dropped != 0], whole[dropped != 0] / 0.7)
+    torch.testing.assert_close(after, wanted)
+
+
+@pytest.mark.parametrize(("dropout", "probability"), [(None, 0.5), (0.2, 0.2), (0.0, 0.0)])
+@pytest.mark.usefixtures("hollow")
+def test_inceptions_own_dropout_is_kept_or_replaced(
+    dropout: float | None, probability: float
+) -> None:
+    model = build_backbone("inception_v3", "none", dropout)
+    assert model.get_submodule("dropout").p == probability
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -1,0 +1,75 @@
+"""A training whose devices the environment says: `python shared_devices.py KIND OUT`.
+
+With several devices this process starts the others, each of which runs this file again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from bench import HEAD, PHASE, Bench, fit, group_norm, small_network
+from torch import Tensor
+from torchvision.models.resnet import ResNet
+
+from fer_pipeline.data.quality import group_by_pixels
+from fer_pipeline.data.sample import draw_sample
+from fer_pipeline.data.splits import split_faces
+from fer_pipeline.errors import TrainingError
+from fer_pipeline.params import load_params
+from fer_pipeline.training.devices import choose_devices, place
+
+ROOT = Path(__file__).resolve().parents[2]
+RANK = [0]
+
+
+class Poisoned(ResNet):
+    """Gives no numbers, in the second process alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits * float("nan") if RANK[0] == 1 and self.training else logits
+
+
+def main(kind: str, out: Path) -> int:
+    faces = draw_sample(28, 13, 14, seed=3)  # 13 val images are no equal shares
+    bench = Bench(
+        split_faces(faces, group_by_pixels(faces), "official"),
+        load_params(ROOT / "params.yaml").training,
+    )
+    bench.fabric = choose_devices("auto", "auto")
+    bench.fabric.launch()
+    RANK[0] = bench.fabric.global_rank
+    model = place(
+        small_network(group_norm, Poisoned if kind == "poisoned" else ResNet), bench.fabric
+    )
+    head = HEAD.model_copy(update={"epochs": 2, "learning_rate": 0.1, "cached_views": 2})
+    if kind == "poisoned":
+        head, finetune = None, PHASE.model_copy(update={"batch_size": 28})
+    else:
+        finetune = PHASE.model_copy(update={"epochs": 3, "learning_rate": 0.01})
+    everything: dict[str, object] = {
+        "optimizer": "sgd",
+        "schedule": "cosine",
+        "clip_norm": 1.0,
+        "ema_decay": 0.9,
+        "mixup": 0.2,
+        "precision": "auto" if kind == "poisoned" else "fp32",
+    }
+    folder = out.parent / "checkpoints" / f"{kind}-{bench.fabric.world_size}"
+    try:
+        trained = fit(bench.job(model, head, finetune, **everything), folder)
+    except TrainingError as error:
+        out.with_suffix(f".{bench.fabric.global_rank}").write_text(str(error))
+        return 1
+    if bench.fabric.is_global_zero:
+        torch.save(trained.state, out.with_suffix(".pt"))
+        out.write_text(json.dumps([asdict(record) for record in trained.history]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

@@ -1,0 +1,46 @@
+"""What an epoch draws depends on the seed and on its number, and on nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fer_pipeline.data.faces import Split
+from fer_pipeline.training.job import Draws, draws_of_epoch, hold
+
+CPU = torch.device("cpu")
+
+
+def numbers(draws: Draws) -> list[float]:
+    """One of each generator, torch's own first."""
+    return [
+        float(torch.rand(1, dtype=torch.float64)),
+        float(torch.rand(1, dtype=torch.float64, generator=draws.order)),
+        float(torch.rand(1, dtype=torch.float64, generator=draws.pictures)),
+        draws.mixing.random(),
+    ]
+
+
+def test_an_epoch_draws_the_same_whatever_was_drawn_before() -> None:
+    first = numbers(draws_of_epoch(5, 3, CPU))
+    torch.manual_seed(99)
+    numbers(draws_of_epoch(5, 2, CPU))
+    assert numbers(draws_of_epoch(5, 3, CPU)) == first
+
+
+def test_seeds_epochs_and_kinds_all_draw_differently() -> None:
+    drawn = [
+        number
+        for seed in (0, 1, 2**32 - 1)
+        for epoch in (0, 1, 2)
+        for number in numbers(draws_of_epoch(seed, epoch, CPU))
+    ]
+    assert len(set(drawn)) == len(drawn) == 3 * 3 * 4
+
+
+def test_images_are_held_as_bytes(splits: dict[str, Split]) -> None:
+    held = hold(splits["train"], CPU)
+    assert held.pixels.dtype == torch.uint8
+    assert held.labels.dtype == torch.int64
+    assert len(held) == 28
+    assert np.array_equal(held.pixels.numpy(), splits["train"].images)
