@@ -74,14 +74,18 @@ def pin(
     with bytes_bar(uri) as progress:
         fetcher = Fetcher(DOWNLOADS, progress)
         found, edition = pin_source(uri, ferplus, params.data, before, fetcher)
+    drift = None
+    if found.profile and found.previous:
+        # SciPy's statistics take a second to import.
+        from fer_pipeline.data.drift import measure_drift, require_small
+
+        drift = measure_drift(found.profile, found.previous.profile)
+        require_small(drift, params.data.max_drift, f"{SOURCE_LOCK} stays as it was")
     write_pin(found, SOURCE_LOCK)
     typer.echo(f"pinned {uri} ({_version(found.source)}) in {SOURCE_LOCK}")
     if edition is not None:
         typer.echo(f"{len(edition.faces):,} faces: {edition.name}")
-    if found.profile and found.previous:
-        from fer_pipeline.data.drift import measure_drift  # SciPy's statistics take a second
-
-        drift = measure_drift(found.profile, found.previous.profile)
+    if drift and found.previous:
         typer.echo(f"drift from {_version(found.previous.source)}: {drift.largest:.3f}")
 
 

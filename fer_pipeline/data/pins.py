@@ -15,8 +15,6 @@ from fer_pipeline.data.profile import Profile
 from fer_pipeline.errors import DataError
 from fer_pipeline.writing import whole_file
 
-_HEADER = "# What 'dvc repro' reads: written by 'fer source pin', to be committed.\n"
-
 
 @dataclass(frozen=True)
 class FilePin:
