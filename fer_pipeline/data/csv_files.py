@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -31,6 +32,15 @@ PARSERS = 2
 """Threads that parse blocks; reading the file takes the rest of two cores."""
 
 _OTHER_COLUMNS = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)")
+
+_COLUMNS = {
+    "emotion": "emotion",
+    "label": "emotion",
+    "pixels": "pixels",
+    "usage": "usage",
+    "split": "usage",
+}
+"""What columns are called, as they are spelt."""
 
 CsvKind = Literal["complete", "labelled", "unlabelled", "other"]
 
@@ -83,11 +93,12 @@ def read_header(stream: BinaryIO, where: str) -> Header:
         raise DataError(f"{where} is no csv: its first line can't be read ({error})") from None
     places: dict[str, str | None] = dict.fromkeys(("emotion", "pixels", "usage"))
     for name in names:
-        key = name.strip().lower()
-        if key in places:
-            if places[key] is not None:
-                raise DataError(f"{where} has two columns named {name.strip()!r}")
-            places[key] = name
+        key = _COLUMNS.get(name.strip().lower())
+        if key is None:
+            continue
+        if places[key] is not None:
+            raise DataError(f"{where} has two columns for {key!r}: {places[key]!r} and {name!r}")
+        places[key] = name
     return Header(names, **places)
 
 
@@ -230,3 +241,12 @@ def _missing_columns(header: Header, where: str) -> str:
         )
     missing = "pixels" if header.pixels is None else "emotion"
     return f"{where} has no column '{missing}' (its columns: {seen}): is it FER2013 as csv?"
+
+
+def no_edition(header: Header, path: Path) -> str:
+    """What is wrong with a text file that has none of the columns, in one line."""
+    seen = ", ".join(repr(name[:40]) for name in header.names[:6]) or "nothing"
+    return (
+        f"{path} is no edition of FER2013: its first line has {seen}, where a csv names its "
+        f"columns emotion, pixels and Usage, with commas between them"
+    )

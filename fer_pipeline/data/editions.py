@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from fer_pipeline.data.containers import Container, SingleFile, on_one_line, open_container
-from fer_pipeline.data.csv_files import count_rows, read_csv, read_header
+from fer_pipeline.data.csv_files import count_rows, no_edition, read_csv, read_header
 from fer_pipeline.data.faces import USAGES, Faces
 from fer_pipeline.data.ferplus import FILE_NAME, is_votes, read_votes, relabel
 from fer_pipeline.data.parquet_files import read_parquet
@@ -139,8 +139,7 @@ def _read(container: Container, contents: _Contents, reading: Reading) -> Editio
     ]
     if len(candidates) > 1:
         raise DataError(
-            f"{container.path} holds several editions ({_shown(candidates[:4])}): "
-            f"unpack it and take one of them"
+            f"{container.path} holds several editions ({_shown(candidates[:4])}): take one of them"
         )
     if contents.complete:
         name = contents.complete[0]
@@ -268,6 +267,9 @@ def _nothing_found(container: Container, contents: _Contents) -> str:
         return f"{path} holds another archive ({_shown(contents.archives[:1])}): unpack that one"
     if not container.names:
         return f"{path} is empty: it holds no file"
+    if len(container.names) == 1 and not contents.pictures:
+        with container.open(container.names[0]) as stream:
+            return no_edition(read_header(stream, container.where(container.names[0])), path)
     seen = _shown(container.names[:3])
     return f"{path} is no edition of FER2013 (it holds {seen}): csv, parquet or pictures are known"
 

@@ -74,7 +74,9 @@ def read_pin(path: Path) -> Pin:
         content: object = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
         return TypeAdapter(Pin).validate_python(content)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: run 'fer source pin URI'") from None
+        raise DataError(
+            f"{path} is missing: run 'fer source pin URI' in the project's folder"
+        ) from None
     except OSError as error:
         reason = error.strerror or "can't be read"
     except ValidationError as error:
