@@ -25,7 +25,7 @@ from fer_pipeline.data.faces import SIDE, Faces, UInt8Array
 from fer_pipeline.data.pictures import decode_face
 from fer_pipeline.data.pixel_text import PIXELS, parse_pixels
 from fer_pipeline.data.vocabulary import emotion_code, usage_named
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DataError, one_line
 
 _IMAGE_COLUMNS = ("image", "img", "pixels")
 _LABEL_COLUMNS = ("emotion", "label", "labels")
@@ -70,7 +70,7 @@ def _open(container: Container, name: str) -> pa.Table:
         table.validate(full=True)  # for text that is no UTF-8
         return table
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise DataError(f"{where} is not a whole parquet file: {reason}") from error
 
 

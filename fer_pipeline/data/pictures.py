@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fer_pipeline.data.faces import SIDE, UInt8Array
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DataError, one_line
 
 MAX_SIDE = 1024
 """Of a picture that is brought to 48x48; beyond it, it is hardly a copy of FER2013."""
@@ -52,7 +52,7 @@ def decode_face(encoded: bytes | None, where: str) -> tuple[UInt8Array, bool]:
             small = _grey(picture).resize((SIDE, SIDE), Image.Resampling.BOX)
             return np.asarray(small), True
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise DataError(f"{where}: image can't be read: {reason}") from error
 
 

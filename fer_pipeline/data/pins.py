@@ -12,7 +12,7 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from fer_pipeline.data.profile import Profile
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DataError, one_line
 from fer_pipeline.writing import whole_file
 
 
@@ -84,7 +84,7 @@ def read_pin(path: Path) -> Pin:
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = f"{place}: {first['msg']}"
     except (YAMLError, ValueError) as error:  # such as an impossible date
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
     raise DataError(f"{path} is no source lock ({reason}): delete it and run 'fer source pin URI'")
 
 

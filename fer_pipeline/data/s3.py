@@ -25,7 +25,7 @@ from botocore.exceptions import (
 )
 
 from fer_pipeline.data.upstream import BrokenConnectionError, Upstream, VersionGoneError
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DataError, one_line
 
 SCHEME = "s3://"
 
@@ -119,7 +119,7 @@ class S3:
         except ClientError as error:
             raise self._meaning(error, uri, pinned) from error
         except BotoCoreError as error:
-            raise DataError(f"{uri} can't be read: {' '.join(str(error).split())}") from error
+            raise DataError(f"{uri} can't be read: {one_line(error)}") from error
 
     def _meaning(self, error: ClientError, uri: str, pinned: bool) -> Exception:
         code = str(error.response.get("Error", {}).get("Code", ""))
