@@ -283,6 +283,7 @@ from pathlib import Path
 from fer_pipeline.data import web
 from fer_pipeline.data.downloads import download, find
 web._TIMEOUT_S = (3600, 3600)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 place = web.Web()
 address, target, enough = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 def progress(done, total):
@@ -329,7 +330,10 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(server: WebServer, target: Pat
         while int(process.stdout.readline()) < server.silent_from:
             pass
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)  # its own patience is an hour
+        try:
+            _, said = process.communicate(timeout=120)  # its own patience is an hour
+        finally:
+            process.kill()
     assert "KeyboardInterrupt" in said
     (partial,) = partials(target)
     assert partial.stat().st_size == server.silent_from
