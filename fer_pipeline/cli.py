@@ -15,7 +15,9 @@ from fer_pipeline.errors import FerError
 from fer_pipeline.layout import DOWNLOADS, FUSION, PARAMS, SOURCE_LOCK, model_file, require
 
 if TYPE_CHECKING:
+    from fer_pipeline.data.editions import Edition
     from fer_pipeline.data.pins import FilePin
+    from fer_pipeline.params import Params
 
 app = typer.Typer(
     help="FER Fusion: facial expression recognition as a pipeline. 'dvc repro' runs it; "
@@ -74,14 +76,19 @@ def pin(
     with bytes_bar(uri) as progress:
         fetcher = Fetcher(DOWNLOADS, progress)
         found, edition = pin_source(uri, ferplus, params.data, before, fetcher)
+    drift = None
+    if found.profile and found.previous:
+        # SciPy's statistics take a second to import.
+        from fer_pipeline.data.drift import measure_drift, require_small
+
+        drift = measure_drift(found.profile, found.previous.profile)
+        require_small(drift, params.data.max_drift, f"{SOURCE_LOCK} stays as it was")
     write_pin(found, SOURCE_LOCK)
     typer.echo(f"pinned {uri} ({_version(found.source)}) in {SOURCE_LOCK}")
     if edition is not None:
         typer.echo(f"{len(edition.faces):,} faces: {edition.name}")
-    if found.profile and found.previous:
-        from fer_pipeline.data.drift import measure_drift  # SciPy's statistics take a second
-
-        drift = measure_drift(found.profile, found.previous.profile)
+        _warn_of_other_counts(edition, params)
+    if drift and found.previous:
         typer.echo(f"drift from {_version(found.previous.source)}: {drift.largest:.3f}")
 
 
@@ -134,6 +141,20 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+def _warn_of_other_counts(edition: Edition, params: Params) -> None:
+    """Labels in another order than FER2013's, but without names, show in the counts alone."""
+    from fer_pipeline.data.quality import count_classes, differences_from_known
+
+    if params.data.labels != "fer" or params.data.protocol == "holdout":
+        return
+    differences = differences_from_known(count_classes(edition.faces))
+    if differences:
+        typer.echo(
+            f"note: class counts differ from FER2013's in {len(differences)} places: if this is "
+            f"the whole of it, its labels are numbered in another order"
+        )
 
 
 def _version(pin: FilePin) -> str:

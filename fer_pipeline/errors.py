@@ -38,3 +38,8 @@ class FusionError(FerError):
 
 class RegistryError(FerError):
     """The MLflow server or registry can't be used."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of another library says, short enough to stand inside a message."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

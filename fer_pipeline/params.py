@@ -229,7 +229,9 @@ def load_params(path: Path) -> Params:
     try:
         content: object = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(f"{path} is missing: copy one from recipes/ to start") from None
+        raise ParamsError(
+            f"{path} is missing: run this in the project's folder, or copy one from recipes/"
+        ) from None
     except OSError as error:
         raise ParamsError(f"{path} can't be read: {error.strerror}") from None
     except (YAMLError, UnicodeDecodeError) as error:
@@ -254,6 +256,8 @@ def _explain_fault(fault: ErrorDetails, content: dict[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(Params), n=1)
         hint = f"did you mean '{close[0]}'?" if close else "remove it"
+        if key == "data.source":
+            hint = "remove it, and run 'fer source pin URI'"
         return f"{key} is not a known key: {hint}"
     if fault["type"] == "missing":
         return f"{key} is missing: see recipes/ for complete files"

@@ -15,11 +15,13 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from fer_pipeline.errors import DataError
 from fer_pipeline.layout import DVC_LOCK
 from fer_pipeline.writing import write_text
 
@@ -30,8 +32,8 @@ _LOCK_TIMEOUT_S = 5.0
 def repair(folder: Path) -> list[str]:
     """Make `dvc repro` startable in the folder of `dvc.yaml`; returns what was done, in words.
 
-    To be called while no stage of this folder runs. Does nothing where all is well, and nothing
-    while a DVC command holds the repository's lock: a file that is being written looks torn.
+    Raises:
+        DataError: a DVC command runs here: a file that is being written looks torn.
     """
     if not (folder / _DVC_TMP).is_dir():
         return []
@@ -39,7 +41,7 @@ def repair(folder: Path) -> list[str]:
         with FileLock(folder / _DVC_TMP / "lock", timeout=_LOCK_TIMEOUT_S):
             done = (_repair_dvc_lock(folder), _repair_rwlock(folder))
     except Timeout:
-        return []
+        raise DataError("a DVC command is running here: wait until it has ended") from None
     return [step for step in done if step]
 
 
@@ -115,15 +117,21 @@ def _repair_rwlock(folder: Path) -> str | None:
         return None
     try:
         held = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except ValueError:
+        holders = _holders(held)
+    except (ValueError, TypeError, AttributeError, KeyError):
         path.unlink()
         return f"{path.relative_to(folder)} was torn: removed, DVC writes it again"
-    readers = [reader for some in held.get("read", {}).values() for reader in some]
-    holders = [*held.get("write", {}).values(), *readers]
-    if not _only_strangers([(holder["pid"], holder["cmd"]) for holder in holders]):
+    if not _only_strangers(holders):
         return None
     path.unlink()
     return f"{path.relative_to(folder)} named a process that is not DVC: removed"
+
+
+def _holders(held: Any) -> list[tuple[int, str]]:
+    """Process number and command of everyone in DVC's note."""
+    readers = [reader for some in held.get("read", {}).values() for reader in some]
+    holders = [*held.get("write", {}).values(), *readers]
+    return [(int(holder["pid"]), str(holder["cmd"])) for holder in holders]
 
 
 def _only_strangers(holders: list[tuple[int, str]]) -> bool:

@@ -66,7 +66,7 @@ def make_data(synthetic: bool = False) -> dict[str, Any]:
         "classes": {
             split: dict(zip(EMOTIONS, counts, strict=True)) for split, counts in CLASSES.items()
         },
-        "known": None if synthetic else {"complete": True, "differences": []},
+        "known": None if synthetic else {"differences": []},
         "quality": {
             "images": 35887,
             "distinct": 34034,

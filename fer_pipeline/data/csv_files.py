@@ -9,10 +9,12 @@ row by row, to read it all the same or to name the row and the value.
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -28,6 +30,17 @@ from fer_pipeline.errors import DataError
 BLOCK_BYTES = 8 << 20
 PARSERS = 2
 """Threads that parse blocks; reading the file takes the rest of two cores."""
+
+_OTHER_COLUMNS = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)")
+
+_COLUMNS = {
+    "emotion": "emotion",
+    "label": "emotion",
+    "pixels": "pixels",
+    "usage": "usage",
+    "split": "usage",
+}
+"""What columns are called, as they are spelt."""
 
 CsvKind = Literal["complete", "labelled", "unlabelled", "other"]
 
@@ -80,11 +93,12 @@ def read_header(stream: BinaryIO, where: str) -> Header:
         raise DataError(f"{where} is no csv: its first line can't be read ({error})") from None
     places: dict[str, str | None] = dict.fromkeys(("emotion", "pixels", "usage"))
     for name in names:
-        key = name.strip().lower()
-        if key in places:
-            if places[key] is not None:
-                raise DataError(f"{where} has two columns named {name.strip()!r}")
-            places[key] = name
+        key = _COLUMNS.get(name.strip().lower())
+        if key is None:
+            continue
+        if places[key] is not None:
+            raise DataError(f"{where} has two columns for {key!r}: {places[key]!r} and {name!r}")
+        places[key] = name
     return Header(names, **places)
 
 
@@ -120,13 +134,6 @@ def count_rows(container: Container, name: str) -> int:
 def _blocks(container: Container, name: str, header: Header) -> Iterator[_Block]:
     where = container.where(name)
     wanted = [column for column in (header.emotion, header.pixels, header.usage) if column]
-    short: list[str] = []
-
-    def refuse(row: pyarrow.csv.InvalidRow) -> str:
-        number = "" if row.number is None else f", row {row.number - 1}"
-        short.append(f"{where}{number}: {row.actual_columns} columns, not {row.expected_columns}")
-        return "error"
-
     first_row = 1
     try:
         with (
@@ -134,8 +141,7 @@ def _blocks(container: Container, name: str, header: Header) -> Iterator[_Block]
             pyarrow.csv.open_csv(
                 stream,
                 pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-                pyarrow.csv.ParseOptions(invalid_row_handler=refuse),
-                pyarrow.csv.ConvertOptions(
+                convert_options=pyarrow.csv.ConvertOptions(
                     column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted
                 ),
             ) as reader,
@@ -144,9 +150,16 @@ def _blocks(container: Container, name: str, header: Header) -> Iterator[_Block]
                 yield _Block(batch, header, first_row, where)
                 first_row += batch.num_rows
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        fault = short[0] if short else f"{where}, after row {first_row - 1}: {reason}"
-        raise DataError(f"{fault}: is the file cut off?" if short else fault) from error
+        raise DataError(_fault(" ".join(str(error).split()), where, first_row)) from error
+
+
+def _fault(reason: str, where: str, first_row: int) -> str:
+    """Arrow's words in ours; it counts the header as a row."""
+    found = _OTHER_COLUMNS.match(reason)
+    if found is None:
+        return f"{where}, after row {first_row - 1}: {reason[:200]}"
+    row, expected, actual = map(int, found.groups())
+    return f"{where}, row {row - 1}: {actual} columns, not {expected}: is the file cut off?"
 
 
 def _parse_all(blocks: Iterator[_Block]) -> Iterator[Faces]:
@@ -187,7 +200,7 @@ def row_pixels(text: str | None, where: str) -> UInt8Array:
             raise DataError(f"{where}: a pixel is {word[:40]!r}, not 0 to 255")
     if len(words) != PIXELS:
         raise DataError(f"{where}: {len(words)} pixels, not {PIXELS}")
-    return np.array(words, np.uint8).reshape(SIDE, SIDE)
+    return np.array([word[-3:] for word in words], np.uint8).reshape(SIDE, SIDE)
 
 
 def _emotions(block: _Block) -> np.ndarray[tuple[int], np.dtype[np.int8]]:
@@ -228,3 +241,12 @@ def _missing_columns(header: Header, where: str) -> str:
         )
     missing = "pixels" if header.pixels is None else "emotion"
     return f"{where} has no column '{missing}' (its columns: {seen}): is it FER2013 as csv?"
+
+
+def no_edition(header: Header, path: Path) -> str:
+    """What is wrong with a text file that has none of the columns, in one line."""
+    seen = ", ".join(repr(name[:40]) for name in header.names[:6]) or "nothing"
+    return (
+        f"{path} is no edition of FER2013: its first line has {seen}, where a csv names its "
+        f"columns emotion, pixels and Usage, with commas between them"
+    )

@@ -1,34 +1,48 @@
 """Files from servers, fetched so that a broken connection or a killed process costs little.
 
-A file is read in parts, several at a time, and written in order beside its target: the length of
-that partial file is how far it got. Its name holds the version, so another one never goes on it.
+A file is written in order, beside its target, under a name that holds its version: the length of
+that partial file is how far it came. It outlives the process, and any later call goes on from
+its end; a call for another version never sees it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from io import FileIO
+from itertools import islice
 from pathlib import Path
+from queue import Queue
+from threading import Event, Thread
 
-from tenacity import (
-    RetryError,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_exponential_jitter,
-)
+from filelock import FileLock, Timeout
+from tenacity import stop_after_attempt, stop_after_delay, stop_any, stop_when_event_set
 
 from fer_pipeline.data import s3, web
-from fer_pipeline.data.upstream import BrokenConnectionError, Place, Upstream
+from fer_pipeline.data.upstream import (
+    BrokenConnectionError,
+    Place,
+    Silence,
+    Upstream,
+    VersionGoneError,
+    WholeFileOnlyError,
+    insist,
+)
 from fer_pipeline.errors import DataError
 
 PART_BYTES = 8 << 20
 PARALLEL_PARTS = 4
+"""Together they bound the memory: no more than so many parts wait to be written."""
 
 PATIENCE_S = 60.0
-"""How long a server may send nothing new before a download is given up."""
+"""How long a server may send nothing before a download is given up."""
+
+FIND_PATIENCE_S = 10.0
+"""The same for a question: somebody waits who may have mistyped the address."""
+
+WHOLE_FILE_TRIES = 10
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there so far, and how many there will be, or None."""
@@ -40,25 +54,28 @@ def place_of(uri: str) -> Place | None:
     Raises:
         DataError: a URI of a kind that is not known.
     """
-    if uri.startswith(s3.SCHEME):
+    if uri.lower().startswith(s3.SCHEME):
         return s3.S3()
-    if uri.startswith(web.SCHEMES):
+    if uri.lower().startswith(web.SCHEMES):
         return web.Web()
     if "://" in uri:
-        raise DataError(f"{uri}: only https://, http://, s3://, paths and 'sample' are known")
+        scheme = uri.partition("://")[0]
+        raise DataError(f"{scheme}:// is not known: give https://, http://, s3:// or a path")
     return None
 
 
-def find(place: Place, uri: str, patience_s: float = PATIENCE_S) -> Upstream:
+def find(place: Place, uri: str, patience_s: float = FIND_PATIENCE_S) -> Upstream:
     """The present version of a file.
 
     Raises:
-        DataError: there is no such file, or the server can't be reached.
+        DataError: there is no such file, it may not be read, or the server can't be reached.
     """
     try:
-        return _patient(patience_s)(place.find, uri)
-    except RetryError as error:
-        raise DataError(f"{uri} can't be reached: {_reason(error)}") from error
+        return insist(stop_after_delay(patience_s))(place.find, uri)
+    except BrokenConnectionError as error:
+        raise DataError(
+            f"{uri} can't be reached ({error}): check the address and the network, then try again"
+        ) from error
 
 
 def download(
@@ -71,98 +88,192 @@ def download(
 ) -> None:
     """Fetch exactly this version to `target`, going on where an earlier call stopped.
 
+    Without a version, or from a server that only sends whole files, it starts from the beginning,
+    and again after each break.
+
     Raises:
-        DataError: the version is gone, the server can't be reached any more, or the disk is
-            full; what has come so far is kept for the next call.
+        DataError: the version is gone or replaced, the connection broke for good, the disk is
+            full, or another process is at it. What has come is kept for the next call.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(upstream, target)
-    if not upstream.version:
-        partial.unlink(missing_ok=True)  # nothing says that it is the beginning of the same file
-    while True:
-        before = _length(partial)
+    version = hashlib.sha256(upstream.version.encode()).hexdigest()[:8]
+    partial = target.with_name(f".partial-{version}-{target.name}")
+    silence = Silence(patience_s)
+    with _alone(partial):
         try:
-            _patient(patience_s)(_go_on, place, upstream, partial, progress, part_bytes)
-            break
-        except RetryError as error:
-            if _length(partial) > before:
-                continue
+            _fetch(place, upstream, partial, progress, part_bytes, silence)
+        except BrokenConnectionError as error:
             raise DataError(
-                f"{upstream.uri}: the connection broke and stays broken ({_reason(error)}); "
-                f"{_length(partial):,} bytes are kept: run it again to go on from there"
+                f"{upstream.uri} broke off ({error}), and trying again did not help; "
+                f"{_length(partial):,} bytes are in {partial}: run the same again, and it goes on "
+                f"from there if the server can"
             ) from error
-        except OSError as error:
-            raise DataError(f"{partial} can't be written: {error.strerror}") from error
-    size = _length(partial)
-    if upstream.size is not None and size != upstream.size:
-        partial.unlink()
-        raise DataError(
-            f"{upstream.uri} has {size:,} bytes, not {upstream.size:,}: run 'fer source pin "
-            f"{upstream.uri}' to take what is there now"
-        )
-    partial.replace(target)
+        _require_size(partial, upstream)
+        partial.replace(target)
 
 
-def _go_on(
-    place: Place, upstream: Upstream, partial: Path, progress: Progress, part_bytes: int
+class _Parts:
+    """A file in parts, read several at a time and handed out in order.
+
+    Each part goes on after a break from its own last byte, so nothing that came is asked again.
+    The threads are daemons: Ctrl-C does not wait for a server that says nothing.
+    """
+
+    def __init__(self, place: Place, upstream: Upstream, part_bytes: int, silence: Silence) -> None:
+        self._place, self._upstream = place, upstream
+        self._part_bytes, self._silence = part_bytes, silence
+        self._stopped = Event()
+
+    def chunks(self, start: int, size: int) -> Generator[bytes, None, None]:
+        """The bytes from `start` to the end of the file, at `size`."""
+        step = self._part_bytes
+        parts = ((first, min(first + step, size)) for first in range(start, size, step))
+        ahead = deque(self._begin(*part) for part in islice(parts, PARALLEL_PARTS))
+        try:
+            while ahead:
+                yield from _emptied(ahead.popleft())
+                ahead.extend(self._begin(*part) for part in islice(parts, 1))
+        finally:
+            self._stopped.set()
+
+    def _begin(self, start: int, stop: int) -> _Chunks:
+        chunks: _Chunks = Queue()
+        Thread(target=self._read, args=(start, stop, chunks), daemon=True).start()
+        return chunks
+
+    def _read(self, start: int, stop: int, chunks: _Chunks) -> None:
+        end = stop_any(self._silence, stop_when_event_set(self._stopped))
+        try:
+            while start < stop:
+                start = insist(end, self._stopped)(self._read_some, start, stop, chunks)
+            chunks.put(None)
+        except BaseException as error:  # raised again where the chunks are taken out
+            chunks.put(error)
+
+    def _read_some(self, start: int, stop: int, chunks: _Chunks) -> int:
+        """Read until the end or a break; gives how far it came, or raises if it came nowhere."""
+        reached = start
+        try:
+            with closing(self._place.read(self._upstream, start, stop)) as stream:
+                for chunk in stream:
+                    if self._stopped.is_set():
+                        return stop
+                    chunks.put(chunk)
+                    reached += len(chunk)
+                    self._silence.heard()
+        except BrokenConnectionError:
+            if reached == start:
+                raise
+        if reached == start:
+            raise BrokenConnectionError("the answer was empty")
+        return reached
+
+
+_Chunks = Queue[bytes | BaseException | None]
+"""Of one part; None is its end."""
+
+
+def _emptied(chunks: _Chunks) -> Iterator[bytes]:
+    while (chunk := chunks.get()) is not None:
+        if isinstance(chunk, BaseException):
+            raise chunk
+        yield chunk
+
+
+def _fetch(
+    place: Place,
+    upstream: Upstream,
+    partial: Path,
+    progress: Progress,
+    part_bytes: int,
+    silence: Silence,
 ) -> None:
-    """Append what is still missing; where the connection breaks, what came before it is kept."""
-    if not place.reads_ranges:
+    if upstream.version and upstream.size is not None:
+        if _length(partial) > upstream.size:  # not by this code
+            partial.unlink()
+        parts = _Parts(place, upstream, part_bytes, silence)
+        try:
+            _append(parts.chunks(_length(partial), upstream.size), partial, upstream, progress)
+            return
+        except WholeFileOnlyError:
+            pass
+
+    def from_the_beginning() -> None:
         partial.unlink(missing_ok=True)
-    with partial.open("ab") as stream:
+        _append(place.read(upstream, 0, None), partial, upstream, progress, silence.heard)
+        if upstream.size is not None and _length(partial) < upstream.size:
+            raise BrokenConnectionError("the answer was cut short")
+
+    insist(stop_any(silence, stop_after_attempt(WHOLE_FILE_TRIES)))(from_the_beginning)
+
+
+def _append(
+    chunks: Generator[bytes, None, None],
+    partial: Path,
+    upstream: Upstream,
+    progress: Progress,
+    heard: Callable[[], None] | None = None,
+) -> None:
+    with closing(chunks), _opened(partial) as stream:
         done = stream.tell()
         progress(done, upstream.size)
-        for chunk in _chunks(place, upstream, done, part_bytes):
-            stream.write(chunk)
+        for chunk in chunks:
+            if heard:
+                heard()
+            _write(stream, chunk, partial)
             done += len(chunk)
             progress(done, upstream.size)
 
 
-def _chunks(place: Place, upstream: Upstream, start: int, part_bytes: int) -> Iterator[bytes]:
-    if upstream.size is None or not place.reads_ranges:
-        yield from place.read(upstream, start, None)
-        return
-    # At least one part, so that an empty file is asked for too.
-    starts = range(start, max(upstream.size, start + 1), part_bytes)
-    parts = [(first, min(first + part_bytes, upstream.size)) for first in starts]
-    with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
-        waiting: deque[Future[bytes]] = deque()
-        try:
-            for first, stop in parts:
-                if first < stop:
-                    waiting.append(pool.submit(_read_part, place, upstream, first, stop))
-                if len(waiting) >= PARALLEL_PARTS:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _opened(partial: Path) -> FileIO:
+    """Unbuffered, so that a killed process leaves all that it was given."""
+    with _explained(partial):
+        return partial.open("ab", buffering=0)
 
 
-def _read_part(place: Place, upstream: Upstream, start: int, stop: int) -> bytes:
-    content = b"".join(place.read(upstream, start, stop))
-    if len(content) != stop - start:
-        raise BrokenConnectionError(f"{len(content):,} bytes instead of {stop - start:,}")
-    return content
+def _write(stream: FileIO, chunk: bytes, partial: Path) -> None:
+    rest = memoryview(chunk)
+    with _explained(partial):
+        while rest:
+            rest = rest[stream.write(rest) :]
 
 
-def _patient(patience_s: float) -> Retrying:
-    return Retrying(
-        retry=retry_if_exception_type(BrokenConnectionError),
-        wait=wait_exponential_jitter(multiplier=0.2, max=5.0, jitter=0.5),
-        stop=stop_after_delay(patience_s),
-    )
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} can't be written ({error.strerror}): make room or give write access, then "
+            f"run the same again"
+        ) from error
 
 
-def _partial(upstream: Upstream, target: Path) -> Path:
-    version = hashlib.sha256(upstream.version.encode()).hexdigest()[:8]
-    return target.with_name(f".partial-{version}-{target.name}")
+@contextmanager
+def _alone(partial: Path) -> Iterator[None]:
+    """Two processes that append to one file would write its bytes twice."""
+    lock = FileLock(partial.with_name(f"{partial.name}.lock"), timeout=0)
+    try:
+        with _explained(partial):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise DataError(
+            f"{partial} is being written by another process: wait until that one has ended"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _require_size(partial: Path, upstream: Upstream) -> None:
+    size = _length(partial)
+    if upstream.size is not None and size != upstream.size:
+        partial.unlink()
+        raise VersionGoneError(
+            f"{upstream.uri} has {size:,} bytes, not the {upstream.size:,} that were announced"
+        )
 
 
 def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _reason(error: RetryError) -> str:
-    last = error.last_attempt.exception()
-    return " ".join(str(last).split())[:200]

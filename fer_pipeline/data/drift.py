@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import chi2_contingency, ks_2samp
 
 from fer_pipeline.data.profile import Profile
+from fer_pipeline.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,19 @@ def measure_drift(now: Profile, before: Profile) -> Drift:
     contrast = _compare(now.contrast, before.contrast)
     sizes = [brightness.ks, contrast.ks, *([classes.cramers_v] if classes else [])]
     return Drift(classes, brightness, contrast, max(sizes))
+
+
+def require_small(drift: Drift, limit: float | None, advice: str) -> None:
+    """Refuse a version that has drifted further than `data.max_drift` allows.
+
+    Raises:
+        DataError: it has; the message ends with `advice`.
+    """
+    if limit is not None and drift.largest > limit:
+        raise DataError(
+            f"this version of the source has drifted by {drift.largest:.3f} from the last one, "
+            f"more than data.max_drift, which is {limit}: raise that to accept it; {advice}"
+        )
 
 
 def _compare(now: Sequence[int], before: Sequence[int]) -> Shift:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 
 from fer_pipeline.data.containers import Container, SingleFile, on_one_line, open_container
-from fer_pipeline.data.csv_files import count_rows, read_csv, read_header
+from fer_pipeline.data.csv_files import count_rows, no_edition, read_csv, read_header
 from fer_pipeline.data.faces import USAGES, Faces
 from fer_pipeline.data.ferplus import FILE_NAME, is_votes, read_votes, relabel
 from fer_pipeline.data.parquet_files import read_parquet
@@ -132,12 +134,12 @@ def _read(container: Container, contents: _Contents, reading: Reading) -> Editio
         *contents.complete,
         *contents.parquet[:1],
         *([] if contents.complete or contents.parquet else contents.labelled),
-        *contents.pictures[:1],
+        # Pictures that all lie in no folder illustrate something; faces lie in their class's.
+        *[name for name in contents.pictures if "/" in name][:1],
     ]
     if len(candidates) > 1:
         raise DataError(
-            f"{container.path} holds several editions ({_shown(candidates[:4])}): "
-            f"unpack it and take one of them"
+            f"{container.path} holds several editions ({_shown(candidates[:4])}): take one of them"
         )
     if contents.complete:
         name = contents.complete[0]
@@ -145,6 +147,9 @@ def _read(container: Container, contents: _Contents, reading: Reading) -> Editio
     if contents.parquet:
         return _read_shards(container, contents.parquet)
     if contents.pictures:
+        # Split, class and file name: equal pictures are many, but not under one name.
+        paths = ((name, PurePosixPath(name).parts[-3:]) for name in contents.pictures)
+        _require_different(container, paths)
         faces, resized, split_known = read_pictures(container, contents.pictures)
         return Edition("pictures in folders", faces, split_known, resized)
     if contents.labelled:
@@ -152,15 +157,35 @@ def _read(container: Container, contents: _Contents, reading: Reading) -> Editio
     raise DataError(_nothing_found(container, contents))
 
 
+def _require_different(container: Container, names: Iterable[tuple[str, object]]) -> None:
+    """Refuse files that stand twice, in one folder and in a copy of it, by what tells them."""
+    seen: dict[object, str] = {}
+    for name, key in names:
+        first = seen.setdefault(key, name)
+        if first != name:
+            raise DataError(
+                f"{container.path} holds {_shown([first])} and {_shown([name])}: is one the copy "
+                f"of the other? Leave one of them"
+            )
+
+
 def _read_shards(container: Container, names: list[str]) -> Edition:
+    _require_different(
+        container, ((name, hashlib.sha256(container.read(name)).digest()) for name in names)
+    )
     parts = [read_parquet(container, name) for name in names]
+    known = [part[2] for part in parts]
+    if any(known) and not all(known):
+        raise DataError(
+            f"{container.where(names[known.index(False)])} names no split, such as train, "
+            f"validation or test, as other shards do"
+        )
     faces = Faces(
         np.concatenate([part[0].pixels for part in parts]),
         np.concatenate([part[0].emotion for part in parts]),
         np.concatenate([part[0].usage for part in parts]),
     )
-    split_known = all(part[2] for part in parts)
-    return Edition("parquet", faces, split_known, sum(part[1] for part in parts))
+    return Edition("parquet", faces, all(known), sum(part[1] for part in parts))
 
 
 def _read_challenge(container: Container, contents: _Contents, reading: Reading) -> Edition:
@@ -180,7 +205,7 @@ def _read_challenge(container: Container, contents: _Contents, reading: Reading)
 def _with_votes(
     edition: Edition, container: Container, contents: _Contents, votes: Path | None
 ) -> Edition:
-    if contents.votes:
+    if votes is None and contents.votes:
         name = contents.votes[0]
         found, where = read_votes(container, name), container.where(name)
     elif votes is not None:
@@ -242,6 +267,9 @@ def _nothing_found(container: Container, contents: _Contents) -> str:
         return f"{path} holds another archive ({_shown(contents.archives[:1])}): unpack that one"
     if not container.names:
         return f"{path} is empty: it holds no file"
+    if len(container.names) == 1 and not contents.pictures:
+        with container.open(container.names[0]) as stream:
+            return no_edition(read_header(stream, container.where(container.names[0])), path)
     seen = _shown(container.names[:3])
     return f"{path} is no edition of FER2013 (it holds {seen}): csv, parquet or pictures are known"
 

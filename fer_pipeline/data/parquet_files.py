@@ -1,10 +1,10 @@
 """FER2013 as parquet: raw pixels or encoded images, one file or the shards of a data set hub.
 
 Columns by meaning, not by one name: the image is in `image`, `img` or `pixels`, as encoded bytes,
-as a struct with `bytes` (Hugging Face), or as 2,304 numbers or their text; the label in `emotion`, `label` or
-`labels`, as a name, as FER2013's number, or as a number whose names the file's own metadata
-lists; the split in `Usage` or `split`, else in the name of the shard (`test-00000-of-00001`) or
-of the folder that it lies in (`test/0000`).
+as a struct with `bytes` (Hugging Face), as 2,304 numbers, or as their text; the label in `emotion`,
+`label` or `labels`, as a name, as FER2013's number, or as a number whose names the file's own
+metadata lists; the split in `Usage` or `split`, else in the name of the shard
+(`test-00000-of-00001`) or of a folder above it (`test/0000`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from fer_pipeline.data.containers import MAX_BYTES, MAX_MEMBERS, Container
 from fer_pipeline.data.csv_files import row_pixels
 from fer_pipeline.data.faces import SIDE, Faces, UInt8Array
 from fer_pipeline.data.pictures import decode_face
+from fer_pipeline.data.pixel_text import PIXELS, parse_pixels
 from fer_pipeline.data.vocabulary import emotion_code, usage_named
-from fer_pipeline.errors import DataError
-
-PIXELS = SIDE * SIDE
+from fer_pipeline.errors import DataError, one_line
 
 _IMAGE_COLUMNS = ("image", "img", "pixels")
 _LABEL_COLUMNS = ("emotion", "label", "labels")
 _USAGE_COLUMNS = ("usage", "split")
+
+_TEXTS = 1000
+"""Rows of text that are parsed at a time."""
 
 
 def read_parquet(container: Container, name: str) -> tuple[Faces, int, bool]:
@@ -47,7 +49,7 @@ def read_parquet(container: Container, name: str) -> tuple[Faces, int, bool]:
     table = _open(container, name)
     image = _column(table, _IMAGE_COLUMNS, "image", where)
     label = _column(table, _LABEL_COLUMNS, "emotion", where)
-    emotion = _emotions(table[label].to_pylist(), _class_names(table.schema, label), where)
+    emotion = _emotions(table[label].to_pylist(), _class_names(table.schema, label, where), where)
     usage, split_known = _usages(table, name, where)
     pixels, resized = _images(table[image].combine_chunks(), where)
     return Faces(pixels, emotion, usage), resized, split_known
@@ -68,7 +70,7 @@ def _open(container: Container, name: str) -> pa.Table:
         table.validate(full=True)  # for text that is no UTF-8
         return table
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise DataError(f"{where} is not a whole parquet file: {reason}") from error
 
 
@@ -84,13 +86,16 @@ def _column(table: pa.Table, spellings: tuple[str, ...], meaning: str, where: st
     return str(found[0])
 
 
-def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
+def _class_names(schema: pa.Schema, column: str, where: str) -> list[str] | None:
     """The names of the numbers in a label column, where Hugging Face's metadata lists them."""
     try:
         stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        return [str(name) for name in stored["info"]["features"][column]["names"]]
+        names = stored["info"]["features"][column]["names"]
     except (ValueError, KeyError, TypeError):
         return None
+    if isinstance(names, dict):  # its keys are not the names
+        raise DataError(f"{where}: the metadata's names of '{column}' are no list")
+    return [str(name) for name in names] if isinstance(names, list) else None
 
 
 def _emotions(
@@ -128,7 +133,7 @@ def _usages(table: pa.Table, name: str, where: str) -> tuple[npt.NDArray[np.str_
 
 def _usage_of_shard(name: str) -> str | None:
     path = PurePosixPath(name)
-    words = [re.split(r"[^A-Za-z]", path.name)[0], *reversed(path.parts[:-1])]
+    words = [*re.split(r"[^A-Za-z]+", path.stem), *reversed(path.parts[:-1])]
     return next((usage for word in words if (usage := usage_named(word))), None)
 
 
@@ -173,8 +178,13 @@ def _raw_numbers(column: Any, where: str) -> UInt8Array:
 
 def _raw_texts(column: Any, where: str) -> UInt8Array:
     pixels = np.empty((len(column), SIDE, SIDE), np.uint8)
-    for row, value in enumerate(column):
-        pixels[row] = row_pixels(value.as_py(), f"{where}, row {row + 1}")
+    for start in range(0, len(column), _TEXTS):
+        texts = column.slice(start, _TEXTS).cast(pa.string())
+        parsed = parse_pixels(texts)
+        if parsed is None:
+            rows = enumerate(texts.to_pylist(), start=start + 1)
+            parsed = np.stack([row_pixels(text, f"{where}, row {row}") for row, text in rows])
+        pixels[start : start + _TEXTS] = parsed
     return pixels
 
 

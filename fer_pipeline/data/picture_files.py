@@ -1,7 +1,8 @@
 """FER2013 as pictures in folders: `SPLIT/CLASS/*.png`, in any order and capitalisation.
 
 A file's class is the folder that it lies in, by name. Its split is in its own name where that is
-official (`PublicTest_123.jpg`), else in a folder above it, else it is Training.
+official (`PublicTest_123.jpg`), else in a folder above it. Where no picture's names say a split,
+all are Training; where some do, all must.
 """
 
 from __future__ import annotations
@@ -31,10 +32,16 @@ def read_pictures(container: Container, names: list[str]) -> tuple[Faces, int, b
         whether the names say which split they belong to (else all are Training).
 
     Raises:
-        DataError: a folder that is none of the seven classes, or a file that is no picture.
+        DataError: a folder that is none of the seven classes, a picture without a split among
+            others with one, or a file that is no picture.
     """
     emotion = np.array([_emotion(name, container) for name in names], np.int8)
     usages = [_usage(name) for name in names]
+    if any(usages) and None in usages:
+        raise DataError(
+            f"{container.where(names[usages.index(None)])}: no folder above it is a split, such as "
+            f"train, validation or test, as other pictures have"
+        )
     place = {name: row for row, name in enumerate(names)}
     pixels = np.empty((len(names), SIDE, SIDE), np.uint8)
     resized = 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
 
 from fer_pipeline.data.faces import SIDE, UInt8Array
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DataError, one_line
 
 MAX_SIDE = 1024
 """Of a picture that is brought to 48x48; beyond it, it is hardly a copy of FER2013."""
@@ -16,7 +19,10 @@ MAX_SIDE = 1024
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 """What is tried: Pillow knows many more, and runs Ghostscript for one of them."""
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, TypeError,
+    Image.DecompressionBombWarning, Image.DecompressionBombError,
+)  # fmt: skip
 """What Pillow raises on bytes that are no picture, or one too large to be a face."""
 
 
@@ -34,7 +40,7 @@ def decode_face(encoded: bytes | None, where: str) -> tuple[UInt8Array, bool]:
         DataError: no picture, not square, or too large.
     """
     try:
-        with Image.open(io.BytesIO(encoded or b""), formats=FORMATS) as picture:
+        with _open(encoded or b"") as picture:
             if picture.size == (SIDE, SIDE):
                 return np.asarray(_grey(picture)), False
             if picture.width != picture.height or picture.width > MAX_SIDE:
@@ -46,8 +52,17 @@ def decode_face(encoded: bytes | None, where: str) -> tuple[UInt8Array, bool]:
             small = _grey(picture).resize((SIDE, SIDE), Image.Resampling.BOX)
             return np.asarray(small), True
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise DataError(f"{where}: image can't be read: {reason}") from error
+
+
+@contextmanager
+def _open(encoded: bytes) -> Iterator[Image.Image]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damage beside the pixels, in what a camera notes
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+            yield picture
 
 
 def _grey(picture: Image.Image) -> Image.Image:

@@ -12,10 +12,8 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from fer_pipeline.data.profile import Profile
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DataError, one_line
 from fer_pipeline.writing import whole_file
-
-_HEADER = "# What 'dvc repro' reads: written by 'fer source pin', to be committed.\n"
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,9 @@ def read_pin(path: Path) -> Pin:
         content: object = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
         return TypeAdapter(Pin).validate_python(content)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: run 'fer source pin URI'") from None
+        raise DataError(
+            f"{path} is missing: run 'fer source pin URI' in the project's folder"
+        ) from None
     except OSError as error:
         reason = error.strerror or "can't be read"
     except ValidationError as error:
@@ -84,7 +84,7 @@ def read_pin(path: Path) -> Pin:
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = f"{place}: {first['msg']}"
     except (YAMLError, ValueError) as error:  # such as an impossible date
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
     raise DataError(f"{path} is no source lock ({reason}): delete it and run 'fer source pin URI'")
 
 

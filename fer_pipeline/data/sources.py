@@ -10,13 +10,14 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fer_pipeline.data.containers import Folder
 from fer_pipeline.data.downloads import Progress, download, find, place_of
 from fer_pipeline.data.editions import Edition, Reading, read_edition
 from fer_pipeline.data.pins import Earlier, FilePin, Pin
 from fer_pipeline.data.profile import profile_of
 from fer_pipeline.data.sample import SAMPLE_VERSION, draw_sample
 from fer_pipeline.data.store import Origin
-from fer_pipeline.data.upstream import Upstream
+from fer_pipeline.data.upstream import Upstream, VersionGoneError
 from fer_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from fer_pipeline.params import DataParams
 
 SAMPLE_URI = "sample"
+MAX_NAME = 100
+"""Characters of a file's name that are kept: what an address ends with may be longer than a disk
+allows."""
+
 SAMPLE_PIN = FilePin(SAMPLE_URI, SAMPLE_VERSION, 0, "")
 
 
@@ -46,7 +51,8 @@ class Fetcher:
             return FilePin(uri, "", _size(path), _sha256(path)), path
         upstream = find(place, uri)
         path = self._path(uri, upstream.version)
-        if not (upstream.version and path.exists()):
+        # What lies there is that version, unless the disk has lost a part of it.
+        if not upstream.version or not path.exists() or _size(path) != upstream.size:
             download(place, upstream, path, self._progress)
         return FilePin(uri, upstream.version, _size(path), _sha256(path)), path
 
@@ -69,7 +75,10 @@ class Fetcher:
         if path.exists() and _sha256(path) == pin.sha256:
             return path
         path.unlink(missing_ok=True)  # bytes that the disk, or somebody, has changed
-        download(place, Upstream(pin.uri, pin.version, pin.size), path, self._progress)
+        try:
+            download(place, Upstream(pin.uri, pin.version, pin.size), path, self._progress)
+        except VersionGoneError as error:
+            raise DataError(f"{error}: run '{command}' to take what is there now") from error
         try:
             _require_same(pin, path, "is not what was pinned", command)
         except DataError:
@@ -79,7 +88,8 @@ class Fetcher:
 
     def _path(self, uri: str, version: str) -> Path:
         key = hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()[:12]
-        return self._folder / f"{key}-{uri.partition('?')[0].rsplit('/', 1)[-1]}"
+        # In a folder of its own, for names have a meaning: shards are called after their splits.
+        return self._folder / key / uri.partition("?")[0].rsplit("/", 1)[-1][-MAX_NAME:]
 
 
 def pin_source(
@@ -104,6 +114,8 @@ def pin_source(
         raise DataError(
             "data.labels is fer, so FER+'s votes would not be read: set it to ferplus_majority"
         )
+    if uri == SAMPLE_URI and ferplus:
+        raise DataError("the built-in sample has no votes: leave --ferplus out")
     if uri == SAMPLE_URI:
         return Pin(SAMPLE_PIN, None, None, _earlier(SAMPLE_PIN, before)), None
     votes, votes_path = fetcher.newest(ferplus) if ferplus else (None, None)
@@ -157,7 +169,7 @@ def upstream_moved(pin: FilePin) -> str:
         return f"version {pin.version or 'unknown'}, now {now.version or 'unknown'}"
     if now.size not in (None, pin.size):
         return f"{pin.size:,} bytes, now {now.size:,}"
-    return ""
+    return "" if now.version else "perhaps changed: the server names no version"
 
 
 def reading(params: DataParams) -> Reading:
@@ -191,7 +203,11 @@ def _earlier(source: FilePin, before: Pin | None) -> Earlier | None:
 
 def _require_local(uri: str) -> Path:
     path = Path(uri)
-    if not uri or not path.exists():  # Path("") is the present folder
+    try:
+        there = bool(uri) and path.exists()  # Path("") is the present folder
+    except OSError:  # such as a name longer than any
+        there = False
+    if not there:
         raise DataError(
             f"{uri or 'the source'} is missing: give 'sample', an existing file or folder, "
             f"https:// or s3://"
@@ -215,17 +231,22 @@ def _digests(before: str, now: str) -> str:
 
 
 def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size
+    return sum(file.stat().st_size for _, file in _files(path))
 
 
 def _sha256(path: Path) -> str:
     """Of a file's bytes; of a folder, over the names and digests of the files in it."""
-    if not path.is_dir():
+    if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     digest = hashlib.sha256()
-    for file in sorted(one for one in path.rglob("*") if one.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\n{_sha256(file)}\n".encode())
+    for name, file in _files(path):
+        digest.update(f"{name}\n{_sha256(file)}\n".encode())
     return digest.hexdigest()
+
+
+def _files(path: Path) -> list[tuple[str, Path]]:
+    """A file itself, or of a folder what is read of it: not what systems leave behind."""
+    if path.is_file():
+        return [(path.name, path)]
+    return [(name, path / name) for name in Folder(path).names]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_pipeline.data.faces import SIDE, Faces
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DataError, one_line
 
 PIXELS = SIDE * SIDE
 
@@ -70,7 +70,7 @@ def read_faces(path: Path) -> tuple[Faces, Origin]:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{path} is not a whole parquet file ({' '.join(str(error).split())[:200]}): "
+            f"{path} is not a whole parquet file ({one_line(error)}): "
             f"run 'dvc repro --force ingest'"
         ) from error
     stored = (table.schema.metadata or {}).get(_ORIGIN_KEY)

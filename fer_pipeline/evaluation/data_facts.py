@@ -54,8 +54,6 @@ def verdict_sentence(data: Data) -> str:
         return f"{faces} faces; FER2013’s class counts do not apply to their labels"
     if known["differences"]:
         return f"{faces} faces; class counts differ from FER2013’s in {_places(known)}"
-    if not known["complete"]:
-        return f"{faces} faces, a part of FER2013"
     return f"{faces} faces, as FER2013 is known"
 
 
@@ -69,7 +67,7 @@ def status(data: Data) -> Literal["passed", "failed", ""]:
         return "failed"
     if known is None:
         return ""
-    return "passed" if known["complete"] and not known["differences"] else "failed"
+    return "failed" if known["differences"] else "passed"
 
 
 def remarks(data: Data) -> list[str]:
@@ -77,8 +75,6 @@ def remarks(data: Data) -> list[str]:
     known, found = data["known"], []
     if known is not None and known["differences"]:
         found.append("Scores on this set do not compare with published ones.")
-    elif known is not None and not known["complete"]:
-        found.append("Scores on a part do not compare with published ones.")
     elif known is not None:
         found.append("Every class of every split has as many faces as in FER2013.")
     if _has_drifted(data["drift"]):

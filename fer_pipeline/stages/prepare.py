@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fer_pipeline.data.cleaning import Policies, clean
-from fer_pipeline.data.drift import measure_drift
+from fer_pipeline.data.drift import Drift, measure_drift, require_small
 from fer_pipeline.data.faces import Faces, Int64Array, Split, save_split
 from fer_pipeline.data.oddities import caption, suspicious, worst_conflicts
 from fer_pipeline.data.pins import Earlier, read_pin
@@ -65,7 +65,7 @@ def prepare(params: Params) -> None:
     """Write the splits, `metrics/data.json`, the class balance and the page on the data."""
     faces, origin = read_faces(require(FACES, "ingest"))
     profile, earlier = profile_of(faces, origin.labels), _earlier(origin)
-    drift = _drift(profile, earlier, params.data.max_drift)
+    drift = measure_drift(profile, earlier.profile) if earlier else None
     groups = group_by_pixels(faces)
     if params.data.protocol == "holdout":
         faces = hold_out(faces, groups, params.seed)
@@ -79,9 +79,6 @@ def prepare(params: Params) -> None:
     kept, kept_groups, cleaning = clean(faces, groups, policies, masks["val"], masks["test"])
     splits = split_faces(kept, kept_groups, params.data.protocol)
     _require_every_emotion(splits["train"])
-    for name, split in splits.items():
-        with whole_file(_FILES[name]) as partial:
-            save_split(split, partial)
     metrics: dict[str, Any] = {
         "source": _source(origin),
         "ingest": _ingest(origin),
@@ -90,12 +87,17 @@ def prepare(params: Params) -> None:
         "known": _known(classes, origin, params),
         "quality": asdict(assess(faces, groups, near)),
         "cleaning": asdict(cleaning),
-        "drift": drift,
+        "drift": _drift(drift, earlier, params.data.max_drift),
     }
+    page = _page(metrics, faces, groups, near, profile, earlier)
+    write_text(DATA_PAGE, render_data_page(page))  # also for who must judge a drift
+    if drift is not None:
+        require_small(drift, params.data.max_drift, f"see {DATA_PAGE}")
+    for name, split in splits.items():
+        with whole_file(_FILES[name]) as partial:
+            save_split(split, partial)
     write_csv(CLASS_BALANCE, _balance(classes))
     write_json(DATA_METRICS, metrics)
-    page = _page(metrics, faces, groups, near, profile, earlier)
-    write_text(DATA_PAGE, render_data_page(page))
     log.info(
         "train %d, val %d, test %d; %d of the test images also stand in train; see %s",
         *(len(split) for split in splits.values()),
@@ -121,21 +123,10 @@ def _earlier(origin: Origin) -> Earlier | None:
     return pin.previous if pin.profile and pin.source.sha256 == origin.sha256 else None
 
 
-def _drift(profile: Profile, earlier: Earlier | None, limit: float | None) -> dict[str, Any] | None:
-    """The drift since the last version, as `metrics/data.json` has it.
-
-    Raises:
-        DataError: it is larger than `data.max_drift` allows.
-    """
-    if earlier is None:
+def _drift(drift: Drift | None, earlier: Earlier | None, limit: float | None) -> object:
+    """The drift since the last version, as `metrics/data.json` has it."""
+    if drift is None or earlier is None:
         return None
-    drift = measure_drift(profile, earlier.profile)
-    if limit is not None and drift.largest > limit:
-        raise DataError(
-            f"the pinned source has drifted by {drift.largest:.3f} from its last version, more "
-            f"than data.max_drift, which is {limit}: raise that to accept the new version, or go "
-            f"back to the old one with 'git checkout {SOURCE_LOCK}'"
-        )
     source = earlier.source
     return {
         "previous": {
@@ -169,8 +160,7 @@ def _known(
     """How the counts compare with FER2013's own, where that means something."""
     if origin.synthetic or origin.labels != "fer" or params.data.protocol == "holdout":
         return None
-    differences = differences_from_known(classes)
-    return {"complete": not differences, "differences": differences}
+    return {"differences": differences_from_known(classes)}
 
 
 def _balance(classes: dict[str, dict[str, int]]) -> list[dict[str, object]]:

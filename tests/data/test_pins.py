@@ -95,7 +95,9 @@ def test_a_missing_lock_is_named_with_the_command_that_makes_it(tmp_path: Path) 
     path = tmp_path / "source.lock.yaml"
     with pytest.raises(DataError) as refused:
         read_pin(path)
-    assert str(refused.value) == f"{path} is missing: run 'fer source pin URI'"
+    assert (
+        str(refused.value) == f"{path} is missing: run 'fer source pin URI' in the project's folder"
+    )
 
 
 def refusal(path: Path) -> str:

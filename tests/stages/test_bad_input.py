@@ -116,16 +116,25 @@ def test_a_source_that_is_not_what_was_pinned_leaves_the_earlier_faces(bare: Wor
     assert "now" in bare.check("fer", "source", "status")
 
 
-def test_drift_beyond_the_limit_stops_prepare(bare: Workspace) -> None:
+def test_drift_beyond_the_limit_is_refused_by_pin_and_by_prepare(bare: Workspace) -> None:
     write_csv(bare.folder / "faces.csv")
     bare.check("fer", "source", "pin", "faces.csv")
     write_csv(bare.folder / "faces.csv", shift=80)
+    bare.edit_params(data__max_drift=0.1)
+    before = files(bare), (bare.folder / "data/source.lock.yaml").read_bytes()
+    assert "more than data.max_drift, which is 0.1" in fail(
+        bare, "fer", "source", "pin", "faces.csv"
+    )
+    assert before == (files(bare), (bare.folder / "data/source.lock.yaml").read_bytes())
+
+    bare.edit_params(data__max_drift=None)
     assert "drift from sha256" in bare.check("fer", "source", "pin", "faces.csv")
     bare.check(*INGEST)
     bare.edit_params(data__max_drift=0.1)
-    before = files(bare)
-    assert "more than data.max_drift, which is 0.1" in fail(bare, *PREPARE)
-    assert files(bare) == before
+    seen = files(bare)
+    assert "see reports/data.html" in fail(bare, *PREPARE)
+    assert files(bare) - seen == {Path("reports"), Path("reports/data.html")}
+    assert "drifted further" in (bare.folder / "reports/data.html").read_text()
 
     bare.edit_params(data__max_drift=0.9)
     bare.check(*PREPARE)

@@ -92,7 +92,7 @@ def test_what_was_downloaded_is_not_fetched_again(server: S3Server, workspace: W
 
 @pytest.mark.parametrize(
     ("now", "message"),
-    [(None, "the pinned version is gone"), (edition(shift=1), "has changed since it was pinned")],
+    [(None, "has gone since it was pinned"), (edition(shift=1), "has changed since it was pinned")],
 )
 def test_an_object_that_is_not_the_pinned_one_leaves_the_earlier_faces(
     now: bytes | None, message: str, server: S3Server, workspace: Workspace
@@ -105,6 +105,7 @@ def test_an_object_that_is_not_the_pinned_one_leaves_the_earlier_faces(
     line = fail(workspace, *INGEST)
     assert line.startswith(f"error: {URI}")
     assert message in line
+    assert f"run 'fer source pin {URI}' to take what is there now" in line
     assert (workspace.folder / "data/raw/faces.parquet").read_bytes() == good
     assert not [path for path in workspace.folder.rglob("*.partial*") if path.stat().st_size]
 
@@ -116,7 +117,7 @@ def test_bytes_with_another_sha256_than_the_pinned_are_refused(workspace: Worksp
     lock.write_text(lock.read_text().replace(digest, "f" * 64))
     line = fail(workspace, *INGEST)
     assert f"{URI} is not what was pinned (sha256 ffffffffffff…, now {digest[:12]}…)" in line
-    assert not list((workspace.folder / "data/downloads").iterdir())
+    assert not list((workspace.folder / "data/downloads").rglob("*.csv"))
 
 
 def test_a_broken_object_is_not_pinned(server: S3Server, workspace: Workspace) -> None:
