@@ -11,7 +11,13 @@ import pytest
 
 from fer_pipeline import layout
 
-PAGES = ("README.md", "docs/architecture.md", "docs/results.md", "docs/where-to-look.txt")
+PAGES = (
+    "README.md",
+    "docs/architecture.md",
+    "docs/results.md",
+    "docs/training.md",
+    "docs/where-to-look.txt",
+)
 
 
 @pytest.fixture(scope="module")
