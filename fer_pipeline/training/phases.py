@@ -275,20 +275,19 @@ class PhaseRun:
         views = []
         for view in range(job.params.head.cached_views):
             log.info("%s: view %d of %d", job.backbone, view + 1, job.params.head.cached_views)
-            with autocast(job.fabric.device, self._precision):
-                views.append(
-                    compute_features(
-                        job.model.eval(),
-                        head_of(job.model, job.backbone),
-                        images.pixels,
-                        self.micro_batch,
-                        lambda batch: augment_batch(batch, size, augment, draws.pictures),
-                    )
+            views.append(
+                self._features_of(
+                    images, lambda batch: augment_batch(batch, size, augment, draws.pictures)
                 )
-        enter_phase(job.model, job.backbone, self.name)
+            )
         return torch.stack(views)
 
     def _cache_val(self, images: Images) -> Tensor:
+        """(N, D): the same of the images as validation sees them."""
+        size, resize = self._job.params.image_size, self._job.params.eval_resize
+        return self._features_of(images, lambda batch: centre_batch(batch, size, resize))
+
+    def _features_of(self, images: Images, prepare: Callable[[Tensor], Tensor]) -> Tensor:
         job = self._job
         with autocast(job.fabric.device, self._precision):
             features = compute_features(
@@ -296,7 +295,7 @@ class PhaseRun:
                 head_of(job.model, job.backbone),
                 images.pixels,
                 self.micro_batch,
-                lambda batch: centre_batch(batch, job.params.image_size, job.params.eval_resize),
+                prepare,
             )
         enter_phase(job.model, job.backbone, self.name)
         return features
