@@ -10,7 +10,15 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -218,6 +226,16 @@ class Params(Section):
     gate: GateParams
     registry: RegistryParams
 
+    @model_validator(mode="after")
+    def _warmup_ends_before_training_does(self) -> Params:
+        for name, own in self.backbones.items():
+            if self.training.warmup_epochs >= own.finetune.epochs:
+                raise ValueError(
+                    f"training.warmup_epochs is {self.training.warmup_epochs}: it must be below "
+                    f"backbones.{name}.finetune.epochs, which is {own.finetune.epochs}"
+                )
+        return self
+
 
 def load_params(path: Path) -> Params:
     """Read and validate a params file.
@@ -262,6 +280,8 @@ def _explain_fault(fault: ErrorDetails, content: dict[str, Any]) -> str:
     if fault["type"] == "missing":
         return f"{key} is missing: see recipes/ for complete files"
     message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if not key:  # of several keys together: it names them
+        return message
     return f"{key} is {fault['input']!r}: it must be {message}"
 
 

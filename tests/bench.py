@@ -72,6 +72,8 @@ class Notebook:
         self.earlier: list[EpochRecord] = []
         self.started: list[tuple[Phase, int, int, int]] = []
         self.batches: list[list[int]] = []
+        self.cached: list[list[int]] = []
+        self._now: list[int] = []
         self.done: list[EpochRecord] = []
         self.heads: list[Tensor] = []
 
@@ -81,12 +83,17 @@ class Notebook:
     def resumed(self, history: Sequence[EpochRecord]) -> None:
         self.earlier = list(history)
 
+    def caching_started(self, images: int) -> None:
+        self._now = []
+        self.cached.append(self._now)
+
     def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:
         self.started.append((phase, epoch, epochs, images))
-        self.batches.append([])
+        self._now = []
+        self.batches.append(self._now)
 
     def batch_done(self, images: int) -> None:
-        self.batches[-1].append(images)
+        self._now.append(images)
 
     def epoch_done(self, record: EpochRecord) -> None:
         self.done.append(record)

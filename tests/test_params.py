@@ -131,6 +131,16 @@ def write_edited(committed: str, edits: Mapping[str, object], path: Path) -> Pat
     return path
 
 
+def test_a_warmup_as_long_as_the_training_is_refused_with_both_keys(
+    committed: str, tmp_path: Path
+) -> None:
+    edits = {"training.warmup_epochs": 2, "backbones.inception_v3.finetune.epochs": 2}
+    path = write_edited(committed, edits, tmp_path / "mine.yaml")
+    said = r"mine.yaml: training.warmup_epochs is 2: it must be below backbones.inception_v3"
+    with pytest.raises(ParamsError, match=said):
+        load_params(path)
+
+
 @pytest.mark.parametrize(("key", "value", "says"), BAD_VALUES)
 def test_an_impossible_value_is_refused_with_file_key_and_value(
     key: str, value: object, says: str, committed: str, tmp_path: Path
@@ -324,7 +334,7 @@ def test_every_setting_of_training_is_read_as_written(committed: str, tmp_path: 
         "training.momentum": 0.95,
         "training.weight_decay": 5e-4,
         "training.schedule": "onecycle",
-        "training.warmup_epochs": 3,
+        "training.warmup_epochs": 1,
         "training.clip_norm": 1.0,
         "training.ema_decay": 0.999,
         "training.dropout": 0.2,

@@ -37,8 +37,7 @@ def build_backbone(
     info = CATALOG[name]
     options = {**info.options, **({"aux_logits": True} if auxiliary and info.auxiliary else {})}
     model: nn.Module = get_model(name, weights=None, num_classes=NUM_EMOTIONS, **options)
-    if dropout is not None:
-        _set_dropout(model, info, dropout)
+    _move_dropout(model, info, dropout)
     if weights != "none":
         state = _fetch_imagenet(name) if weights == "imagenet" else _read_state(Path(weights))
         _load_all_but_head(model, state, info, weights)
@@ -74,15 +73,19 @@ def without_auxiliary(state: Mapping[str, Tensor], name: str) -> dict[str, Tenso
     }
 
 
-def _set_dropout(model: nn.Module, info: BackboneInfo, probability: float) -> None:
+def _move_dropout(model: nn.Module, info: BackboneInfo, probability: float | None) -> None:
+    """Make dropout a part of the head, so that it acts whenever the head is trained.
+
+    A hook, not a layer: another layer would change the names of the head's weights.
+    """
     own = getattr(model, "dropout", None)
     if isinstance(own, nn.Dropout):
-        own.p = probability
-        return
-    # A hook, not a layer: another layer would change the names of the head's weights.
-    model.get_submodule(info.head).register_forward_pre_hook(
-        lambda head, inputs: (functional.dropout(inputs[0], probability, head.training),)
-    )
+        probability = own.p if probability is None else probability
+        own.p = 0.0
+    if probability:
+        model.get_submodule(info.head).register_forward_pre_hook(
+            lambda head, inputs: (functional.dropout(inputs[0], probability, head.training),)
+        )
 
 
 def _fetch_imagenet(name: str) -> Mapping[str, Tensor]:

@@ -59,12 +59,12 @@ class TrainingProgress:
         for record in history:  # the killed process may not have come to log its last
             self._on_epoch(record)
 
+    def caching_started(self, images: int) -> None:
+        self._start("features", images)
+
     def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:
         self._epochs = epochs
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        label = f"{self._backbone} {phase} {epoch}/{epochs}"
-        self._task = self._progress.add_task(label, total=images)
+        self._start(f"{phase} {epoch}/{epochs}", images)
 
     def batch_done(self, images: int) -> None:
         if self._task is not None:
@@ -79,6 +79,11 @@ class TrainingProgress:
             soft_wrap=True,
         )
         self._on_epoch(record)
+
+    def _start(self, work: str, images: int) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(f"{self._backbone} {work}", total=images)
 
 
 @contextmanager

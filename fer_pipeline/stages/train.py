@@ -34,7 +34,7 @@ from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.devices import choose_devices, place, wanted_precision
 from fer_pipeline.training.fit import Trainer
 from fer_pipeline.training.job import Job, hold
-from fer_pipeline.training.phases import SMALLEST_MICRO_BATCH
+from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH
 from fer_pipeline.training.records import EpochRecord, Observer, Silent, Trained
 from fer_pipeline.writing import whole_file, write_csv, write_json
 

@@ -2,11 +2,68 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from fer_pipeline.models.backbones import head_of
+from fer_pipeline.models.inputs import centre_batch
+from fer_pipeline.training.augment import augment_batch
+from fer_pipeline.training.job import draws_of_epoch
+from fer_pipeline.training.precision import Precision, autocast
+
+if TYPE_CHECKING:
+    from fer_pipeline.training.job import Job
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """The head's inputs, D values each.
+
+    Attributes:
+        train: (K, N, D), of K augmented views of each training image.
+        val: (M, D), of the val images as validation sees them.
+    """
+
+    train: Tensor
+    val: Tensor
+
+
+def cache_features(job: Job, views: int, batch_size: int, precision: Precision) -> CachedFeatures:
+    """Send K views of train, and val, through the network, which is left in eval mode.
+
+    Raises:
+        torch.OutOfMemoryError: memory does not suffice for so many images at once.
+    """
+    model = job.model.eval()
+    head = head_of(model, job.backbone)
+    size, resize, augment = job.params.image_size, job.params.eval_resize, job.training.augment
+    # The same views whether memory sufficed at once or not.
+    draws = draws_of_epoch(job.seed, 0, job.fabric.device)
+    job.observer.caching_started(views * len(job.train) + len(job.val))
+    log.info("%s: features of %d views of each image", job.backbone, views)
+
+    def features_of(images: Tensor, prepare: Callable[[Tensor], Tensor]) -> Tensor:
+        with autocast(job.fabric.device, precision):
+            return compute_features(
+                model, head, images, batch_size, prepare, job.observer.batch_done
+            )
+
+    train = [
+        features_of(
+            job.train.pixels, lambda batch: augment_batch(batch, size, augment, draws.pictures)
+        )
+        for _ in range(views)
+    ]
+    val = features_of(job.val.pixels, lambda batch: centre_batch(batch, size, resize))
+    return CachedFeatures(torch.stack(train), val)
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,8 @@ from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.job import Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss
-from fer_pipeline.training.phases import SMALLEST_MICRO_BATCH, PhaseRun, enter_phase
+from fer_pipeline.training.memory import halve_until_it_fits
+from fer_pipeline.training.phases import PhaseRun, enter_phase
 from fer_pipeline.training.precision import Precision, measure_precision
 from fer_pipeline.training.records import EpochRecord, Phase, Trained
 
@@ -57,11 +60,12 @@ class Trainer:
                 # What another phase left is no part of this one.
                 begun = found if found and len(self._history) >= first else None
                 micro_batch = begun["micro_batch"] if begun else phase.batch_size
-                run = PhaseRun(self._job, name, first, precision, micro_batch)
-                if begun:
-                    run.load_state_dict(begun["run"])
-                while len(self._history) < last and not self._stopped(name):
-                    self._run_epoch(run, precision)
+                with self._memory_explained(name):
+                    run = PhaseRun(self._job, name, first, precision, micro_batch)
+                    if begun:
+                        run.load_state_dict(begun["run"])
+                    while len(self._history) < last and not self._stopped(name):
+                        self._run_epoch(run, precision)
             first = last + 1
         assert self._best is not None
         return Trained(tuple(self._history), self._best, self._best_state)
@@ -71,6 +75,18 @@ class Trainer:
         if self._job.params.head is not None:
             phases.insert(0, ("head", self._job.params.head))
         return phases
+
+    @contextmanager
+    def _memory_explained(self, phase: Phase) -> Iterator[None]:
+        """The engine halves what goes through the network at once; this is where that ends."""
+        backbone = self._job.backbone
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{backbone}: out of memory: lower backbones.{backbone}.image_size or "
+                f"{phase}.batch_size"
+            ) from error
 
     def _run_epoch(self, run: PhaseRun, precision: Precision) -> None:
         job, epoch = self._job, len(self._history) + 1
@@ -164,18 +180,21 @@ class Trainer:
         draws = draws_of_epoch(job.seed, 0, images.device)
         batch = augment_batch(images, job.params.image_size, job.training.augment, draws.pictures)
         enter_phase(job.model, job.backbone, "finetune")
+        weight = job.params.auxiliary_weight
+
+        def loss(model: nn.Module, count: int) -> Tensor:
+            return classification_loss(model(batch[:count]), Targets(labels[:count]), 0.0, weight)
+
         try:
-            return measure_precision(
-                job.model,
-                images.device,
-                lambda model: classification_loss(
-                    model(batch), Targets(labels), 0.0, job.params.auxiliary_weight
+            measured, _ = halve_until_it_fits(
+                lambda count: measure_precision(
+                    job.model, images.device, lambda model: loss(model, count)
                 ),
+                count,
             )
         except torch.OutOfMemoryError:
-            if count < 2 * SMALLEST_MICRO_BATCH:
-                return "fp32", 1.0  # the training will say that memory does not suffice
-        return self._measure(count // 2)
+            return "fp32", 1.0  # the training will say that memory does not suffice
+        return measured
 
 
 def _copy_state(model: nn.Module, backbone: str) -> dict[str, Tensor]:

@@ -36,8 +36,9 @@ def build_optimizer(
     ]
     if params.optimizer == "sgd":
         nesterov = params.momentum > 0
-        return SGD(groups, lr=learning_rate, momentum=params.momentum, nesterov=nesterov)
-    return (Adam if params.optimizer == "adam" else AdamW)(groups, lr=learning_rate)
+        momentum = params.momentum
+        return SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
+    return (Adam if params.optimizer == "adam" else AdamW)(groups, lr=learning_rate, fused=True)
 
 
 def build_schedule(
@@ -74,12 +75,14 @@ def build_average(model: nn.Module, decay: float) -> AveragedModel:
     (1 + n) / (10 + n), so that the random first weights are soon forgotten.
     """
 
-    def update(averages: Tensors, values: Tensors, updates: Tensor | int) -> None:
-        young = (1 + int(updates)) / (10 + int(updates))
+    def update(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
+        updates = int(average_model.n_averaged)  # on the CPU: a look at a GPU's copy would wait
+        young = (1 + updates) / (10 + updates)
         if not averages[0].is_floating_point():  # batch norm counts its batches
             for average, value in zip(averages, values, strict=True):
                 average.copy_(value)
             return
         torch._foreach_lerp_(averages, values, 1 - min(decay, young))
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    average_model = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    return average_model

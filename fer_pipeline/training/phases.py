@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,11 @@ from torch.nn import functional
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import head_of
 from fer_pipeline.models.inference import compute_logits
-from fer_pipeline.models.inputs import centre_batch
 from fer_pipeline.training.augment import augment_batch
-from fer_pipeline.training.features import compute_features
-from fer_pipeline.training.job import Draws, Images, Job, draws_of_epoch
+from fer_pipeline.training.features import CachedFeatures, cache_features
+from fer_pipeline.training.job import Draws, Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss, mix
+from fer_pipeline.training.memory import halve_until_it_fits, micro_batches
 from fer_pipeline.training.optimizers import build_average, build_optimizer, build_schedule
 from fer_pipeline.training.precision import Precision, autocast
 from fer_pipeline.training.records import Phase
@@ -28,8 +27,10 @@ log = logging.getLogger(__name__)
 CHECK_STEPS = 50
 """How often a loss is looked at: on a GPU a look waits for all steps before it."""
 
-SMALLEST_MICRO_BATCH = 2
-"""Batch norm needs two images."""
+INFERENCE_FACTOR = 4
+"""How many times more images fit where no gradients are wanted: nothing is kept for them."""
+
+Result = TypeVar("Result")
 
 
 def enter_phase(model: nn.Module, backbone: str, phase: Phase) -> list[nn.Parameter]:
@@ -74,10 +75,9 @@ class PhaseRun:
             self._steps * params.epochs,
             self._steps * warmup,
         )
-        self._features = self._val_features = None
+        self._features: CachedFeatures | None = None
         if self.caches:
-            self._features = self._within_memory(micro_batch, lambda: self._cache(job.train))
-            self._val_features = self._within_memory(micro_batch, lambda: self._cache_val(job.val))
+            self._features = self._cache()
         self._average = None
         if job.training.ema_decay is not None and name == "finetune":
             self._average = build_average(job.model, job.training.ema_decay)
@@ -134,9 +134,9 @@ class PhaseRun:
         """Mean cross-entropy and top-1 accuracy of `model` on val."""
         job = self._job
         with autocast(job.fabric.device, self._precision):
-            if self._val_features is not None:
+            if self._features is not None:
                 with torch.no_grad():
-                    logits = head_of(job.model, job.backbone).eval()(self._val_features).float()
+                    logits = head_of(job.model, job.backbone).eval()(self._features.val).float()
                 head_of(job.model, job.backbone).train()
             else:
                 logits = self._val_logits()
@@ -163,8 +163,9 @@ class PhaseRun:
         job = self._job
         labels = job.train.labels[rows]
         if self._features is not None:
-            view = torch.randint(len(self._features), (len(rows),), generator=draws.order)
-            return self._features[view.to(rows.device), rows], Targets(labels)
+            views = self._features.train  # (K, N, D)
+            view = torch.randint(len(views), (len(rows),), generator=draws.order)
+            return views[view.to(rows.device), rows], Targets(labels)
         batch = augment_batch(
             job.train.pixels[rows], job.params.image_size, job.training.augment, draws.pictures
         )
@@ -178,7 +179,12 @@ class PhaseRun:
         fabric = self._job.fabric
         share = slice(fabric.global_rank, None, fabric.world_size)
         batch, targets = batch[share], targets.select(share)
-        loss = self._within_memory(len(batch), lambda: self._gradients(batch, targets))
+        now = min(self.micro_batch, len(batch))
+        loss, fitting = self._within_memory(
+            lambda images: self._gradients(batch, targets, images), now
+        )
+        if fitting < now:
+            self._shrink_to(fitting, now)
         if self._job.training.clip_norm is not None:
             fabric.clip_gradients(
                 self._net,
@@ -192,52 +198,39 @@ class PhaseRun:
             self._average.update_parameters(self._job.model)
         return loss
 
-    def _gradients(self, batch: Tensor, targets: Targets) -> Tensor:
-        """Gradients of the mean loss over a batch, from parts of at most `micro_batch` images."""
+    def _gradients(self, batch: Tensor, targets: Targets, at_once: int) -> Tensor:
+        """Gradients of the mean loss over a batch, from parts of at most so many images."""
         fabric, training = self._job.fabric, self._job.training
         self._fabric_optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=batch.device)
-        parts = -(-len(batch) // self.micro_batch)
-        parts = max(1, min(parts, len(batch) // SMALLEST_MICRO_BATCH))  # none of a single image
-        ends = [len(batch) * done // parts for done in range(parts + 1)]
-        for start, end in pairwise(ends):
-            part, more = slice(start, end), end < len(batch)
-            with fabric.no_backward_sync(self._net, enabled=more):
+        for part in micro_batches(len(batch), at_once):
+            with fabric.no_backward_sync(self._net, enabled=part.stop < len(batch)):
                 with autocast(fabric.device, self._precision):
                     output = self._net(batch[part])
                 weight = self._job.params.auxiliary_weight
                 loss = classification_loss(
                     output, targets.select(part), training.label_smoothing, weight
                 )
-                loss = loss * ((end - start) / len(batch))
+                loss = loss * ((part.stop - part.start) / len(batch))
                 fabric.backward(loss)
             total += loss.detach()
         return total
 
-    def _within_memory(self, images: int, work: Callable[[], Tensor]) -> Tensor:
-        """Do the work; where memory does not suffice, again with half as many images at once."""
-        while True:
-            try:
-                return work()
-            except torch.OutOfMemoryError as error:
-                self._halve_micro_batch(min(self.micro_batch, images), error)
-            torch.cuda.empty_cache()  # not sooner: the error held what the work had made
+    def _within_memory(self, work: Callable[[int], Result], images: int) -> tuple[Result, int]:
+        """Do the work with so many images at once, or fewer; also gives how many they were."""
+        if self._job.fabric.world_size > 1:
+            return work(images), images  # the other devices could not know
+        return halve_until_it_fits(work, images)
 
-    def _halve_micro_batch(self, now: int, error: Exception) -> None:
-        if now < 2 * SMALLEST_MICRO_BATCH or self._job.fabric.world_size > 1:
-            raise TrainingError(
-                f"{self._job.backbone}: out of memory with {now} images at once: lower "
-                f"backbones.{self._job.backbone}.image_size or {self.name}.batch_size"
-            ) from error
-        self.micro_batch = now // 2
-        self._job.model.zero_grad(set_to_none=True)
+    def _shrink_to(self, images: int, now: int) -> None:
+        self.micro_batch = images
         log.warning(
             "%s: out of memory with %d images at once: going on with %d, their gradients added",
             self._job.backbone,
             now,
-            self.micro_batch,
+            images,
         )
-        self._job.observer.noted(f"micro_batch.{self.name}", str(self.micro_batch))
+        self._job.observer.noted(f"micro_batch.{self.name}", str(images))
 
     def _require_numbers(self, losses: Tensor, epoch: int) -> None:
         wrong = torch.nonzero(~torch.isfinite(losses))
@@ -255,47 +248,27 @@ class PhaseRun:
         fabric, count = job.fabric, len(job.val)
         each = -(-count // fabric.world_size)
         share = slice(fabric.global_rank * each, (fabric.global_rank + 1) * each)
-        logits = compute_logits(
-            self.model,
-            job.val.pixels[share],
-            job.params.image_size,
-            job.params.eval_resize,
-            self.micro_batch,
+        logits, _ = self._within_memory(
+            lambda images: compute_logits(
+                self.model,
+                job.val.pixels[share],
+                job.params.image_size,
+                job.params.eval_resize,
+                images,
+            ),
+            INFERENCE_FACTOR * self.micro_batch,
         )
         whole = torch.zeros(count, logits.shape[1], device=logits.device)
         whole[share] = logits
         return cast(Tensor, fabric.all_reduce(whole, reduce_op="sum"))
 
-    def _cache(self, images: Images) -> Tensor:
-        """(K, N, D): what the frozen network makes of K augmented views of each image."""
+    def _cache(self) -> CachedFeatures:
         job = self._job
         assert job.params.head is not None
-        draws = draws_of_epoch(job.seed, 0, job.fabric.device)
-        size, augment = job.params.image_size, job.training.augment
-        views = []
-        for view in range(job.params.head.cached_views):
-            log.info("%s: view %d of %d", job.backbone, view + 1, job.params.head.cached_views)
-            views.append(
-                self._features_of(
-                    images, lambda batch: augment_batch(batch, size, augment, draws.pictures)
-                )
-            )
-        return torch.stack(views)
-
-    def _cache_val(self, images: Images) -> Tensor:
-        """(N, D): the same of the images as validation sees them."""
-        size, resize = self._job.params.image_size, self._job.params.eval_resize
-        return self._features_of(images, lambda batch: centre_batch(batch, size, resize))
-
-    def _features_of(self, images: Images, prepare: Callable[[Tensor], Tensor]) -> Tensor:
-        job = self._job
-        with autocast(job.fabric.device, self._precision):
-            features = compute_features(
-                job.model.eval(),
-                head_of(job.model, job.backbone),
-                images.pixels,
-                self.micro_batch,
-                prepare,
-            )
+        views = job.params.head.cached_views
+        features, _ = self._within_memory(
+            lambda images: cache_features(job, views, images, self._precision),
+            INFERENCE_FACTOR * self.micro_batch,
+        )
         enter_phase(job.model, job.backbone, self.name)
         return features

@@ -42,12 +42,15 @@ class Observer(Protocol):
     """Whoever watches a training; it can't change it.
 
     `noted` is told what the training decided by itself, such as its precision; `resumed` the
-    epochs of the process that this one goes on after.
+    epochs of the process that this one goes on after; `batch_done` of images of the epoch, or of
+    the caching of features, that was started last.
     """
 
     def noted(self, name: str, value: str) -> None: ...
 
     def resumed(self, history: Sequence[EpochRecord]) -> None: ...
+
+    def caching_started(self, images: int) -> None: ...
 
     def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None: ...
 
@@ -63,6 +66,9 @@ class Silent:
         pass
 
     def resumed(self, history: Sequence[EpochRecord]) -> None:
+        pass
+
+    def caching_started(self, images: int) -> None:
         pass
 
     def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:

@@ -259,13 +259,17 @@ def test_dropout_zeroes_its_share_of_the_heads_inputs_in_training_alone(name: st
     torch.testing.assert_close(after, wanted)
 
 
-@pytest.mark.parametrize(("dropout", "probability"), [(None, 0.5), (0.2, 0.2), (0.0, 0.0)])
-@pytest.mark.usefixtures("hollow")
-def test_inceptions_own_dropout_is_kept_or_replaced(
-    dropout: float | None, probability: float
+@pytest.mark.parametrize(("dropout", "share"), [(None, 0.5), (0.2, 0.2), (0.0, 0.0)])
+def test_inceptions_own_dropout_is_kept_or_replaced_and_acts_with_the_head_alone(
+    dropout: float | None, share: float
 ) -> None:
-    model = build_backbone("inception_v3", "none", dropout)
-    assert model.get_submodule("dropout").p == probability
+    model = build_backbone("inception_v3", "none", dropout).eval()
+    head, seen = head_of(model, "inception_v3"), []
+    head.train().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        head(torch.ones(50, 2048))
+    assert float((seen[0] == 0).float().mean()) == pytest.approx(share, abs=0.01)
+    assert model.train().get_submodule("dropout")(torch.ones(1000)).all()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

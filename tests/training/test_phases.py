@@ -84,7 +84,7 @@ def test_a_phase_gives_the_weights_that_it_moves(model: nn.Module) -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_dropout_is_off_while_only_inceptions_head_trains() -> None:
+def test_only_inceptions_head_is_in_training_mode_while_it_alone_trains() -> None:
     model = build_backbone("inception_v3", "none")
     enter_phase(model, "inception_v3", "head")
     assert [name for name, module in model.named_modules() if module.training] == ["fc"]
@@ -189,8 +189,7 @@ def test_memory_that_holds_no_two_images_ends_the_training(bench: Bench) -> None
     with pytest.raises(TrainingError) as ended:
         fit_cramped(bench, 1)
     assert str(ended.value) == (
-        "resnet50: out of memory with 3 images at once: lower backbones.resnet50.image_size or "
-        "head.batch_size"
+        "resnet50: out of memory: lower backbones.resnet50.image_size or head.batch_size"
     )
 
 
@@ -199,8 +198,11 @@ def test_out_of_memory_while_views_are_cached_takes_fewer_images_at_once(bench: 
     notebook.model.room = 4
     head = HEAD.model_copy(update={"cached_views": 2})
     trained = fit(bench.job(notebook.model, head, observer=notebook))
-    assert notebook.notes == {"micro_batch.head": "3", "micro_batch.finetune": "3"}
+    # The head alone, which trains on the stored views, has room for its whole batch.
+    assert notebook.notes == {"micro_batch.finetune": "3"}
     assert notebook.batches == [[14, 14], [14, 14]]
+    *failed, cached = notebook.cached
+    assert (failed, sum(cached), max(cached)) == ([[]] * 4, 2 * 28 + 14, 3)
     assert len(trained.history) == 2
 
 

@@ -68,7 +68,7 @@ class Mortal(Notebook):
 
     def batch_done(self, images: int) -> None:
         super().batch_done(images)
-        if self.inside and self.started[-1][1] == self.last:
+        if self.inside and self.started and self.started[-1][1] == self.last:
             raise Stop
 
     def epoch_done(self, record: EpochRecord) -> None:
