@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +40,20 @@ def compute_logits(
     """
     if not len(images):
         return torch.empty(0, NUM_EMOTIONS, device=images.device)
+    logits = []
+    with _eval_mode(model):
+        for batch in torch.split(images, batch_size):
+            logits.append(model(centre_batch(batch, image_size, resize)).float())
+            on_batch(len(batch))
+    return torch.cat(logits)  # (N, C)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    logits = []
-    for batch in torch.split(images, batch_size):
-        logits.append(model(centre_batch(batch, image_size, resize)).float())
-        on_batch(len(batch))
-    for module, training in modes:
-        module.training = training
-    return torch.cat(logits)  # (N, C)
+    try:
+        yield
+    finally:  # also where memory did not suffice: the caller may go on with smaller batches
+        for module, training in modes:
+            module.training = training
