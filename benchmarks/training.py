@@ -1,15 +1,20 @@
 """Images per second of the training engine beside a plain loop as people write it, and the head
 phase with cached views beside the one without.
 
-    python benchmarks/training.py [RECIPE] [--steps N] [--head-epochs N]
+    python benchmarks/training.py [RECIPE ...] [--steps N] [--head-epochs N]
 
     plain   a data set of single images, PIL transforms per sample, a DataLoader, fp32, NCHW
     engine  this project: uint8 on the device, one batched affine map, channels last, and the
             precision that it measures to be faster
 
-For each backbone of RECIPE (default: recipes/paper.yaml) at its own size and batch, on the built-in
-sample, from random weights. Prints a table, and as its last line one JSON object with
-`speedup.BACKBONE`, `head_speedup` and `head_accuracy_gap` (in points of val accuracy).
+For each backbone of each RECIPE (default: recipes/paper.yaml) at its own size and batch, on the
+built-in sample, from random weights. `in use` is the arithmetic of a step (two operations per
+multiplication and addition) against what a large matrix product reaches on this device in the same
+precision; `augment` is the augmentation's share of the engine's step.
+
+The heads are trained on a ResNet-50 that has learnt the sample for some epochs. Prints tables, and
+as its last line one JSON object with `speedup.BACKBONE`, `head_speedup` and `head_accuracy_gap` (in
+points of val accuracy) of the first RECIPE, and all figures of all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ import json
 import resource
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +35,10 @@ from lightning_fabric import Fabric
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from fer_pipeline.data.faces import Split
@@ -38,10 +47,11 @@ from fer_pipeline.data.sample import draw_sample
 from fer_pipeline.data.splits import split_faces
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params import BackboneParams, HeadParams, Params, TrainingParams, load_params
+from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.devices import choose_devices
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.job import Job, hold
+from fer_pipeline.training.job import Job, draws_of_epoch, hold
 from fer_pipeline.training.records import EpochRecord, Silent, Trained
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,10 +59,19 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAD_SIZE, HEAD_BATCH, HEAD_VIEWS = 40, 64, 2
 """Of the head phase's comparison: small, so that it ends; its ratio hardly depends on them."""
 
+HEAD_IMAGES = (1400, 1400)
+"""In train and val: with so many in val, half a point of accuracy is 7 images."""
+
+LEARNT_EPOCHS = 6
+"""Of the network whose heads are compared."""
+
 PAPER_HEAD_EPOCHS = 30
 
+MATRIX_ROWS = {"cpu": 2048, "cuda": 8192}
+"""Of the square matrices whose product shows what the device can do."""
 
-class Faces(Dataset[tuple[torch.Tensor, int]]):
+
+class Faces(Dataset[tuple[Tensor, int]]):
     """One image after the other, as most projects read FER2013."""
 
     def __init__(self, split: Split, image_size: int, training: TrainingParams) -> None:
@@ -71,64 +90,111 @@ class Faces(Dataset[tuple[torch.Tensor, int]]):
     def __len__(self) -> int:
         return len(self._split)
 
-    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
         image = Image.fromarray(self._split.images[row])
         return self._transform(image), int(self._split.labels[row])
 
 
 @dataclass
 class Clock(Silent):
-    """Seconds of each batch and images per second of each epoch, and what was decided."""
+    """When each head epoch ended, what was measured, and what was decided."""
 
-    batches: list[float]
-    images_per_s: list[float]
-    notes: dict[str, str]
+    head_ends: list[float] = field(default_factory=list)
+    records: list[EpochRecord] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def noted(self, name: str, value: str) -> None:
         self.notes[name] = value
 
-    def batch_done(self, images: int) -> None:
-        self.batches.append(time.perf_counter())
-
     def epoch_done(self, record: EpochRecord) -> None:
-        self.images_per_s.append(record.images_per_s)
+        self.records.append(record)
+        if record.phase == "head":
+            self.head_ends.append(time.perf_counter())
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One backbone's; `utilisation` and `augmentation` are fractions."""
+
+    image_size: int
+    batch_size: int
+    plain_images_per_s: float
+    engine_images_per_s: float
+    precision: str
+    utilisation: float
+    augmentation: float
+
+    @property
+    def speedup(self) -> float:
+        return self.engine_images_per_s / self.plain_images_per_s
+
+
+@dataclass(frozen=True)
+class Heads:
+    """A fresh crop each epoch, and cached views."""
+
+    speedup: float
+    fresh_accuracy: float
+    cached_accuracy: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", nargs="?", type=Path, default=ROOT / "recipes/paper.yaml")
+    parser.add_argument("recipes", nargs="*", type=Path, default=[ROOT / "recipes/paper.yaml"])
     parser.add_argument("--steps", type=int, default=4, help="timed steps of each loop")
     parser.add_argument("--head-epochs", type=int, default=10, help="of the head's comparison")
     options = parser.parse_args()
-    params = load_params(options.recipe)
     fabric = choose_devices(1, "auto")
     fabric.launch()
-    table = Table("backbone", "size", "batch", "plain images/s", "engine images/s", "in", "ratio")
-    speedup = {}
-    for name, own in params.backbones.items():
-        plain, engine, precision = compare(fabric, name, own, params, options.steps)
-        speedup[name] = engine / plain
-        figures = (f"{plain:.1f}", f"{engine:.1f}", precision, f"{speedup[name]:.2f}")
-        table.add_row(name, str(own.image_size), str(own.finetune.batch_size), *figures)
-    head_speedup, gap = compare_heads(fabric, params, options.head_epochs)
-    Console().print(table)
+    ceilings = {name: matrix_flops(fabric.device, name) for name in ("fp32", "bf16")}
+    figures = {
+        path.stem: compare_backbones(fabric, path, options.steps, ceilings)
+        for path in options.recipes
+    }
+    heads = compare_heads(fabric, load_params(options.recipes[0]), options.head_epochs)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    said = ", ".join(f"{value / 1e12:.2f} TFLOP/s in {name}" for name, value in ceilings.items())
+    print(f"matrix product on {fabric.device.type}: {said}")
     print(
-        f"head phase, {PAPER_HEAD_EPOCHS} epochs, {HEAD_VIEWS} cached views: {head_speedup:.1f} x"
+        f"head phase, {PAPER_HEAD_EPOCHS} epochs: {heads.speedup:.1f} x faster with {HEAD_VIEWS} "
+        f"cached views; val accuracy {heads.fresh_accuracy:.2%} without, "
+        f"{heads.cached_accuracy:.2%} with them"
     )
-    print(f"val accuracy without less with cached views: {gap:+.2f} points; peak {peak_mb:,.0f} MB")
+    print(f"peak memory {peak_mb:,.0f} MB")
+    first = figures[options.recipes[0].stem]
     print(
         json.dumps(
             {
-                "speedup": speedup,
-                "head_speedup": head_speedup,
-                "head_accuracy_gap": gap,
+                "speedup": {name: own.speedup for name, own in first.items()},
+                "head_speedup": heads.speedup,
+                "head_accuracy_gap": 100 * (heads.fresh_accuracy - heads.cached_accuracy),
                 "peak_memory_mb": peak_mb,
+                "recipes": {
+                    recipe: {name: asdict(own) for name, own in of_recipe.items()}
+                    for recipe, of_recipe in figures.items()
+                },
             }
         )
     )
+
+
+def compare_backbones(
+    fabric: Fabric, recipe: Path, steps: int, ceilings: dict[str, float]
+) -> dict[str, Figures]:
+    params = load_params(recipe)
+    columns = ("size", "batch", "plain", "engine", "in", "ratio", "in use", "augment")
+    table = Table("backbone", *columns, title=f"{recipe.name}: images/s")
+    figures = {}
+    for name, own in params.backbones.items():
+        one = figures[name] = compare(fabric, name, own, params, steps, ceilings)
+        speeds = (f"{one.plain_images_per_s:.1f}", f"{one.engine_images_per_s:.1f}", one.precision)
+        shares = (f"{one.utilisation:.0%}", f"{one.augmentation:.1%}")
+        sizes = (str(one.image_size), str(one.batch_size))
+        table.add_row(name, *sizes, *speeds, f"{one.speedup:.2f}", *shares)
+    Console().print(table)
+    return figures
 
 
 def sample(train: int, val: int) -> tuple[Split, Split]:
@@ -138,19 +204,33 @@ def sample(train: int, val: int) -> tuple[Split, Split]:
 
 
 def compare(
-    fabric: Fabric, name: str, own: BackboneParams, params: Params, steps: int
-) -> tuple[float, float, str]:
-    """Images per second of the plain loop and of the engine, and the engine's precision."""
+    fabric: Fabric,
+    name: str,
+    own: BackboneParams,
+    params: Params,
+    steps: int,
+    ceilings: dict[str, float],
+) -> Figures:
+    """The plain loop and the engine: of each, the steps after those that warm it up."""
     size = own.finetune.batch_size
     train, val = sample((steps + 1) * size, 7)
     plain = time_plain(fabric.device, name, own, params.training, train, steps)
-    phase = own.finetune.model_copy(update={"epochs": 1})
+    phase = own.finetune.model_copy(update={"epochs": 2})
     own = own.model_copy(update={"head": None, "finetune": phase, "weights": "none"})
-    training = params.training.model_copy(update={"precision": "auto"})
-    clock = Clock([], [], {})
+    training = params.training.model_copy(update={"precision": "auto", "warmup_epochs": 0})
+    clock = Clock()
     fit(fabric, name, own, training, (train, val), clock)
-    engine = size / statistics.median(_gaps(clock.batches))
-    return plain, engine, clock.notes["precision"]
+    engine = clock.records[-1].images_per_s
+    precision = clock.notes["precision"]
+    return Figures(
+        own.image_size,
+        size,
+        plain,
+        engine,
+        precision,
+        engine * training_flops(name, own.image_size) / ceilings[precision],
+        engine * augmentation_seconds(train, own, training, fabric.device) / size,
+    )
 
 
 def time_plain(
@@ -173,7 +253,7 @@ def time_plain(
     )
     ends = []
     for images, labels in loader:
-        loss = torch.nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
+        loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -184,39 +264,84 @@ def time_plain(
     return own.finetune.batch_size / statistics.median(_gaps(ends))
 
 
-def compare_heads(fabric: Fabric, params: Params, epochs: int) -> tuple[float, float]:
-    """How many times faster 30 epochs of the head are with cached views, and the accuracy gap."""
-    train, val = sample(700, 350)
-    accuracies, seconds = {}, {}
-    for views in (0, HEAD_VIEWS):
-        head = HeadParams(
-            epochs=epochs, batch_size=HEAD_BATCH, learning_rate=1e-3, cached_views=views
+def training_flops(name: str, image_size: int) -> float:
+    """Floating-point operations of one image's forward and backward pass."""
+    model = build_backbone(name, "none").train()
+    images = torch.zeros(2, 3, image_size, image_size)
+    with FlopCounterMode(display=False) as counter:
+        model(images).sum().backward()
+    return float(counter.get_total_flops() / len(images))
+
+
+def matrix_flops(device: torch.device, precision: str) -> float:
+    """Operations per second of the product of two large matrices, at its best."""
+    rows = MATRIX_ROWS[device.type]
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    one, other = (torch.rand(rows, rows, device=device, dtype=kind) for _ in range(2))
+    seconds = [_seconds(device, lambda: one @ other) for _ in range(8)]
+    return float(2 * rows**3 / min(seconds))
+
+
+def augmentation_seconds(
+    train: Split, own: BackboneParams, training: TrainingParams, device: torch.device
+) -> float:
+    """Of one batch."""
+    pixels = hold(train, device).pixels[: own.finetune.batch_size]
+    draws = draws_of_epoch(0, 1, device).pictures
+    return statistics.median(
+        _seconds(device, lambda: augment_batch(pixels, own.image_size, training.augment, draws))
+        for _ in range(5)
+    )
+
+
+def compare_heads(fabric: Fabric, params: Params, epochs: int) -> Heads:
+    """The head phase both ways, on what a network has learnt before."""
+    splits = sample(*HEAD_IMAGES)
+    phase = params.backbones["resnet50"].finetune.model_copy(
+        update={"epochs": LEARNT_EPOCHS, "batch_size": HEAD_BATCH, "learning_rate": 1e-3}
+    )
+    sizes = {"image_size": HEAD_SIZE, "eval_resize": HEAD_SIZE}
+    own = params.backbones["resnet50"].model_copy(
+        update={"weights": "none", "head": None, "finetune": phase, **sizes}
+    )
+    training = params.training.model_copy(update={"precision": "fp32", "warmup_epochs": 0})
+    learnt = fit(fabric, "resnet50", own, training, splits, Clock())
+    with TemporaryDirectory() as folder:
+        weights = Path(folder, "learnt.safetensors")
+        save_file(learnt.state, weights)
+        own = own.model_copy(update={"weights": str(weights)})
+        seconds, accuracy = zip(
+            *(train_head(fabric, own, training, splits, epochs, n) for n in (0, HEAD_VIEWS)),
+            strict=True,
         )
-        shortest = params.backbones["resnet50"].finetune.model_copy(
-            update={"epochs": 1, "batch_size": HEAD_BATCH}
-        )
-        own = params.backbones["resnet50"].model_copy(
-            update={
-                "weights": "none",
-                "image_size": HEAD_SIZE,
-                "eval_resize": HEAD_SIZE,
-                "head": head,
-                "finetune": shortest,
-            }
-        )
-        clock = Clock([], [], {})
-        started = time.perf_counter()
-        trained = fit(fabric, "resnet50", own, params.training, (train, val), clock)
-        spent = time.perf_counter() - started
-        tuned_s = len(train) / clock.images_per_s[-1]
-        epoch_s = statistics.median(len(train) / speed for speed in clock.images_per_s[:-1])
-        # What came before the first epoch is the caching; more epochs add their own time alone.
-        seconds[views] = spent - tuned_s + (PAPER_HEAD_EPOCHS - epochs) * epoch_s
-        accuracies[views] = max(
-            record.val_accuracy for record in trained.history if record.phase == "head"
-        )
-    gap = 100 * (accuracies[0] - accuracies[HEAD_VIEWS])
-    return seconds[0] / seconds[HEAD_VIEWS], gap
+    return Heads(seconds[0] / seconds[1], *accuracy)
+
+
+def train_head(
+    fabric: Fabric,
+    own: BackboneParams,
+    training: TrainingParams,
+    splits: tuple[Split, Split],
+    epochs: int,
+    views: int,
+) -> tuple[float, float]:
+    """Seconds that the paper's 30 epochs of the head take, and its best val accuracy."""
+    head = HeadParams(epochs=epochs, batch_size=HEAD_BATCH, learning_rate=1e-3, cached_views=views)
+    shortest = own.finetune.model_copy(update={"epochs": 1})
+    clock = Clock()
+    started = time.perf_counter()
+    fit(
+        fabric,
+        "resnet50",
+        own.model_copy(update={"head": head, "finetune": shortest}),
+        training,
+        splits,
+        clock,
+    )
+    # What came before the first epoch is the caching; more epochs add their own time alone.
+    epoch_s = statistics.median(_gaps(clock.head_ends))
+    spent = clock.head_ends[-1] - started + (PAPER_HEAD_EPOCHS - epochs) * epoch_s
+    return spent, max(one.val_accuracy for one in clock.records if one.phase == "head")
 
 
 def fit(
@@ -228,15 +353,23 @@ def fit(
     clock: Clock,
 ) -> Trained:
     torch.manual_seed(0)
-    model = build_backbone(name, "none").to(fabric.device)
+    model = build_backbone(name, own.weights).to(fabric.device)
     train, val = (hold(split, fabric.device) for split in splits)
     job = Job(fabric, model, name, own, training, train, val, 0, clock)
     with TemporaryDirectory() as folder:
         return Trainer(job, Checkpoints(Path(folder), "benchmark")).fit()
 
 
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
 def _gaps(ends: list[float]) -> list[float]:
-    """Seconds between batches: the first, which warms everything up, only starts the clock."""
+    """Seconds between moments: what came before the first only warms everything up."""
     return [later - earlier for earlier, later in pairwise(ends)]
 
 
