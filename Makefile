@@ -55,6 +55,6 @@ lock: setup  ## Resolve the dependencies again and write both lock files
 		--custom-compile-command 'make lock' -c requirements.lock --extra dev -o requirements-dev.lock pyproject.toml
 
 clean:  ## Delete what the pipeline and the tools made, but neither DVC's cache nor MLflow's data
-	rm -rf data/downloads data/raw data/prepared checkpoints metrics models plots predictions registry reports dvc_plots
+	rm -rf data/downloads data/raw data/prepared checkpoints metrics models plots predictions provenance registry reports dvc_plots
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

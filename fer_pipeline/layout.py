@@ -29,6 +29,7 @@ SUMMARY = Path("metrics/summary.json")
 ACCURACY = Path("plots/accuracy.csv")
 CONFUSION = Path("plots/confusion")
 REPORT = Path("reports/report.html")
+MODEL_CARD = Path("reports/model_card.md")
 VERDICT = Path("registry/verdict.json")
 
 TRACKING_DB = Path("mlflow.db")
@@ -45,6 +46,10 @@ def training_metrics(backbone: str) -> Path:
 
 def training_curve(backbone: str) -> Path:
     return Path("plots/curves") / f"{backbone}.csv"
+
+
+def provenance(backbone: str) -> Path:
+    return Path("provenance") / f"{backbone}.json"
 
 
 def predictions(backbone: str) -> Path:

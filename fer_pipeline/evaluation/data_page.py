@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
-from PIL import Image
 
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation import data_facts, data_plots
 from fer_pipeline.evaluation.data_plots import Histogram
-from fer_pipeline.evaluation.page import embed, render_page
+from fer_pipeline.evaluation.page import Shown, embed, png_uri, render_page
 
 MEASURES = {
     "brightness": "mean grey of a face: 0 black, 255 white",
@@ -61,10 +58,6 @@ class DataPageInputs:
     histograms: Mapping[str, Histogram]
 
 
-Shown = tuple[str, str, list[str]]
-"""A face on the page: its address, a text for those who do not see it, and the lines below."""
-
-
 def render_data_page(inputs: DataPageInputs) -> str:
     """The whole page as HTML."""
     data = inputs.data
@@ -105,17 +98,10 @@ def _figures(inputs: DataPageInputs) -> dict[str, Markup]:
 
 
 def _show_example(example: Example) -> Shown:
-    return _png_uri(example.pixels), f"Face: {example.caption}", [example.caption]
+    return png_uri(example.pixels), f"Face: {example.caption}", [example.caption]
 
 
 def _show_conflict(conflict: ConflictExample) -> Shown:
     labels = dict.fromkeys(emotion for _, emotion, _ in conflict.votes)
     lines = [f"{copies} × {emotion} in {split}" for split, emotion, copies in conflict.votes]
-    return _png_uri(conflict.pixels), f"Face labelled {' and '.join(labels)}", lines
-
-
-def _png_uri(pixels: UInt8Array) -> str:
-    """The face as a lossless picture inside an address, so that nothing is fetched."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return png_uri(conflict.pixels), f"Face labelled {' and '.join(labels)}", lines

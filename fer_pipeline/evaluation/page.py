@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
+import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 import plotly.io as pio
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
 NBSP = "\u00a0"
 MINUS = "\u2212"
+
+Shown = tuple[str, str, list[str]]
+"""A face on a page: its address, a text for those who do not see it, and the lines below."""
 
 
 def render_page(template: str, **values: object) -> str:
@@ -22,7 +31,13 @@ def render_page(template: str, **values: object) -> str:
         template: its file name in this package.
         values: what it shows; `page.html.j2` itself needs verdict, status and source.
     """
-    return _environment().get_template(template).render(**values, plotly_js=Markup(get_plotlyjs()))
+    page = _environment(escape=True).get_template(template)
+    return page.render(**values, plotly_js=Markup(get_plotlyjs()))
+
+
+def render_text(template: str, **values: object) -> str:
+    """A template of plain text or Markdown, filled; nothing is escaped."""
+    return _environment(escape=False).get_template(template).render(**values)
 
 
 def embed(figure: go.Figure, div_id: str) -> Markup:
@@ -35,6 +50,13 @@ def embed(figure: go.Figure, div_id: str) -> Markup:
         div_id=div_id,  # without one plotly draws a random id
     )
     return Markup(html)
+
+
+def png_uri(pixels: npt.NDArray[np.uint8]) -> str:
+    """A grey picture (H, W), lossless and inside its own address, so that nothing is fetched."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def percent(fraction: float) -> str:
@@ -58,14 +80,17 @@ def count(images: int) -> str:
     return f"{images:,}"
 
 
-def _environment() -> Environment:
+def _environment(escape: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("fer_pipeline.evaluation", "."),
-        autoescape=True,
+        autoescape=escape,
+        keep_trailing_newline=not escape,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
     environment.filters["percent"] = percent
+    environment.filters["points"] = points
+    environment.filters["p_value"] = p_value
     environment.filters["count"] = count
     return environment

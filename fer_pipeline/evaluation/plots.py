@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import plotly.graph_objects as go
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.look import (
     BLUE,
-    CLEAR,
     GREY,
     LEGEND_ABOVE,
     LINES,
@@ -23,17 +21,12 @@ from fer_pipeline.evaluation.look import (
     label,
     percent_axis,
 )
+from fer_pipeline.evaluation.reliability import Bin
+
+RARE = 0.5
+"""A class is rare with fewer images than this share of what an even split would give it."""
 
 BLUES = ((0.0, "#f3f6fa"), (0.35, "#a9c8ea"), (0.7, "#3f83cf"), (1.0, "#0b3d7c"))
-COLOUR_BAR = {
-    "title": {"text": "val accuracy", "side": "top", "font": {"size": 13}},
-    "orientation": "h",
-    "y": -0.11,
-    "yanchor": "top",
-    "thickness": 12,
-    "outlinewidth": 0,
-    "ticksuffix": " %",
-}
 
 
 def accuracy_bars(fused: float, single: Mapping[str, float]) -> go.Figure:
@@ -61,7 +54,7 @@ def recall_bars(
     single: Mapping[str, Mapping[str, Any]],
     single_name: str,
 ) -> go.Figure:
-    """Recall per emotion, fused against one single model.
+    """Recall per emotion, fused against one single model; rare emotions are marked.
 
     Args:
         fused: per emotion, recall as a fraction and its number of images.
@@ -69,9 +62,14 @@ def recall_bars(
         single_name: of the backbone.
     """
     models = (("fused", fused, BLUE), (label(single_name), single, GREY))
+    rare = rare_classes({emotion: fused[emotion]["images"] for emotion in EMOTIONS})
+    names = [
+        f"{emotion} ({fused[emotion]['images']:,}{', rare' if emotion in rare else ''})"
+        for emotion in EMOTIONS
+    ]
     traces = [
         bars(
-            [f"{emotion} ({per_class[emotion]['images']:,})" for emotion in EMOTIONS],
+            names,
             [per_class[emotion]["recall"] for emotion in EMOTIONS],
             colour,
             name=name,
@@ -86,6 +84,51 @@ def recall_bars(
         legend=LEGEND_ABOVE,
         xaxis=percent_axis("recall"),
         yaxis=axis(autorange="reversed", showgrid=False),
+    )
+
+
+def rare_classes(images: Mapping[str, int]) -> list[str]:
+    """The classes with few images, of which a recall says little."""
+    even = sum(images.values()) / max(len(images), 1)
+    return [name for name, count in images.items() if count < RARE * even]
+
+
+def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin]) -> go.Figure:
+    """Accuracy over confidence, before and after temperature; a point's area is its images."""
+    images = max(sum(one.images for one in after), 1)
+    diagonal = go.Scatter(
+        x=[0, 100],
+        y=[0, 100],
+        name="as right as it says",
+        mode="lines",
+        line={"color": GREY, "width": 1, "dash": "dash"},
+        hoverinfo="skip",
+    )
+    traces = [
+        go.Scatter(
+            x=[100 * one.confidence for one in bins],
+            y=[100 * one.accuracy for one in bins],
+            customdata=[one.images for one in bins],
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            marker={
+                "size": [6 + 40 * (one.images / images) ** 0.5 for one in bins],
+                "opacity": 0.6,
+            },
+            hovertemplate="confidence %{x:.1f} %, right %{y:.1f} %, %{customdata:,} images",
+        )
+        for name, bins, colour in (
+            ("before temperature", before, LINES[0]),
+            ("after temperature", after, BLUE),
+        )
+    ]
+    return figure(
+        [diagonal, *traces],
+        height=430,
+        legend=LEGEND_ABOVE,
+        xaxis=axis("confidence", range=[0, 102], dtick=25, ticksuffix=" %"),
+        yaxis=axis("share that is right", range=[0, 106], dtick=25, ticksuffix=" %"),
     )
 
 
@@ -157,77 +200,3 @@ def confusion_matrix(counts: npt.NDArray[np.int64]) -> go.Figure:
         xaxis=axis("predicted", tickangle=-40, showgrid=False),
         yaxis=axis("actual", autorange="reversed", showgrid=False),
     )
-
-
-def simplex_map(rows: Sequence[Mapping[str, str]], chosen: Mapping[str, float]) -> go.Figure | None:
-    """Val accuracy over all weights of three backbones, with the chosen weights marked.
-
-    Args:
-        rows: the grid: one weight per backbone, and val_accuracy as a fraction.
-        chosen: weight per backbone; its order names the corners top, left, right.
-
-    Returns:
-        None where the weights do not lie in a triangle, or the grid is empty.
-    """
-    if len(chosen) != 3 or not rows:
-        return None
-    # No ticks: three scales on one triangle are hard to read, and hovering gives the weights.
-    shown = dict.fromkeys(("showticklabels", "showgrid", "showline"), False)
-    side = {"title": {"text": ""}, "ticks": "", **shown}
-    return figure(
-        [_simplex_grid(rows, list(chosen)), _chosen_point(chosen), _corner_names(chosen)],
-        height=450,
-        ternary={"bgcolor": CLEAR, "aaxis": side, "baxis": side, "caxis": side},
-        showlegend=False,
-        margin={"l": 15, "r": 15, "t": 35, "b": 30},
-    )
-
-
-def _simplex_grid(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> go.Scatterternary:
-    # A triangular grid with k steps per side has (k + 1)(k + 2) / 2 points.
-    steps = max(1.0, (math.sqrt(8 * len(rows) + 1) - 3) / 2)
-    return _in_triangle(
-        [[float(row[name]) for name in names] for row in rows],
-        marker_symbol="hexagon",
-        marker_size=380 / steps,  # pixels: the hexagons just tile the triangle
-        marker_color=[100 * float(row["val_accuracy"]) for row in rows],
-        marker_colorscale="Viridis",
-        marker_colorbar=COLOUR_BAR,
-        hovertemplate=f"val accuracy %{{marker.color:.1f}} %<br>{_weights(names)}",
-    )
-
-
-def _chosen_point(chosen: Mapping[str, float]) -> go.Scatterternary:
-    return _in_triangle(
-        [list(chosen.values())],
-        marker_symbol="star",
-        marker_size=18,
-        marker_color="#ffffff",
-        marker_line={"color": "#111111", "width": 2},
-        hovertemplate=f"chosen weights<br>{_weights(chosen)}",
-    )
-
-
-def _corner_names(names: Iterable[str]) -> go.Scatterternary:
-    return _in_triangle(
-        [(1, 0, 0), (0, 1, 0), (0, 0, 1)],
-        mode="markers+text",
-        marker_size=22,  # invisible: it keeps the text off the corner's hexagon
-        marker_opacity=0,
-        text=[f"<b>{label(name)}</b>" for name in names],
-        # The lower names run inwards, so that a narrow page does not cut them.
-        textposition=["top center", "bottom right", "bottom left"],
-        hoverinfo="skip",
-    )
-
-
-def _in_triangle(
-    points: Sequence[Sequence[float]], mode: str = "markers", **options: object
-) -> go.Scatterternary:
-    a, b, c = zip(*points, strict=True)
-    return go.Scatterternary(a=a, b=b, c=c, mode=mode, cliponaxis=False, **options)
-
-
-def _weights(names: Iterable[str]) -> str:
-    lines = [f"{label(name)} %{{{x}:.3f}}" for name, x in zip(names, "abc", strict=True)]
-    return "<br>".join(lines) + "<extra></extra>"

@@ -10,14 +10,31 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation import plots
-from fer_pipeline.evaluation.page import NBSP, embed, p_value, percent, points, render_page
+from fer_pipeline.evaluation.cases import Case, Cases
+from fer_pipeline.evaluation.page import (
+    NBSP,
+    Shown,
+    embed,
+    p_value,
+    percent,
+    png_uri,
+    points,
+    render_page,
+)
+from fer_pipeline.evaluation.reliability import Bin
+from fer_pipeline.evaluation.simplex_plot import simplex_map
 
 METHOD_NOTES = {
     "uniform": "plain average",
     "accuracy": "weight follows val accuracy, as in Cao et al.",
     "nll": "weights with the lowest val NLL",
+    "greedy": "one model after the other, whichever helps val accuracy most",
+    "grid": "the best val accuracy of all weights on a grid",
 }
+
+UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,12 @@ class ReportInputs:
         curves: rows of each backbone's training curve.
         simplex: rows of the grid of weights: one column per backbone, and val_accuracy.
         confusions: (C, C) counts, rows actual, for "fused" and every backbone.
+        cases: the test images worth a look.
+        faces: (48, 48) pixels of each of them, by row in test.
+        calibration: bins of the fused model's confidence before and after temperature.
         recipe: seed, and per backbone weights, image_size, head_epochs, finetune_epochs.
+        provenance: per backbone seconds, hardware, precision, torch, commit, dirty.
+        commit: of the code that evaluates, "unknown" where there is none.
     """
 
     evaluation: Mapping[str, Any]
@@ -44,7 +66,12 @@ class ReportInputs:
     curves: Mapping[str, Sequence[Mapping[str, str]]]
     simplex: Sequence[Mapping[str, str]]
     confusions: Mapping[str, npt.NDArray[np.int64]]
+    cases: Cases
+    faces: Mapping[int, UInt8Array]
+    calibration: tuple[Sequence[Bin], Sequence[Bin]]
     recipe: Mapping[str, Any]
+    provenance: Mapping[str, Mapping[str, Any]]
+    commit: str
 
 
 def render_report(inputs: ReportInputs) -> str:
@@ -61,6 +88,8 @@ def render_report(inputs: ReportInputs) -> str:
         method_notes=METHOD_NOTES,
         figures=_figures(inputs),
         confusions=_confusions(inputs),
+        galleries=_galleries(inputs),
+        minutes=sum(made["seconds"] for made in inputs.provenance.values()) / 60,
     )
 
 
@@ -118,16 +147,51 @@ def _score_sections(inputs: ReportInputs) -> list[dict[str, Any]]:
 def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
     fused, single = inputs.evaluation["fused"], inputs.evaluation["single"]
     best = inputs.evaluation["best_single"]
-    weights = inputs.fusion["weights"]
+    methods = {name: own["weights"] for name, own in inputs.fusion["methods"].items()}
     figures = {
         "accuracy": plots.accuracy_bars(
             fused["accuracy"], {name: scores["accuracy"] for name, scores in single.items()}
         ),
-        "simplex": plots.simplex_map(inputs.simplex, weights),
+        "simplex": simplex_map(inputs.simplex, methods, inputs.fusion["method"]),
+        "reliability": plots.reliability_diagram(*inputs.calibration),
         "recall": plots.recall_bars(fused["per_class"], single[best]["per_class"], best),
         "curves": plots.training_curves(inputs.curves),
     }
     return {name: figure and embed(figure, f"plot-{name}") for name, figure in figures.items()}
+
+
+def _galleries(inputs: ReportInputs) -> list[tuple[str, str, int, list[Shown]]]:
+    """Title, explanation, how many there are in all, and the faces of each kind of case."""
+    cases, best = inputs.cases, inputs.evaluation["best_single"]
+    kinds = (
+        (
+            "Rescued",
+            f"Wrong by {best}, right when fused.",
+            cases.rescued_images,
+            cases.rescued,
+        ),
+        ("Broken", f"Right by {best}, wrong when fused.", cases.broken_images, cases.broken),
+        (
+            "The surest mistakes",
+            "Wrong when fused, with the highest confidence. Some labels are wrong instead.",
+            cases.mistaken_images,
+            cases.mistakes,
+        ),
+    )
+    return [
+        (title, note, count, [_show(case, inputs.faces[case.row], best) for case in found])
+        for title, note, count, found in kinds
+    ]
+
+
+def _show(case: Case, pixels: UInt8Array, best: str) -> Shown:
+    actual, fused, single = (EMOTIONS[one] for one in (case.actual, case.fused, case.single))
+    lines = [
+        f"labelled {actual}",
+        f"fused: {fused}, {100 * case.confidence:.0f}{NBSP}%",
+        f"{best}: {single}",
+    ]
+    return png_uri(pixels), f"Face {', '.join(lines)}", lines
 
 
 def _confusions(inputs: ReportInputs) -> list[tuple[str, Markup]]:

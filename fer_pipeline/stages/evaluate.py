@@ -13,8 +13,11 @@ import numpy as np
 
 from fer_pipeline.data.faces import Split, load_split
 from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.evaluation.cases import find_cases
 from fer_pipeline.evaluation.comparison import TestLogits, compare, top1_accuracy
 from fer_pipeline.evaluation.metrics import FloatArray, confusion
+from fer_pipeline.evaluation.model_card import render_model_card
+from fer_pipeline.evaluation.reliability import reliability
 from fer_pipeline.evaluation.report import ReportInputs, render_report
 from fer_pipeline.fusion.weights import fuse
 from fer_pipeline.layout import (
@@ -22,17 +25,20 @@ from fer_pipeline.layout import (
     DATA_METRICS,
     EVALUATION,
     FUSION,
+    MODEL_CARD,
     REPORT,
     SIMPLEX,
     SUMMARY,
     TEST,
     VAL,
     confusion_file,
+    provenance,
     require,
     training_curve,
 )
 from fer_pipeline.models.fusion import read_fusion
 from fer_pipeline.registry.gate import judge
+from fer_pipeline.registry.lineage import git_state
 from fer_pipeline.stages.launch import run_stage
 from fer_pipeline.stages.logits import read_logits
 from fer_pipeline.writing import write_csv, write_json, write_text
@@ -43,6 +49,9 @@ if TYPE_CHECKING:
     from fer_pipeline.params import Params
 
 log = logging.getLogger(__name__)
+
+CASES = 12
+"""Faces of each kind in the report."""
 
 
 def evaluate(params: Params) -> None:
@@ -66,7 +75,9 @@ def evaluate(params: Params) -> None:
     predicted = {"fused": test.fused} | test.single
     for model, model_logits in predicted.items():
         _write_confusion(model_logits, split, confusion_file(model))
-    write_text(REPORT, render_report(_report_inputs(params, evaluation, predicted, split)))
+    inputs = _report_inputs(params, evaluation, predicted, test, split)
+    write_text(REPORT, render_report(inputs))
+    write_text(MODEL_CARD, render_model_card(inputs))
     _announce(evaluation)
 
 
@@ -135,9 +146,15 @@ def _write_confusion(logits: FloatArray, split: Split, path: Path) -> None:
 
 
 def _report_inputs(
-    params: Params, evaluation: dict[str, Any], predicted: dict[str, FloatArray], split: Split
+    params: Params,
+    evaluation: dict[str, Any],
+    predicted: dict[str, FloatArray],
+    test: TestLogits,
+    split: Split,
 ) -> ReportInputs:
     verdict = judge(evaluation, params.gate)
+    cases = find_cases(test, evaluation["best_single"], CASES)
+    bins = params.evaluation.ece_bins
     return ReportInputs(
         evaluation=evaluation,
         fusion=json.loads(FUSION.read_text(encoding="utf-8")),
@@ -153,6 +170,20 @@ def _report_inputs(
             name: confusion(logits.argmax(axis=1), split.labels)
             for name, logits in predicted.items()
         },
+        cases=cases,
+        faces={
+            case.row: split.images[case.row]
+            for case in (*cases.rescued, *cases.broken, *cases.mistakes)
+        },
+        calibration=(
+            reliability(test.fused, test.labels, 1.0, bins),
+            reliability(test.fused, test.labels, test.temperature, bins),
+        ),
+        provenance={
+            name: json.loads(require(provenance(name), f"train@{name}").read_text(encoding="utf-8"))
+            for name in params.backbones
+        },
+        commit=git_state().commit,
         recipe={
             "seed": params.seed,
             "backbones": {

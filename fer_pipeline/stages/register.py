@@ -19,6 +19,7 @@ from fer_pipeline.layout import (
     EVALUATION,
     FACES,
     FUSION,
+    MODEL_CARD,
     REPORT,
     TEST,
     TRAIN,
@@ -93,7 +94,8 @@ def _log_fusion(run: RunLog, evaluation: dict[str, Any], fusion: Fusion, passed:
         | {"gain_ci95_high": evaluation["gain"]["ci95"][1]}
         | {"gate_passed": float(passed)}
     )
-    made_by = {EVALUATION: "evaluate", REPORT: "evaluate", FUSION: "calibrate"}
+    made_by = dict.fromkeys((EVALUATION, REPORT, MODEL_CARD), "evaluate")
+    made_by |= {FUSION: "calibrate"}
     for path, stage in (made_by | {DATA_METRICS: "prepare", DATA_PAGE: "prepare"}).items():
         run.artifact(require(path, stage))
 

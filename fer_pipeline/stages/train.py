@@ -22,17 +22,19 @@ from fer_pipeline.layout import (
     TRAIN,
     VAL,
     model_file,
+    provenance,
     training_curve,
     training_metrics,
 )
 from fer_pipeline.models.backbones import build_backbone
-from fer_pipeline.registry.lineage import content_digest
+from fer_pipeline.registry.lineage import content_digest, git_state
 from fer_pipeline.registry.tracking import Tracking, connect, open_run
 from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.progress import TrainingProgress
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.devices import choose_devices, place, wanted_precision
 from fer_pipeline.training.fit import Trainer
+from fer_pipeline.training.hardware import describe_hardware
 from fer_pipeline.training.job import Job, hold
 from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH
 from fer_pipeline.training.records import EpochRecord, Observer, Silent, Trained
@@ -81,6 +83,9 @@ def train(params: Params, backbone: str) -> None:
         trained = Trainer(job, checkpoints).fit()
         if fabric.is_global_zero:
             _write(trained, backbone)
+            _write_provenance(
+                trained, backbone, describe_hardware(fabric.device, fabric.world_size)
+            )
             checkpoints.clear()
 
 
@@ -157,7 +162,7 @@ def _require_even(params: Params, backbone: str, devices: int) -> None:
 
 
 def _write(trained: Trained, backbone: str) -> None:
-    """Speed is left out of the outs: the same inputs shall give the same bytes."""
+    """Time is left out of these outs: the same inputs shall give the same bytes."""
     with whole_file(model_file(backbone)) as partial:
         save_file(trained.state, partial)
     best = trained.best
@@ -174,10 +179,26 @@ def _write(trained: Trained, backbone: str) -> None:
     _write_curve(trained.history, training_curve(backbone))
 
 
+def _write_provenance(trained: Trained, backbone: str, hardware: str) -> None:
+    """How the weights were made: the out that differs from one training to the next."""
+    git = git_state()
+    write_json(
+        provenance(backbone),
+        {
+            "seconds": round(sum(record.seconds for record in trained.history), 1),
+            "hardware": hardware,
+            "precision": trained.precision,
+            "torch": torch.__version__,
+            "commit": git.commit,
+            "dirty": git.dirty,
+        },
+    )
+
+
 def _write_curve(history: Sequence[EpochRecord], path: Path) -> None:
     rows = [asdict(record) for record in history]
     for row in rows:
-        del row["images_per_s"]
+        del row["images_per_s"], row["seconds"]
     write_csv(path, rows)
 
 

@@ -68,7 +68,7 @@ class Trainer:
                         self._run_epoch(run, precision)
             first = last + 1
         assert self._best is not None
-        return Trained(tuple(self._history), self._best, self._best_state)
+        return Trained(tuple(self._history), self._best, self._best_state, precision)
 
     def _phases(self) -> list[tuple[Phase, PhaseParams]]:
         phases: list[tuple[Phase, PhaseParams]] = [("finetune", self._job.params.finetune)]
@@ -110,6 +110,7 @@ class Trainer:
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             images_per_s=images_per_s,
+            seconds=time.perf_counter() - started,
         )
         self._history.append(record)
         if self._best is None or record.val_accuracy > self._best.val_accuracy:

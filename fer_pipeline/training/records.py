@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from fer_pipeline.training.precision import Precision
+
 Phase = Literal["head", "finetune"]
 
 
@@ -18,6 +20,7 @@ class EpochRecord:
     Attributes:
         epoch: counted from 1 over both phases.
         images_per_s: of the training pass alone.
+        seconds: of the training pass and the validation.
     """
 
     epoch: int
@@ -27,15 +30,18 @@ class EpochRecord:
     val_loss: float
     val_accuracy: float
     images_per_s: float
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a training: all epochs, and the weights of the best by val accuracy."""
+    """The result of a training: all epochs, the weights of the best by val accuracy, and the
+    precision that the network ran in."""
 
     history: tuple[EpochRecord, ...]
     best: EpochRecord
     state: dict[str, Tensor]
+    precision: Precision
 
 
 class Observer(Protocol):

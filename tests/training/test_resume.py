@@ -96,7 +96,7 @@ def stop(job: Job, folder: Path, epoch: int, inside: bool = False) -> Mortal:
 
 
 def without_speed(history: tuple[EpochRecord, ...]) -> list[EpochRecord]:
-    return [replace(record, images_per_s=0.0) for record in history]
+    return [replace(record, images_per_s=0.0, seconds=0.0) for record in history]
 
 
 def assert_same(found: Trained, wanted: Trained) -> None:
