@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from html.parser import HTMLParser
 from typing import Any
@@ -18,6 +19,7 @@ from fer_pipeline.emotions import EMOTIONS
 BACKBONES = {"resnet50", "inception_v3"}
 
 LOAD_AND_PREDICT = """
+import re
 import sys
 import mlflow, numpy
 model = mlflow.pyfunc.load_model("models:/fer-fusion@challenger")
@@ -95,6 +97,30 @@ def test_the_registered_version_says_what_made_it(finished: Workspace) -> None:
     assert json.loads(version.tags["params"])["data"]["labels"] == "fer"
     accuracy = read(finished, "metrics/evaluation.json")["fused"]["accuracy"]
     assert float(version.tags["accuracy"]) == pytest.approx(accuracy, rel=1e-5)
+
+
+def test_report_and_card_say_how_the_weights_were_made(finished: Workspace) -> None:
+    commit = finished.check("git", "rev-parse", "HEAD").strip()
+    for name in BACKBONES:
+        made = read(finished, f"provenance/{name}.json")
+        assert made["seconds"] > 0
+        assert (made["commit"], made["precision"]) == (commit, "fp32")
+        assert re.fullmatch(r".+, \d+ cores?", made["hardware"])
+    report = (finished.folder / "reports/report.html").read_text()
+    card = (finished.folder / "reports/model_card.md").read_text()
+    for page in (report, card):
+        assert commit[:12] in page
+        assert made["hardware"] in page
+    accuracy = 100 * read(finished, "metrics/evaluation.json")["fused"]["accuracy"]
+    assert f"| fused | {accuracy:.1f}" in card
+
+
+def test_report_and_card_are_artifacts_of_the_fusion_run(finished: Workspace) -> None:
+    store = client(finished)
+    run = store.get_model_version_by_alias("fer-fusion", "challenger").run_id
+    assert {"report.html", "model_card.md", "data.html"} <= {
+        artifact.path for artifact in store.list_artifacts(run)
+    }
 
 
 def test_the_verdict_names_version_and_alias(finished: Workspace) -> None:
@@ -199,7 +225,9 @@ def test_fer_predict_reads_a_picture_with_the_fused_model(copied: Workspace, roo
     assert any(emotion in output for emotion in EMOTIONS)
 
 
-@pytest.mark.parametrize(("page", "links"), [("report", ["data.html"]), ("data", [])])
+@pytest.mark.parametrize(
+    ("page", "links"), [("report", ["model_card.md", "data.html"]), ("data", [])]
+)
 def test_a_page_loads_nothing_from_elsewhere(
     page: str, links: list[str], finished: Workspace
 ) -> None:
