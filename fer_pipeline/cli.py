@@ -34,11 +34,13 @@ def check(
     path: Annotated[Path, typer.Argument(help="A params file, such as a recipe.")] = PARAMS,
 ) -> None:
     """Validate a params file without running anything."""
+    from fer_pipeline.fusion.methods import require_method
     from fer_pipeline.models.catalog import require_known
     from fer_pipeline.params import load_params
 
     params = load_params(path)
     require_known(params.backbones)
+    require_method(params.fusion.method, len(params.backbones))
     typer.echo(f"{path} is valid: {', '.join(params.backbones)}")
 
 

@@ -182,10 +182,16 @@ class PredictParams(Section):
 
 
 class FusionParams(Section):
-    """How the backbones' logits are weighed; `method` names the one that counts."""
+    """How the backbones' logits are weighed; `method` names the one that counts.
 
-    method: Literal["uniform", "accuracy", "nll"]
+    `greedy_rounds` is how many models `greedy` adds, the same one again included.
+    `stability_draws` is how many bootstrap resamples of val each method is refitted to.
+    """
+
+    method: Literal["uniform", "accuracy", "nll", "greedy", "grid"]
     accuracy_exponent: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+    greedy_rounds: Annotated[int, Field(ge=1, le=10_000)]
+    stability_draws: Annotated[int, Field(ge=2, le=100_000)]
 
 
 class EvaluationParams(Section):

@@ -1,197 +1,105 @@
-"""Fusion weights from val logits, one function per method, and the temperature after fusion.
+"""Fusion weights in closed form or by a convex fit: uniform, accuracy and nll.
 
-Everything is a pure function of logits (M, N, C) and labels (N,). Weights are (M,),
-non-negative, and sum to 1. One temperature is fitted to the fused logits whatever the method,
-because an average of calibrated models is not calibrated itself (Rahaman and Thiery, 2021).
+Each `prepare_…` takes val logits (M, N, C) and labels (N,), and gives a `Fitter`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-from scipy.optimize import minimize, minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.optimize import minimize
 
-from fer_pipeline.errors import FusionError
+from fer_pipeline.fusion.average import Fitter, FloatArray, Int64Array, image_hits, scale_of
 
-FloatArray = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    from fer_pipeline.params import FusionParams
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """What one method gives on val.
-
-    Attributes:
-        weights: (M,) non-negative, summing to 1.
-        temperature: the one that minimises val NLL.
-        accuracy: top-1 on val.
-        nll: mean negative log-likelihood on val in nats, after temperature.
-    """
-
-    weights: FloatArray
-    temperature: float
-    accuracy: float
-    nll: float
+def prepare_uniform(logits: FloatArray, labels: Int64Array, settings: FusionParams) -> Fitter:
+    """The plain average, whatever the images say."""
+    return lambda counts: np.tile(uniform_weights(len(logits)), (len(counts), 1))
 
 
-def fit_all(
-    logits: FloatArray, labels: Int64Array, names: list[str], accuracy_exponent: float
-) -> dict[str, Candidate]:
-    """Every method's candidate, by name.
+def prepare_accuracy(logits: FloatArray, labels: Int64Array, settings: FusionParams) -> Fitter:
+    """Weight follows val accuracy (Cao et al.), raised to `accuracy_exponent`."""
+    hits = image_hits(logits, labels).astype(np.float64)  # (M, N)
 
-    Args:
-        logits: (M, N, C) of val.
-        labels: (N,).
-        names: of the M backbones, for messages.
-        accuracy_exponent: of the `accuracy` method.
+    def fit(counts: FloatArray) -> FloatArray:
+        correct = counts @ hits.T  # (D, M)
+        return np.stack([accuracy_weights(own, settings.accuracy_exponent) for own in correct])
 
-    Raises:
-        FusionError: some logits are not finite, or shapes do not agree.
-    """
-    _require_usable(logits, labels, names)
-    weights = {
-        "uniform": uniform_weights(len(logits)),
-        "accuracy": accuracy_weights(logits, labels, accuracy_exponent),
-        "nll": nll_weights(logits, labels),
-    }
-    return {name: _candidate(logits, labels, w) for name, w in weights.items()}
+    return fit
 
 
-def fuse(logits: FloatArray, weights: FloatArray) -> FloatArray:
-    """(N, C) weighted sum of (M, N, C) logits: formula (1) of Cao et al."""
-    return np.asarray(np.einsum("m,mnc->nc", weights, logits))
-
-
-def uniform_weights(count: int) -> FloatArray:
-    """The plain average."""
-    return np.full(count, 1.0 / count)
-
-
-def accuracy_weights(logits: FloatArray, labels: Int64Array, exponent: float) -> FloatArray:
-    """Weight follows val accuracy (Cao et al.): a_m^p / sum of a^p."""
-    accuracy = (logits.argmax(axis=2) == labels).mean(axis=1)  # (M,)
-    if not accuracy.any():
-        return uniform_weights(len(logits))
-    powers = (accuracy / accuracy.max()) ** exponent  # the largest is 1: no power underflows all
-    return np.asarray(powers / powers.sum(), np.float64)
-
-
-def nll_weights(logits: FloatArray, labels: Int64Array) -> FloatArray:
+def prepare_nll(logits: FloatArray, labels: Int64Array, settings: FusionParams) -> Fitter:
     """Non-negative weights that minimise the val NLL of softmax(sum of w_m z_m).
 
     The problem is convex in w. The sum of w is left free while minimising: it is an inverse
     temperature, so a model whose logits are on a larger scale than the others' gets a smaller
     weight. The result is normalised; the temperature is fitted again afterwards.
     """
-    scales = np.array([_scale(own) for own in logits])  # the search wants them alike
+    scales = np.array([scale_of(own) for own in logits])  # the search wants them alike
+    alike = np.ascontiguousarray((logits / scales[:, None, None]).transpose(0, 2, 1))  # (M, C, N)
+
+    def fit(counts: FloatArray) -> FloatArray:
+        return np.stack([_to_simplex(_minimise_nll(alike, labels, own) / scales) for own in counts])
+
+    return fit
+
+
+def uniform_weights(models: int) -> FloatArray:
+    """(M,) all the same."""
+    return np.full(models, 1.0 / models)
+
+
+def accuracy_weights(accuracy: FloatArray, exponent: float) -> FloatArray:
+    """(M,) a_m^p / sum of a^p, of (M,) accuracies or anything proportional to them."""
+    if not accuracy.any():
+        return uniform_weights(len(accuracy))
+    return _to_simplex((accuracy / accuracy.max()) ** exponent)  # not all can underflow: one is 1
+
+
+def _minimise_nll(by_class: FloatArray, labels: Int64Array, counts: FloatArray) -> FloatArray:
+    """(M,) non-negative weights of any sum that minimise the NLL of (M, C, N) logits."""
+    drawn = counts > 0
     found = minimize(
         _nll_and_gradient,
-        uniform_weights(len(logits)),
-        args=(logits / scales[:, None, None], labels),
+        uniform_weights(len(by_class)),
+        args=(by_class[:, :, drawn], labels[drawn], counts[drawn] / counts.sum()),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(0.0, None)] * len(logits),
+        bounds=[(0.0, None)] * len(by_class),
     )
-    weights = found.x / scales
-    total = float(weights.sum())
-    # All weights 0 is the optimum where no model is better than a guess.
-    return np.asarray(weights / total) if total > 0 else uniform_weights(len(logits))
-
-
-def fit_temperature(fused: FloatArray, labels: Int64Array) -> float:
-    """The temperature that minimises the NLL of softmax(z / T), Guo et al. 2017.
-
-    It is sought from a hundredth to a hundred times the logits' standard deviation.
-    """
-    scale = _scale(fused)
-    found = minimize_scalar(
-        lambda log_t: _mean_nll(fused / (scale * np.exp(log_t)), labels),
-        bounds=(np.log(0.01), np.log(100.0)),
-        method="bounded",
-    )
-    return float(scale * np.exp(found.x))
-
-
-def simplex_rows(
-    logits: FloatArray, labels: Int64Array, names: list[str], most: int = 5000
-) -> list[dict[str, object]]:
-    """Val accuracy and NLL over a grid of weights: one row per point of the simplex.
-
-    The grid has the most steps per side, at most 20, that keep it under `most` points.
-    """
-    steps = max(k for k in range(1, 21) if k == 1 or _grid_size(len(logits), k) <= most)
-    rows: list[dict[str, object]] = []
-    for point in _compositions(steps, len(logits)):
-        weights = np.array(point) / steps
-        fused = fuse(logits, weights)
-        row: dict[str, object] = {
-            name: round(float(weight), 4) for name, weight in zip(names, weights, strict=True)
-        }
-        row["val_accuracy"] = round(float((fused.argmax(axis=1) == labels).mean()), 6)
-        row["val_nll"] = round(_mean_nll(fused, labels), 6)
-        rows.append(row)
-    return rows
-
-
-def _candidate(logits: FloatArray, labels: Int64Array, weights: FloatArray) -> Candidate:
-    fused = fuse(logits, weights)
-    temperature = fit_temperature(fused, labels)
-    return Candidate(
-        weights=weights,
-        temperature=temperature,
-        accuracy=float((fused.argmax(axis=1) == labels).mean()),
-        nll=_mean_nll(fused / temperature, labels),
-    )
-
-
-def _scale(logits: FloatArray) -> float:
-    """Standard deviation of the logits, or 1 where they are all alike."""
-    return float(logits.std()) or 1.0
-
-
-def _mean_nll(logits: FloatArray, labels: Int64Array) -> float:
-    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+    return np.asarray(found.x, np.float64)
 
 
 def _nll_and_gradient(
-    weights: FloatArray, logits: FloatArray, labels: Int64Array
+    weights: FloatArray, by_class: FloatArray, labels: Int64Array, shares: FloatArray
 ) -> tuple[float, FloatArray]:
-    """NLL and its gradient: the mean over n of <softmax(z_n) - onehot(y_n), z_mn>."""
-    fused = fuse(logits, weights)
-    residual = softmax(fused, axis=1)
-    residual[np.arange(len(labels)), labels] -= 1.0
-    return _mean_nll(fused, labels), np.einsum("nc,mnc->m", residual, logits) / len(labels)
+    """NLL, and its gradient: the mean over n of <softmax(z_n) - onehot(y_n), z_mn>.
+
+    Args:
+        weights: (M,).
+        by_class: (M, C, N) logits.
+        labels: (N,).
+        shares: (N,) of each image in the mean, summing to 1.
+    """
+    rows = by_class.reshape(len(by_class), -1)  # (M, C * N)
+    fused = np.einsum("m,mk->k", weights, rows).reshape(by_class.shape[1:])  # (C, N)
+    fused -= fused.max(axis=0)
+    images = np.arange(len(labels))
+    own = fused[labels, images]
+    powers = np.exp(fused)
+    totals = powers.sum(axis=0)
+    residual = powers * (shares / totals)
+    residual[labels, images] -= shares
+    # einsum, not BLAS: its sums do not depend on the number of threads.
+    nll = float(np.einsum("n,n->", np.log(totals) - own, shares))
+    return nll, np.asarray(np.einsum("mk,k->m", rows, residual.ravel()))
 
 
-def _require_usable(logits: FloatArray, labels: Int64Array, names: list[str]) -> None:
-    if logits.ndim != 3 or logits.shape[:2] != (len(names), len(labels)):
-        raise FusionError(
-            f"val logits have shape {logits.shape}, not ({len(names)}, {len(labels)}, classes)"
-        )
-    for name, own in zip(names, logits, strict=True):
-        if not np.isfinite(own).all():
-            wrong = int((~np.isfinite(own)).any(axis=1).sum())
-            raise FusionError(
-                f"{name}: the logits of {wrong} val images are not finite: train it again"
-            )
-
-
-def _grid_size(parts: int, steps: int) -> int:
-    size = 1
-    for k in range(1, parts):
-        size = size * (steps + k) // k
-    return size
-
-
-def _compositions(total: int, parts: int) -> list[tuple[int, ...]]:
-    """All ways to write `total` as an ordered sum of `parts` non-negative integers."""
-    if parts == 1:
-        return [(total,)]
-    return [
-        (first, *rest)
-        for first in range(total + 1)
-        for rest in _compositions(total - first, parts - 1)
-    ]
+def _to_simplex(weights: FloatArray) -> FloatArray:
+    total = float(weights.sum())
+    # All weights 0 is the optimum where no model is better than a guess.
+    return weights / total if total > 0 else uniform_weights(len(weights))

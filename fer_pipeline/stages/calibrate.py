@@ -1,4 +1,4 @@
-"""Stage `calibrate`: fusion weights and temperature, fitted on val."""
+"""Stage `calibrate`: fusion weights and temperature, fitted on val, and how stable they are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from fer_pipeline.data.faces import load_split
-from fer_pipeline.fusion.weights import Candidate, fit_all, simplex_rows
+from fer_pipeline.fusion.average import FloatArray
+from fer_pipeline.fusion.methods import (
+    Candidate,
+    fit_methods,
+    prepare_methods,
+    require_method,
+)
+from fer_pipeline.fusion.simplex import simplex_rows
+from fer_pipeline.fusion.stability import Spread, Stability, measure_stability
 from fer_pipeline.layout import FUSION, SIMPLEX, VAL
 from fer_pipeline.models.fusion import Fusion
 from fer_pipeline.stages.launch import run_stage
@@ -21,31 +29,62 @@ log = logging.getLogger(__name__)
 
 
 def calibrate(params: Params) -> None:
-    """Write `models/fused/fusion.json` and the map of val accuracy over all weights."""
-    names = list(params.backbones)
-    labels = load_split(VAL).labels
+    """Write `models/fused/fusion.json` and the map of val accuracy over all weights.
+
+    Raises:
+        DataError: val, or some logits, are missing or damaged.
+        FusionError: the method can't take so many backbones, or the logits can't be fused.
+    """
+    names, settings = list(params.backbones), params.fusion
+    require_method(settings.method, len(names))
+    val = load_split(VAL)
     logits = read_logits(names, "val")
-    candidates = fit_all(logits, labels, names, params.fusion.accuracy_exponent)
-    chosen = candidates[params.fusion.method]
-    fusion = Fusion(params.fusion.method, _by_name(names, chosen), chosen.temperature)
+    fitters = prepare_methods(logits, val.labels, names, settings)
+    candidates = fit_methods(fitters, logits, val.labels)
+    stability = measure_stability(
+        fitters, logits, val.labels, val.groups, settings.stability_draws, params.seed
+    )
+    chosen = candidates[settings.method]
+    fusion = Fusion(settings.method, _by_name(names, chosen.weights), chosen.temperature)
     methods = {
-        method: {
-            "weights": _by_name(names, candidate),
-            "temperature": candidate.temperature,
-            "val_accuracy": candidate.accuracy,
-            "val_nll": candidate.nll,
-        }
+        method: _candidate_json(names, candidate)
+        | {"stability": _stability_json(names, stability[method])}
         for method, candidate in candidates.items()
     }
     write_json(FUSION, {**fusion.to_json(), "methods": methods})
-    write_csv(SIMPLEX, simplex_rows(logits, labels, names))
+    write_csv(SIMPLEX, simplex_rows(logits, val.labels, names))
     for method, candidate in candidates.items():
-        mark = "*" if method == params.fusion.method else " "
-        log.info("%s %-9s val accuracy %.2f %%", mark, method, 100 * candidate.accuracy)
+        log.info(
+            "%s %-9s val accuracy %.2f %%, %.2f %% where held out",
+            "*" if method == settings.method else " ",
+            method,
+            100 * candidate.accuracy,
+            100 * stability[method].held_out_accuracy,
+        )
 
 
-def _by_name(names: list[str], candidate: Candidate) -> dict[str, float]:
-    return dict(zip(names, candidate.weights.tolist(), strict=True))
+def _candidate_json(names: list[str], candidate: Candidate) -> dict[str, object]:
+    return {
+        "weights": _by_name(names, candidate.weights),
+        "temperature": candidate.temperature,
+        "val_accuracy": candidate.accuracy,
+        "val_nll": candidate.nll,
+    }
+
+
+def _stability_json(names: list[str], found: Stability) -> dict[str, object]:
+    return {
+        "bootstrap": _spread_json(names, found.bootstrap),
+        "folds": _spread_json(names, found.folds) | {"held_out_accuracy": found.held_out_accuracy},
+    }
+
+
+def _spread_json(names: list[str], spread: Spread) -> dict[str, object]:
+    return {"mean": _by_name(names, spread.mean), "sd": _by_name(names, spread.sd)}
+
+
+def _by_name(names: list[str], values: FloatArray) -> dict[str, float]:
+    return dict(zip(names, values.tolist(), strict=True))
 
 
 if __name__ == "__main__":

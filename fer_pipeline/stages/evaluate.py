@@ -19,7 +19,7 @@ from fer_pipeline.evaluation.metrics import FloatArray, confusion
 from fer_pipeline.evaluation.model_card import render_model_card
 from fer_pipeline.evaluation.reliability import reliability
 from fer_pipeline.evaluation.report import ReportInputs, render_report
-from fer_pipeline.fusion.weights import fuse
+from fer_pipeline.fusion.average import fuse
 from fer_pipeline.layout import (
     ACCURACY,
     DATA_METRICS,

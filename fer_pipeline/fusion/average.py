@@ -1,0 +1,49 @@
+"""Weighted average fusion of logits, and what fused logits score, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+Fitter = Callable[[FloatArray], FloatArray]
+"""Fits one method's weights to resamples of val.
+
+It takes (D, N): how often each of the N images counts in each of D resamples, in whole numbers.
+It returns (D, M): a resample's weights, non-negative, summing to 1.
+"""
+
+
+def fuse(logits: FloatArray, weights: FloatArray) -> FloatArray:
+    """(N, C) weighted sum of (M, N, C) logits: formula (1) of Cao et al."""
+    return np.asarray(np.einsum("m,mnc->nc", weights, logits))
+
+
+def image_hits(logits: FloatArray, labels: Int64Array) -> BoolArray:
+    """(..., N) true where the largest of (..., N, C) logits is the label's."""
+    return np.asarray(logits.argmax(axis=-1) == labels)
+
+
+def image_nll(logits: FloatArray, labels: Int64Array) -> FloatArray:
+    """(N,) negative log-likelihoods of softmax((N, C) logits), in nats."""
+    by_class = np.ascontiguousarray(
+        logits.T
+    )  # (C, N): numpy sums few long rows several times faster
+    by_class -= by_class.max(axis=0)
+    own = by_class[labels, np.arange(len(labels))]
+    return np.asarray(np.log(np.exp(by_class).sum(axis=0)) - own)
+
+
+def mean_nll(logits: FloatArray, labels: Int64Array) -> float:
+    """Mean of `image_nll`."""
+    return float(image_nll(logits, labels).mean())
+
+
+def scale_of(logits: FloatArray) -> float:
+    """Standard deviation of the logits, or 1 where they are all alike."""
+    return float(logits.std()) or 1.0

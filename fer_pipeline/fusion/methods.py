@@ -1,0 +1,140 @@
+"""The fusion methods, and what each of them gives on val.
+
+To add one, give it a line in `METHODS`; `FusionParams.method` and the report's notes are held equal
+to that list by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_pipeline.errors import FusionError
+from fer_pipeline.fusion.average import (
+    Fitter,
+    FloatArray,
+    Int64Array,
+    fuse,
+    image_hits,
+    mean_nll,
+)
+from fer_pipeline.fusion.search import prepare_greedy, prepare_grid
+from fer_pipeline.fusion.temperature import fit_temperature
+from fer_pipeline.fusion.weights import prepare_accuracy, prepare_nll, prepare_uniform
+
+if TYPE_CHECKING:
+    from fer_pipeline.params import FusionParams
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to weigh models.
+
+    Attributes:
+        prepare: from val logits (M, N, C), labels (N,) and settings, what fits the weights.
+        most_models: the largest M that it can take, or None.
+    """
+
+    prepare: Callable[[FloatArray, Int64Array, FusionParams], Fitter]
+    most_models: int | None = None
+
+    def takes(self, models: int) -> bool:
+        return self.most_models is None or models <= self.most_models
+
+
+METHODS: dict[str, Method] = {
+    "uniform": Method(prepare_uniform),
+    "accuracy": Method(prepare_accuracy),
+    "nll": Method(prepare_nll),
+    "greedy": Method(prepare_greedy),
+    "grid": Method(prepare_grid, most_models=4),
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one method gives on val.
+
+    Attributes:
+        weights: (M,) non-negative, summing to 1.
+        temperature: the one that minimises val NLL.
+        accuracy: top-1 on val.
+        nll: mean negative log-likelihood on val in nats, after temperature.
+    """
+
+    weights: FloatArray
+    temperature: float
+    accuracy: float
+    nll: float
+
+
+def require_method(name: str, models: int) -> None:
+    """Refuse a method that can't take so many models.
+
+    Raises:
+        FusionError: it can't; the message names those that can.
+    """
+    method = METHODS[name]
+    if not method.takes(models):
+        others = ", ".join(other for other, own in METHODS.items() if own.takes(models))
+        raise FusionError(
+            f"fusion.method is {name!r}, which takes at most {method.most_models} backbones, "
+            f"but there are {models}: choose among {others}"
+        )
+
+
+def prepare_methods(
+    logits: FloatArray, labels: Int64Array, names: list[str], settings: FusionParams
+) -> dict[str, Fitter]:
+    """A fitter of every method that takes so many models, by name.
+
+    Args:
+        logits: (M, N, C) of val.
+        labels: (N,).
+        names: of the M backbones, for messages.
+        settings: of the methods.
+
+    Raises:
+        FusionError: some logits are not finite, or shapes do not agree.
+    """
+    _require_usable(logits, labels, names)
+    return {
+        name: method.prepare(logits, labels, settings)
+        for name, method in METHODS.items()
+        if method.takes(len(names))
+    }
+
+
+def fit_methods(
+    fitters: Mapping[str, Fitter], logits: FloatArray, labels: Int64Array
+) -> dict[str, Candidate]:
+    """Every method's candidate, by name, with each image of val counted once."""
+    once = np.ones((1, len(labels)))
+    return {name: _candidate(logits, labels, fit(once)[0]) for name, fit in fitters.items()}
+
+
+def _candidate(logits: FloatArray, labels: Int64Array, weights: FloatArray) -> Candidate:
+    fused = fuse(logits, weights)
+    temperature = fit_temperature(fused, labels)
+    return Candidate(
+        weights=weights,
+        temperature=temperature,
+        accuracy=float(image_hits(fused, labels).mean()),
+        nll=mean_nll(fused / temperature, labels),
+    )
+
+
+def _require_usable(logits: FloatArray, labels: Int64Array, names: list[str]) -> None:
+    if logits.ndim != 3 or logits.shape[:2] != (len(names), len(labels)):
+        raise FusionError(
+            f"val logits have shape {logits.shape}, not ({len(names)}, {len(labels)}, classes)"
+        )
+    for name, own in zip(names, logits, strict=True):
+        if not np.isfinite(own).all():
+            wrong = int((~np.isfinite(own)).any(axis=1).sum())
+            raise FusionError(
+                f"{name}: the logits of {wrong} val images are not finite: train it again"
+            )

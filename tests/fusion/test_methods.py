@@ -1,0 +1,144 @@
+"""All methods together: what each gives, and logits that no method can use."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from synthetic_logits import (
+    IMAGES,
+    NAMES,
+    SETTINGS,
+    accuracy,
+    assert_on_the_simplex,
+    fit,
+    fit_all,
+    fuse,
+    make_labels,
+    make_logits,
+    mean_nll,
+)
+
+from fer_pipeline.errors import FusionError
+from fer_pipeline.evaluation.report import METHOD_NOTES
+from fer_pipeline.fusion.methods import METHODS, prepare_methods, require_method
+from fer_pipeline.params import FusionParams
+
+
+def test_identical_models_fuse_to_themselves() -> None:
+    labels = make_labels()
+    one = make_logits(labels, [1.0])
+    candidates = fit_all(one.repeat(3, axis=0), labels)
+    for candidate in candidates.values():
+        assert_on_the_simplex(candidate.weights)
+        np.testing.assert_allclose(
+            fuse(one.repeat(3, axis=0), candidate.weights), one[0], atol=1e-12
+        )
+        assert candidate.accuracy == (one[0].argmax(axis=1) == labels).mean()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_no_numbers_are_refused_with_their_backbone(value: float) -> None:
+    labels = make_labels()
+    logits = make_logits(labels, [1.0, 1.0, 1.0])
+    logits[1, [3, 4], 2] = value
+    with pytest.raises(FusionError) as refused:
+        fit_all(logits, labels)
+    assert str(refused.value) == (
+        "resnet101: the logits of 2 val images are not finite: train it again"
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, IMAGES, 7), (3, IMAGES - 1, 7), (3, IMAGES)])
+def test_logits_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(FusionError, match=r"val logits have shape \(.*\), not \(3, 300, classes\)"):
+        prepare_methods(np.zeros(shape), make_labels(), NAMES, SETTINGS)
+
+
+def test_a_candidate_says_what_its_weights_and_temperature_give() -> None:
+    labels = make_labels()
+    logits = make_logits(labels, [0.8, 1.0, 1.5])
+    candidates = fit_all(logits, labels)
+    for method, candidate in candidates.items():
+        fused = fuse(logits, candidate.weights)
+        assert candidate.accuracy == (fused.argmax(axis=1) == labels).mean(), method
+        assert candidate.nll == pytest.approx(mean_nll(fused / candidate.temperature, labels))
+        for slightly in (0.99, 1.01):
+            other = mean_nll(fused / (slightly * candidate.temperature), labels)
+            assert candidate.nll <= other, method
+    assert candidates["nll"].nll == min(own.nll for own in candidates.values())
+
+
+def test_every_method_is_fitted_and_keeps_its_name() -> None:
+    labels = make_labels()
+    logits = make_logits(labels, [0.5, 1.0, 2.0])
+    candidates = fit_all(logits, labels)
+    assert list(candidates) == ["uniform", "accuracy", "nll", "greedy", "grid"]
+    for method, candidate in candidates.items():
+        assert_on_the_simplex(candidate.weights)
+        np.testing.assert_array_equal(candidate.weights, fit(method, logits, labels))
+    assert len({candidate.weights.tobytes() for candidate in candidates.values()}) == 5
+
+
+def test_a_class_that_val_lacks_is_no_obstacle() -> None:
+    labels = make_labels() % 5
+    logits = make_logits(labels, [0.5, 1.0, 2.0])
+    for candidate in fit_all(logits, labels).values():
+        assert_on_the_simplex(candidate.weights)
+        assert 0.05 < candidate.temperature < 20
+
+
+def test_the_methods_of_the_params_and_the_notes_of_the_report_are_those_of_the_registry() -> None:
+    assert get_args(FusionParams.model_fields["method"].annotation) == tuple(METHODS)
+    assert list(METHOD_NOTES) == list(METHODS)
+
+
+def test_identical_models_share_the_weight_where_nothing_else_decides() -> None:
+    labels = make_labels()
+    candidates = fit_all(make_logits(labels, [1.0]).repeat(3, axis=0), labels)
+    for method in ("uniform", "accuracy", "nll"):
+        np.testing.assert_allclose(candidates[method].weights, [1 / 3] * 3, atol=1e-9)
+    # The grid's points nearest to uniform; greedy stops with the first that it added.
+    assert sorted(candidates["grid"].weights) == [6 / 20, 7 / 20, 7 / 20]
+    assert candidates["greedy"].weights.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_single_backbone_gets_all_the_weight() -> None:
+    labels = make_labels()
+    logits = make_logits(labels, [1.0])
+    candidates = fit_all(logits, labels)
+    assert list(candidates) == list(METHODS)
+    for method, candidate in candidates.items():
+        assert candidate.weights.tolist() == [1.0], method
+        assert candidate.accuracy == accuracy(logits[0], labels)
+
+
+def test_a_model_at_chance_does_not_spoil_what_is_chosen_for_accuracy() -> None:
+    labels = make_labels()
+    logits = make_logits(labels, [1.5, 1.6, 0.0])
+    logits[2] = 3 * np.random.default_rng(5).normal(size=logits[2].shape)
+    candidates = fit_all(logits, labels)
+    best_single = max(accuracy(own, labels) for own in logits)
+    for method in ("greedy", "grid"):
+        assert candidates[method].accuracy >= best_single
+        assert candidates[method].weights[2] <= 0.15
+    assert candidates["uniform"].accuracy < best_single  # so there was something to spoil
+
+
+def test_with_five_models_there_is_no_grid_and_four_still_have_one() -> None:
+    labels = make_labels()
+    logits = make_logits(labels, [1.0] * 5)
+    assert list(fit_all(logits, labels)) == ["uniform", "accuracy", "nll", "greedy"]
+    assert list(fit_all(logits[:4], labels)) == list(METHODS)
+
+
+def test_a_method_that_cannot_take_so_many_models_is_refused_with_those_that_can() -> None:
+    require_method("grid", 4)
+    require_method("greedy", 5)
+    with pytest.raises(FusionError) as refused:
+        require_method("grid", 5)
+    assert str(refused.value) == (
+        "fusion.method is 'grid', which takes at most 4 backbones, but there are 5: "
+        "choose among uniform, accuracy, nll, greedy"
+    )
