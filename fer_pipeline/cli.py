@@ -124,7 +124,8 @@ def predict(
     params = load_params(PARAMS)
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
     with tempfile.TemporaryDirectory() as folder:
-        write_bundle(Path(folder), params.backbones, read_fusion(FUSION), files)
+        views = params.predict.views
+        write_bundle(Path(folder), params.backbones, read_fusion(FUSION), files, views)
         chances = FusedPredictor.load(Path(folder)).probabilities(pixels)
     table = Table("image", "expression", *EMOTIONS)
     for path, row in zip(images, chances, strict=True):

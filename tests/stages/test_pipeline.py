@@ -148,6 +148,10 @@ def test_a_second_repro_runs_no_stage(finished: Workspace) -> None:
         ),
         ({"training__augment__flip": 0.0}, {f"train@{name}" for name in BACKBONES}),
         ({"predict__batch_size": 3}, {f"predict@{name}" for name in BACKBONES}),
+        (
+            {"predict__views": "five_crops_flip"},
+            {"register"} | {f"predict@{name}" for name in BACKBONES},
+        ),
         ({"fusion__method": "uniform"}, {"calibrate"}),
         ({"evaluation__ece_bins": 3}, {"evaluate"}),
         ({"gate__min_gain": 1.0}, {"evaluate", "register"}),
