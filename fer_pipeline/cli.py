@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fer_pipeline.data.editions import Edition
     from fer_pipeline.data.pins import FilePin
     from fer_pipeline.params import Params
+    from fer_pipeline.runs import Run
 
 app = typer.Typer(
     help="FER Fusion: facial expression recognition as a pipeline. 'dvc repro' runs it; "
@@ -126,12 +127,38 @@ def predict(
     params = load_params(PARAMS)
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
     with tempfile.TemporaryDirectory() as folder:
-        write_bundle(Path(folder), params.backbones, read_fusion(FUSION), files)
+        views = params.predict.views
+        write_bundle(Path(folder), params.backbones, read_fusion(FUSION), files, views)
         chances = FusedPredictor.load(Path(folder)).probabilities(pixels)
     table = Table("image", "expression", *EMOTIONS)
     for path, row in zip(images, chances, strict=True):
         table.add_row(str(path), EMOTIONS[row.argmax()], *(f"{chance:.1%}" for chance in row))
     Console().print(table)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A git revision, a DVC experiment, or 'workspace'.")],
+    b: Annotated[str, typer.Argument(help="Another one.")] = "workspace",
+) -> None:
+    """Put two runs side by side: their scores, and whether the fused models really differ.
+
+    Both are read from git and DVC's cache; nothing is run or checked out.
+    """
+    from fer_pipeline.params import load_params
+    from fer_pipeline.runs import gain_of, meaning, read_run
+
+    params = load_params(PARAMS)
+    run_a, run_b = read_run(a), read_run(b)
+    gain = gain_of(run_b, run_a, params.evaluation, params.seed)
+    Console().print(_score_table(run_a, run_b))
+    if gain is not None:
+        low, high = (f"{100 * bound:+.2f}" for bound in gain.ci95)
+        typer.echo(
+            f"fused, {b} less {a}: {100 * gain.accuracy:+.2f} points, 95 % interval {low} to "
+            f"{high}, McNemar p {gain.mcnemar_p:.2g}"
+        )
+    typer.echo(meaning(run_a, run_b, gain))
 
 
 def main() -> None:
@@ -143,6 +170,22 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+def _score_table(a: Run, b: Run) -> Table:
+    from fer_pipeline.runs import METRICS, pair_scores
+
+    table = Table("", "", a.name, b.name, "difference")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for pair in pair_scores(a, b):
+        first = pair.metric == next(iter(METRICS))
+        if first:
+            table.add_section()
+        shown = ("–" if value is None else f"{value:.4f}" for value in (pair.a, pair.b))
+        change = "" if pair.difference is None else f"{pair.difference:+.4f}"
+        table.add_row(pair.model if first else "", METRICS[pair.metric], *shown, change)
+    return table
 
 
 def _warn_of_other_counts(edition: Edition, params: Params) -> None:

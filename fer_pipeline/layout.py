@@ -22,6 +22,8 @@ DATA_PAGE = Path("reports/data.html")
 
 CHECKPOINTS = Path("checkpoints")
 
+PREDICTIONS = Path("predictions")
+
 FUSION = Path("models/fused/fusion.json")
 SIMPLEX = Path("plots/simplex.csv")
 EVALUATION = Path("metrics/evaluation.json")
@@ -53,7 +55,7 @@ def provenance(backbone: str) -> Path:
 
 
 def predictions(backbone: str) -> Path:
-    return Path("predictions") / f"{backbone}.npz"
+    return PREDICTIONS / f"{backbone}.npz"
 
 
 def confusion_file(model: str) -> Path:

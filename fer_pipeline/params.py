@@ -30,6 +30,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 FractionRange = Annotated[tuple[Positive, Positive], Field(strict=False)]
 
+Views = Literal["centre", "flip", "five_crops_flip"]
+
 
 class Section(BaseModel):
     """Base of every section: frozen, strict about types, closed to unknown keys."""
@@ -176,9 +178,15 @@ class TrainingParams(Section):
 
 
 class PredictParams(Section):
-    """How logits are computed."""
+    """How logits are computed, of val and test and by the registered model.
+
+    `views` is what a network sees of each image; the logits of all views are averaged. `centre`
+    is the central crop of the image enlarged to `eval_resize`, `flip` that and its mirror image,
+    `five_crops_flip` the crops in the four corners and in the centre, and their mirror images.
+    """
 
     batch_size: Count
+    views: Views
 
 
 class FusionParams(Section):

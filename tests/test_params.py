@@ -89,6 +89,8 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     (f"{AUGMENT}.flip", 1.1, "less than or equal to 1"),
     (f"{AUGMENT}.flip", float("nan"), "less than or equal to 1"),
     ("predict.batch_size", 0, "greater than or equal to 1"),
+    ("predict.views", "ten", "'centre', 'flip' or 'five_crops_flip'"),
+    ("predict.views", None, "'centre', 'flip' or 'five_crops_flip'"),
     ("fusion.method", "best", "'uniform', 'accuracy', 'nll', 'greedy' or 'grid'"),
     ("fusion.accuracy_exponent", -1, "greater than or equal to 0"),
     ("fusion.greedy_rounds", 0, "greater than or equal to 1"),

@@ -33,8 +33,10 @@ def test_every_make_target_exists(text: str, root: Path) -> None:
 
 
 def test_every_fer_command_exists(text: str) -> None:
-    named = set(re.findall(r"(?:`|^|\s)fer (source \w+|check|predict|repair)", text, re.MULTILINE))
-    assert named >= {"source pin", "source status", "check", "predict", "repair"}
+    named = set(
+        re.findall(r"(?:`|^|\s)fer (source \w+|check|compare|predict|repair)", text, re.MULTILINE)
+    )
+    assert named >= {"source pin", "source status", "check", "compare", "predict", "repair"}
     for command in named:
         entry = "from fer_pipeline.cli import main; main()"
         done = subprocess.run(

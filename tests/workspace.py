@@ -84,6 +84,7 @@ def shrink(workspace: Workspace) -> None:
     workspace.edit_params(
         data__sample={"train": 28, "val": 14, "test": 14, "seed": 0},
         backbones=backbones,
+        predict__views="flip",
         evaluation__bootstrap_draws=200,
         gate__min_gain=-1.0,
     )

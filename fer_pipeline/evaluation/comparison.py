@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fer_pipeline.evaluation.agreement import agreement
 from fer_pipeline.evaluation.metrics import FloatArray, Int64Array, score
-from fer_pipeline.evaluation.significance import BoolArray, gain_interval, mcnemar_p
+from fer_pipeline.evaluation.significance import BoolArray, gain_over
 
 if TYPE_CHECKING:
     from fer_pipeline.params import EvaluationParams
@@ -48,7 +49,7 @@ class TestLogits:
 def compare(
     test: TestLogits, best_single: str, params: EvaluationParams, seed: int
 ) -> dict[str, object]:
-    """Scores of the fused and every single model, and the gain over the best single.
+    """Scores of the fused and every single model, and the gain over the singles.
 
     Args:
         test: logits and labels.
@@ -57,10 +58,20 @@ def compare(
         seed: of the bootstrap.
 
     Returns:
-        images, fused, single, best_single, and gain with accuracy, ci95 and mcnemar_p.
+        images, fused, single, best_single, gain over it with accuracy, ci95 and mcnemar_p,
+        gains with the same over every single, and agreement of the singles.
     """
     hits = test.fused.argmax(axis=1) == test.labels
-    hits_single = test.single[best_single].argmax(axis=1) == test.labels
+    gains = {
+        name: gain_over(
+            hits,
+            logits.argmax(axis=1) == test.labels,
+            test.groups,
+            params.bootstrap_draws,
+            seed,
+        ).to_json()
+        for name, logits in test.single.items()
+    }
     return {
         "images": len(test.labels),
         "fused": score(test.fused, test.labels, test.temperature, params.ece_bins),
@@ -69,13 +80,9 @@ def compare(
             for name, logits in test.single.items()
         },
         "best_single": best_single,
-        "gain": {
-            "accuracy": float(hits.mean() - hits_single.mean()),
-            "ci95": list(
-                gain_interval(hits, hits_single, test.groups, params.bootstrap_draws, seed)
-            ),
-            "mcnemar_p": mcnemar_p(hits, hits_single),
-        },
+        "gain": gains[best_single],
+        "gains": gains,
+        "agreement": agreement(test.single, test.labels),
     }
 
 

@@ -27,8 +27,8 @@ def score(
         ece_bins: bins of the expected calibration error.
 
     Returns:
-        accuracy, macro_f1, nll (nats), ece, and per_class with precision, recall, f1 and images.
-        A class without images counts as 0 in macro_f1, as in scikit-learn.
+        accuracy, macro_f1, nll (nats), ece, brier, and per_class with precision, recall, f1 and
+        images. A class without images counts as 0 in macro_f1, as in scikit-learn.
     """
     predicted = logits.argmax(axis=1)
     probabilities = softmax(logits / temperature, axis=1)
@@ -40,6 +40,7 @@ def score(
         "macro_f1": float(f1.mean()),
         "nll": negative_log_likelihood(probabilities, labels),
         "ece": expected_calibration_error(probabilities, labels, ece_bins),
+        "brier": brier_score(probabilities, labels),
         "per_class": {
             name: {
                 "precision": float(precision[code]),
@@ -66,6 +67,15 @@ def expected_calibration_error(probabilities: FloatArray, labels: Int64Array, bi
     # |sum of hits - sum of confidence| per bin is its gap times its share, times N.
     gaps = np.bincount(index, hits - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def brier_score(probabilities: FloatArray, labels: Int64Array) -> float:
+    """Mean over images of the squared distance to the label as a 0-1 vector (Brier, 1950).
+
+    In Brier's own form, from 0 to 2: the sum over all classes, not halved and not averaged.
+    """
+    truth = np.eye(probabilities.shape[1])[labels]  # (N, C)
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
 
 
 def confusion(predicted: Int64Array, labels: Int64Array) -> Int64Array:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from fer_pipeline.emotions import NUM_EMOTIONS
-from fer_pipeline.models.inputs import centre_batch
+from fer_pipeline.models.inputs import distinct_views, view_batch
+
+if TYPE_CHECKING:
+    from fer_pipeline.params import Views
 
 
 def pick_device() -> torch.device:
@@ -25,15 +29,24 @@ def compute_logits(
     resize: int,
     batch_size: int,
     on_batch: Callable[[int], None] = lambda count: None,
+    *,
+    views: Views = "centre",
 ) -> Tensor:
-    """Run a backbone in eval mode over centred images.
+    """Run a backbone in eval mode over images, and average the logits of each image's views.
+
+    The ten views are those of Krizhevsky et al. (2012), who average probabilities. Here the
+    logits are averaged: up to a constant per image, which no softmax sees, that is the mean of
+    the log-probabilities, a logarithmic opinion pool (Heskes, 1998). It is linear like the fusion
+    of the backbones, so that the order of the two averages makes no difference, and what comes
+    out is logits, to which weights and a temperature can be fitted.
 
     Args:
         model: on the device of `images`; its training mode is restored afterwards.
         images: (N, 48, 48) uint8.
-        image_size, resize: as `centre_batch` takes them.
-        batch_size: images per forward pass.
+        image_size, resize: as `view_batch` takes them.
+        batch_size: images per forward pass, one view of each.
         on_batch: called with the number of images after each batch.
+        views: the default is what validation in training sees.
 
     Returns:
         (N, C) float32 logits on the device of `images`.
@@ -41,9 +54,11 @@ def compute_logits(
     if not len(images):
         return torch.empty(0, NUM_EMOTIONS, device=images.device)
     logits = []
+    distinct = distinct_views(views, image_size, resize)
     with _eval_mode(model):
         for batch in torch.split(images, batch_size):
-            logits.append(model(centre_batch(batch, image_size, resize)).float())
+            seen = [model(view_batch(batch, image_size, resize, view)) for view in distinct]
+            logits.append(torch.stack(seen).float().mean(dim=0))  # (V, B, C) to (B, C)
             on_batch(len(batch))
     return torch.cat(logits)  # (N, C)
 

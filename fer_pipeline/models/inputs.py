@@ -6,24 +6,77 @@ An affine map per image is sampled once for the whole batch and on its device. E
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+if TYPE_CHECKING:
+    from fer_pipeline.params import Views
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop of the enlarged image.
+
+    `x` and `y` say where it lies: -1 at the left or top edge, 0 in the centre, 1 at the right or
+    bottom edge.
+    """
+
+    x: int
+    y: int
+    mirrored: bool
+
+
+CENTRE = View(0, 0, mirrored=False)
+_FIVE = ((-1, -1), (1, -1), (-1, 1), (1, 1), (0, 0))
+
+VIEWS: dict[Views, tuple[View, ...]] = {
+    "centre": (CENTRE,),
+    "flip": (CENTRE, View(0, 0, mirrored=True)),
+    "five_crops_flip": tuple(View(x, y, mirrored) for mirrored in (False, True) for x, y in _FIVE),
+}
+"""The views of each choice of `predict.views`; the ten are those of Krizhevsky et al. (2012)."""
+
+
+def distinct_views(views: Views, image_size: int, resize: int) -> list[View]:
+    """The views without those that show what another one shows.
+
+    Where the crop is all of the enlarged image, its place makes no difference. Every view then
+    stands for as many of the ten as every other, so their plain mean is that of all.
+    """
+    if image_size < resize:
+        return list(VIEWS[views])
+    return list(dict.fromkeys(View(0, 0, view.mirrored) for view in VIEWS[views]))
+
 
 def centre_batch(images: Tensor, image_size: int, resize: int) -> Tensor:
-    """Enlarge to `resize` pixels and take the central `image_size`: what validation sees.
+    """Enlarge to `resize` pixels and take the central `image_size`: what validation sees."""
+    return view_batch(images, image_size, resize, CENTRE)
+
+
+def view_batch(images: Tensor, image_size: int, resize: int, view: View) -> Tensor:
+    """Enlarge to `resize` pixels and take `image_size` of them at the view's place.
 
     Args:
         images: (B, 48, 48) uint8.
         image_size: S.
         resize: at least S.
+        view: where, and whether mirrored.
 
     Returns:
         (B, 3, S, S) float32 in [-1, 1], channels last.
     """
+    share = image_size / resize
     theta = torch.zeros(len(images), 2, 3, device=images.device)
-    theta[:, 0, 0] = theta[:, 1, 1] = image_size / resize
+    theta[:, 0, 0] = -share if view.mirrored else share
+    theta[:, 1, 1] = share
+    # From its centre a crop can move by what it leaves of the image: half of it to each side,
+    # in coordinates that go from -1 to 1.
+    theta[:, 0, 2] = view.x * (1 - share)
+    theta[:, 1, 2] = view.y * (1 - share)
     return sample_affine(images, theta, image_size)
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fer_pipeline.errors import FusionError
 from fer_pipeline.writing import write_json
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fer_pipeline.models.fusion import Fusion
-    from fer_pipeline.params import BackboneParams
+    from fer_pipeline.params import BackboneParams, Views
 
 SPEC = "spec.json"
 
@@ -36,6 +36,7 @@ class Spec:
 
     members: tuple[Member, ...]
     temperature: float
+    views: Views
 
 
 def write_bundle(
@@ -43,8 +44,11 @@ def write_bundle(
     backbones: Mapping[str, BackboneParams],
     fusion: Fusion,
     files: Mapping[str, Path],
+    views: Views,
 ) -> None:
     """Copy the weights of every backbone into a folder and describe them.
+
+    `views` are those of the logits that the fusion was fitted to.
 
     Raises:
         FusionError: the fusion was fitted to other backbones.
@@ -66,11 +70,13 @@ def write_bundle(
         }
         for name, params in backbones.items()
     ]
-    write_json(folder / SPEC, {"members": members, "temperature": fusion.temperature})
+    write_json(
+        folder / SPEC, {"members": members, "temperature": fusion.temperature, "views": views}
+    )
 
 
 def read_spec(folder: Path) -> Spec:
-    """The description in a bundle.
+    """The description in a bundle; whether its backbones and views are known is not asked here.
 
     Raises:
         FusionError: the folder is no bundle.
@@ -79,7 +85,7 @@ def read_spec(folder: Path) -> Spec:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         members = tuple(Member(**member) for member in content["members"])
-        return Spec(members, float(content["temperature"]))
+        return Spec(members, float(content["temperature"]), cast("Views", str(content["views"])))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FusionError(f"{path} describes no fused model: {error}") from error
 

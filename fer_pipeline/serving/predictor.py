@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,11 @@ from fer_pipeline.models.backbones import load_trained
 from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.models.fused import fuse_logits, probabilities
 from fer_pipeline.models.inference import compute_logits, pick_device
+from fer_pipeline.models.inputs import VIEWS
 from fer_pipeline.serving.bundle import Member, read_spec, weights_file
+
+if TYPE_CHECKING:
+    from fer_pipeline.params import Views
 
 BATCH_SIZE = 32
 
@@ -23,10 +28,15 @@ class FusedPredictor:
     """All backbones of a bundle, loaded and ready."""
 
     def __init__(
-        self, members: list[tuple[Member, nn.Module]], temperature: float, device: torch.device
+        self,
+        members: list[tuple[Member, nn.Module]],
+        temperature: float,
+        views: Views,
+        device: torch.device,
     ) -> None:
         self._members = members
         self._temperature = temperature
+        self._views = views
         self._device = device
 
     @classmethod
@@ -34,19 +44,23 @@ class FusedPredictor:
         """Load a bundle that `write_bundle` made.
 
         Raises:
-            FusionError: the folder is no bundle, or one of an unknown backbone.
+            FusionError: the folder is no bundle, or one of an unknown backbone or unknown views.
             WeightsError: a weights file is missing, damaged or of another network.
         """
         spec = read_spec(folder)
         unknown = [member.name for member in spec.members if member.name not in CATALOG]
         if unknown:
             raise FusionError(f"{folder} fuses {unknown[0]}, which this version does not know")
+        if spec.views not in VIEWS:
+            raise FusionError(
+                f"{folder} takes the views '{spec.views}', which this version does not know"
+            )
         device = pick_device()
         members = [
             (member, load_trained(member.name, weights_file(folder, member.name)).to(device))
             for member in spec.members
         ]
-        return cls(members, spec.temperature, device)
+        return cls(members, spec.temperature, spec.views, device)
 
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(N, 7) fused logits, before temperature, of (N, 48, 48) images."""
@@ -60,7 +74,14 @@ class FusedPredictor:
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
         logits = torch.stack(
             [
-                compute_logits(model, pixels, member.image_size, member.eval_resize, BATCH_SIZE)
+                compute_logits(
+                    model,
+                    pixels,
+                    member.image_size,
+                    member.eval_resize,
+                    BATCH_SIZE,
+                    views=self._views,
+                )
                 for member, model in self._members
             ]
         )  # (M, N, C)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,15 +13,19 @@ from fer_pipeline.errors import DataError
 from fer_pipeline.layout import predictions, require
 
 
-def read_logits(backbones: list[str], split: Literal["val", "test"]) -> npt.NDArray[np.float64]:
+def read_logits(
+    backbones: list[str], split: Literal["val", "test"], folder: Path = Path()
+) -> npt.NDArray[np.float64]:
     """(M, N, C) logits of one split, in the order of the backbones.
+
+    `folder` is the one with `predictions` in it.
 
     Raises:
         DataError: a file is missing or damaged, or the files are of different splits.
     """
     stack = []
     for name in backbones:
-        path = require(predictions(name), f"predict@{name}")
+        path = require(folder / predictions(name), f"predict@{name}")
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 stack.append(arrays[f"{split}_logits"].astype(np.float64))

@@ -131,7 +131,7 @@ def _version_of(
     example = draw_face(3, np.random.default_rng(params.seed))[None]
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
-        write_bundle(bundle, params.backbones, fusion, files)
+        write_bundle(bundle, params.backbones, fusion, files, params.predict.views)
         tags = {CONTENT_TAG: content, **_lineage(params, fusion), **_figures(evaluation)}
         return register_version(tracking, name, run.run_id, bundle, example, tags)
 

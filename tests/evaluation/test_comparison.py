@@ -54,6 +54,32 @@ def test_the_gain_is_over_the_given_single_and_not_the_best_on_test(
     assert found["gain"]["ci95"][0] < 0.3 < found["gain"]["ci95"][1]
 
 
+def test_the_gain_is_over_every_single_one_too(compared: TestLogits) -> None:
+    found = compare(compared, "resnet50", PARAMS, seed=3)
+    fused_right, single_right = np.arange(10) < 8, np.arange(10) < 6
+    assert list(found["gains"]) == ["resnet50", "inception_v3"]
+    assert found["gains"]["resnet50"] == found["gain"]
+    assert found["gains"]["inception_v3"] == {
+        "accuracy": pytest.approx(0.2),
+        "ci95": list(gain_interval(fused_right, single_right, GROUPS, 500, 3)),
+        "mcnemar_p": pytest.approx(0.5),  # 2 against 0
+    }
+
+
+def test_agreement_is_that_of_the_singles_on_the_same_images(compared: TestLogits) -> None:
+    # Right: resnet50 on 0-3 and 8, inception_v3 on 0-5. Where both are wrong they say the same.
+    assert compare(compared, "resnet50", PARAMS, seed=0)["agreement"] == {
+        "oracle_accuracy": pytest.approx(0.7),
+        "all_agree": pytest.approx(0.7),
+        "disagreement": {
+            "resnet50": {"inception_v3": pytest.approx(0.3)},
+            "inception_v3": {"resnet50": pytest.approx(0.3)},
+        },
+    }
+    some = compared.select(np.arange(10) < 4)
+    assert compare(some, "resnet50", PARAMS, seed=0)["agreement"]["all_agree"] == 1.0
+
+
 def test_only_the_fused_model_has_a_temperature(compared: TestLogits) -> None:
     found = compare(compared, "resnet50", PARAMS, seed=0)
     assert found["images"] == 10

@@ -1,4 +1,4 @@
-"""Every metric against scikit-learn, or a loop that follows the definition."""
+"""Every metric against scikit-learn, torchmetrics, or a loop that follows the definition."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
+from torchmetrics import functional as torch_metrics
 
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.metrics import (
     FloatArray,
     Int64Array,
+    brier_score,
     confusion,
     expected_calibration_error,
     negative_log_likelihood,
@@ -62,6 +67,61 @@ def test_scores_are_those_of_scikit_learn(seed: int, temperature: float) -> None
     assert found["ece"] == pytest.approx(plain_ece(chances, labels, 15), abs=1e-12)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    images=st.integers(1, 300),
+    classes=st.integers(1, 7),
+    temperature=st.floats(0.1, 10),
+    bins=st.integers(1, 40),
+)
+def test_scores_are_those_of_two_libraries_whatever_the_logits(
+    seed: int, images: int, classes: int, temperature: float, bins: int
+) -> None:
+    logits, labels = make_case(seed, images, classes)
+    found = score(logits, labels, temperature, bins)
+    predicted = logits.argmax(axis=1)
+    chances = softmax(logits / temperature, axis=1)
+    torch_chances, torch_labels = torch.from_numpy(chances), torch.from_numpy(labels)
+
+    def by_torch(name: str, **options: object) -> float:
+        metric = getattr(torch_metrics.classification, f"multiclass_{name}")
+        return float(metric(torch_chances, torch_labels, num_classes=7, **options))
+
+    assert found["accuracy"] == pytest.approx(by_torch("accuracy", average="micro"))
+    assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predicted))
+    # torchmetrics leaves classes out that are neither shown nor predicted, scikit-learn does not.
+    each = torch_metrics.classification.multiclass_f1_score(
+        torch_chances, torch_labels, num_classes=7, average="none"
+    )
+    assert found["macro_f1"] == pytest.approx(float(each.mean()))
+    wanted = sklearn_metrics.f1_score(
+        labels, predicted, labels=CLASSES, average="macro", zero_division=0.0
+    )
+    assert found["macro_f1"] == pytest.approx(wanted)
+    assert found["nll"] == pytest.approx(
+        sklearn_metrics.log_loss(labels, chances, labels=CLASSES), rel=1e-9
+    )
+    assert found["ece"] == pytest.approx(
+        by_torch("calibration_error", n_bins=bins, norm="l1"), abs=1e-5
+    )
+    assert found["brier"] == pytest.approx(
+        sklearn_metrics.brier_score_loss(labels, chances, labels=CLASSES, scale_by_half=False)
+    )
+
+
+def test_brier_by_hand() -> None:
+    chances = np.array([[0.5, 0.5, 0.0], [0.2, 0.2, 0.6]])
+    wanted = ((0.25 + 0.25) + (0.04 + 0.64 + 0.36)) / 2
+    assert brier_score(chances, np.array([0, 1])) == pytest.approx(wanted)
+
+
+def test_brier_goes_from_zero_to_two() -> None:
+    labels = np.array([0, 3, 6])
+    assert brier_score(np.eye(7)[labels], labels) == 0.0
+    assert brier_score(np.eye(7)[(labels + 1) % 7], labels) == 2.0
+
+
 def test_per_class_scores_are_those_of_scikit_learn() -> None:
     logits, labels = make_case(1)
     per_class = score(logits, labels, 1.0, 15)["per_class"]
@@ -104,6 +164,7 @@ def test_the_temperature_changes_calibration_and_no_decision() -> None:
     assert (cold["accuracy"], cold["per_class"]) == (hot["accuracy"], hot["per_class"])
     assert cold["nll"] != hot["nll"]
     assert cold["ece"] != hot["ece"]
+    assert cold["brier"] != hot["brier"]
 
 
 def test_nll_is_the_mean_negative_log_of_the_labels_probability() -> None:

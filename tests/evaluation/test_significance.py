@@ -1,11 +1,22 @@
-"""McNemar by hand, and the bootstrap against a loop that draws groups one by one."""
+"""McNemar by hand and against statsmodels; the bootstrap against SciPy's, and against a loop that
+draws groups one by one."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import bootstrap
+from statsmodels.stats.contingency_tables import mcnemar
 
-from fer_pipeline.evaluation.significance import BoolArray, Int64Array, gain_interval, mcnemar_p
+from fer_pipeline.evaluation.significance import (
+    BoolArray,
+    Int64Array,
+    gain_interval,
+    gain_over,
+    mcnemar_p,
+)
 
 
 def hits(both: int, only_a: int, only_b: int, neither: int) -> tuple[BoolArray, BoolArray]:
@@ -49,6 +60,44 @@ def test_mcnemar_is_twice_the_tail_of_a_fair_coin(only_a: int, only_b: int, p: f
 
 def test_images_on_which_both_agree_do_not_count_for_mcnemar() -> None:
     assert mcnemar_p(*hits(0, 8, 2, 0)) == mcnemar_p(*hits(500, 8, 2, 300))
+
+
+@settings(deadline=None, max_examples=200)
+@given(*[st.integers(0, 400)] * 4)
+def test_mcnemar_is_that_of_statsmodels(both: int, only_a: int, only_b: int, none: int) -> None:
+    wanted = mcnemar([[both, only_a], [only_b, none]], exact=True).pvalue
+    # With an even split statsmodels counts the middle twice, and cuts at 1.
+    assert mcnemar_p(*hits(both, only_a, only_b, none)) == pytest.approx(min(wanted, 1.0), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_without_copies_the_interval_is_scipys_bootstrap_of_paired_differences(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    images = int(rng.integers(100, 400))
+    a, b = rng.random(images) < rng.uniform(0.5, 0.9), rng.random(images) < rng.uniform(0.5, 0.9)
+    wanted = bootstrap(
+        (a.astype(float) - b.astype(float),),
+        np.mean,
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(99),
+    ).confidence_interval
+    found = gain_interval(a, b, np.arange(images), draws=20_000, seed=0)
+    # The quantiles of so many draws are known to a fiftieth of the standard error; the means
+    # come in steps of one image.
+    spread = (a.astype(float) - b.astype(float)).std() / images**0.5
+    assert found == pytest.approx((wanted.low, wanted.high), abs=0.1 * spread + 1.01 / images)
+
+
+def test_a_gain_is_the_difference_with_its_interval_and_its_p() -> None:
+    a, b = hits(20, 8, 2, 10)
+    groups = np.arange(40) // 2
+    found = gain_over(a, b, groups, 500, seed=4)
+    assert found.to_json() == {
+        "accuracy": pytest.approx(0.15),
+        "ci95": list(gain_interval(a, b, groups, 500, seed=4)),
+        "mcnemar_p": mcnemar_p(a, b),
+    }
 
 
 @pytest.mark.parametrize("copies", [1, 4])

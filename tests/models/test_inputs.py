@@ -6,8 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms import functional as torchvision_functional
 
-from fer_pipeline.models.inputs import centre_batch, sample_affine
+from fer_pipeline.models.inputs import (
+    CENTRE,
+    VIEWS,
+    View,
+    centre_batch,
+    distinct_views,
+    sample_affine,
+    view_batch,
+)
+from fer_pipeline.params import Views
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +40,57 @@ def test_the_centre_crop_is_interpolate_and_slicing(
     assert found.shape == (5, 3, image_size, image_size)
     for channel in range(3):
         torch.testing.assert_close(found[:, [channel]], wanted, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("image_size", "resize"), [(96, 100), (40, 48), (32, 40), (48, 48)])
+def test_the_ten_views_are_torchvisions_five_crops_and_their_mirror_images(
+    image_size: int, resize: int, images: Tensor
+) -> None:
+    grey = images[:, None].float() / 127.5 - 1
+    large = functional.interpolate(grey, (resize, resize), mode="bilinear", align_corners=False)
+    crops = torchvision_functional.five_crop(large, [image_size, image_size])
+    wanted = [*crops, *(torchvision_functional.hflip(crop) for crop in crops)]
+    views = VIEWS["five_crops_flip"]
+    assert len(views) == len(wanted) == 10
+    for view, crop in zip(views, wanted, strict=True):
+        found = view_batch(images, image_size, resize, view)
+        torch.testing.assert_close(found, crop.expand(-1, 3, -1, -1), atol=3e-5, rtol=0)
+
+
+def test_an_odd_margin_is_kept_whole_by_the_corners_and_halved_by_the_centre(
+    images: Tensor,
+) -> None:
+    grey = images[:, None].float() / 127.5 - 1
+    large = functional.interpolate(grey, (53, 53), mode="bilinear", align_corners=False)
+    found = view_batch(images, 48, 53, View(1, -1, mirrored=False))
+    torch.testing.assert_close(found[:, :1], large[:, :, :48, 5:], atol=3e-5, rtol=0)
+    centre = view_batch(images, 48, 53, CENTRE)
+    mirrored = view_batch(images, 48, 53, View(0, 0, mirrored=True))
+    torch.testing.assert_close(mirrored, centre.flip(3), atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("views", "room", "none"), [
+    ("centre", 1, 1), ("flip", 2, 2), ("five_crops_flip", 10, 2),
+])  # fmt: skip
+def test_views_that_show_the_same_are_one(
+    views: Views, room: int, none: int, images: Tensor
+) -> None:
+    for resize, count in ((48, room), (40, none)):
+        pictures = [view_batch(images, 40, resize, v) for v in distinct_views(views, 40, resize)]
+        assert len(pictures) == count
+        for number, picture in enumerate(pictures):
+            assert not any(torch.allclose(picture, other) for other in pictures[:number])
+
+
+def test_the_mean_of_the_distinct_views_is_that_of_all(images: Tensor) -> None:
+    everything = [view_batch(images, 40, 40, view) for view in VIEWS["five_crops_flip"]]
+    distinct = [view_batch(images, 40, 40, v) for v in distinct_views("five_crops_flip", 40, 40)]
+    torch.testing.assert_close(torch.stack(everything).mean(0), torch.stack(distinct).mean(0))
+
+
+def test_the_centre_is_the_first_view_of_every_choice_without_corners() -> None:
+    assert VIEWS["centre"] == (CENTRE,)
+    assert VIEWS["flip"][0] == CENTRE
 
 
 def test_black_is_minus_one_and_white_is_one() -> None:

@@ -16,6 +16,7 @@ FUSION = Fusion("nll", {"inception_v3": 0.3, "resnet50": 0.7}, 1.25)
 SPEC = {
     "members": [{"name": "resnet50", "weight": 1.0, "image_size": 32, "eval_resize": 36}],
     "temperature": 1.0,
+    "views": "centre",
 }
 
 
@@ -42,10 +43,11 @@ def test_a_written_bundle_is_read_back(
     backbones: dict[str, BackboneParams], files: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "a" / "bundle"
-    write_bundle(folder, backbones, FUSION, files)
+    write_bundle(folder, backbones, FUSION, files, "five_crops_flip")
     assert read_spec(folder) == Spec(
         members=(Member("resnet50", 0.7, 32, 36), Member("inception_v3", 0.3, 75, 80)),
         temperature=1.25,
+        views="five_crops_flip",
     )
     for name in files:
         assert weights_file(folder, name).read_bytes() == f"weights of {name}".encode()
@@ -55,7 +57,7 @@ def test_a_bundle_holds_nothing_but_its_spec_and_its_weights(
     backbones: dict[str, BackboneParams], files: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "bundle"
-    write_bundle(folder, backbones, FUSION, files)
+    write_bundle(folder, backbones, FUSION, files, "centre")
     assert sorted(path.name for path in folder.iterdir()) == [
         "inception_v3.safetensors", "resnet50.safetensors", "spec.json",
     ]  # fmt: skip
@@ -76,7 +78,7 @@ def test_a_fusion_of_other_backbones_is_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(FusionError) as refused:
-        write_bundle(tmp_path / "bundle", backbones, Fusion("nll", weights, 1.0), files)
+        write_bundle(tmp_path / "bundle", backbones, Fusion("nll", weights, 1.0), files, "flip")
     assert str(refused.value) == (
         f"the fusion weighs {', '.join(weights)}, but params.yaml has resnet50, inception_v3: "
         "run 'dvc repro calibrate'"
@@ -91,6 +93,7 @@ def test_a_fusion_of_other_backbones_is_refused_before_anything_is_written(
         b"[]",
         b"\xff",
         json.dumps({"members": SPEC["members"]}).encode(),
+        json.dumps({key: SPEC[key] for key in ("members", "temperature")}).encode(),
         json.dumps({"temperature": 1.0}).encode(),
         json.dumps(SPEC | {"temperature": None}).encode(),
         json.dumps(SPEC | {"members": [{"name": "resnet50"}]}).encode(),

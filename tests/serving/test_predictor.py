@@ -18,7 +18,7 @@ from fer_pipeline.models.backbones import build_backbone, load_trained
 from fer_pipeline.models.fused import fuse_logits
 from fer_pipeline.models.fusion import Fusion
 from fer_pipeline.models.inference import compute_logits, pick_device
-from fer_pipeline.params import BackboneParams, Params
+from fer_pipeline.params import BackboneParams, Params, Views
 from fer_pipeline.serving.bundle import weights_file, write_bundle
 from fer_pipeline.serving.predictor import BATCH_SIZE, FusedPredictor
 
@@ -26,6 +26,7 @@ from fer_pipeline.serving.predictor import BATCH_SIZE, FusedPredictor
 
 SIZES = {"resnet50": (32, 36), "inception_v3": (75, 75)}
 FUSION = Fusion("nll", {"inception_v3": 0.25, "resnet50": 0.75}, 1.6)
+VIEWS: Views = "five_crops_flip"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def bundle(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         save_file(state, files[name])
         sizes = {"image_size": image_size, "eval_resize": eval_resize}
         backbones[name] = params.backbones[name].model_copy(update=sizes)
-    write_bundle(folder / "bundle", backbones, FUSION, files)
+    write_bundle(folder / "bundle", backbones, FUSION, files, VIEWS)
     yield folder / "bundle"
     shutil.rmtree(folder)
 
@@ -66,7 +67,11 @@ def singles(bundle: Path, images: npt.NDArray[np.uint8]) -> Tensor:
     return torch.stack(
         [
             compute_logits(
-                load_trained(name, weights_file(bundle, name)).to(pixels.device), pixels, *sizes, 8
+                load_trained(name, weights_file(bundle, name)).to(pixels.device),
+                pixels,
+                *sizes,
+                8,
+                views=VIEWS,
             ).cpu()
             for name, sizes in SIZES.items()
         ]
@@ -87,6 +92,14 @@ def test_logits_are_the_fused_logits_of_the_single_backbones(
     np.testing.assert_allclose(fused, wanted, atol=1e-4, rtol=1e-4)
     swapped = fuse_logits(singles, torch.tensor([0.25, 0.75])).numpy()
     assert not np.allclose(fused, swapped, atol=1e-3)
+
+
+def test_the_views_are_the_bundles(
+    copied: Path, images: npt.NDArray[np.uint8], fused: npt.NDArray[np.float32]
+) -> None:
+    change_spec(copied, f'"{VIEWS}"', '"centre"')
+    centre = FusedPredictor.load(copied).logits(images[:4])
+    assert np.abs(centre - fused[:4]).max() > 1e-3
 
 
 def test_probabilities_are_the_softmax_over_the_bundles_temperature(
@@ -124,6 +137,14 @@ def copied(bundle: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def change_spec(folder: Path, old: str, new: str) -> None:
+    """Replace the link by a file with another text."""
+    spec = (folder / "spec.json").read_text()
+    assert old in spec
+    (folder / "spec.json").unlink()
+    (folder / "spec.json").write_text(spec.replace(old, new))
+
+
 def test_a_missing_weights_file_is_named(copied: Path) -> None:
     weights_file(copied, "inception_v3").unlink()
     with pytest.raises(WeightsError) as refused:
@@ -146,8 +167,12 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bundle_with_an_unknown_backbone_is_refused(copied: Path) -> None:
-    spec = (copied / "spec.json").read_text().replace('"resnet50"', '"resnet51"')
-    (copied / "spec.json").unlink()
-    (copied / "spec.json").write_text(spec)
+    change_spec(copied, '"resnet50"', '"resnet51"')
     with pytest.raises(FusionError, match="resnet51"):
+        FusedPredictor.load(copied)
+
+
+def test_a_bundle_with_unknown_views_is_refused(copied: Path) -> None:
+    change_spec(copied, f'"{VIEWS}"', '"144_crops"')
+    with pytest.raises(FusionError, match="takes the views '144_crops', which this version"):
         FusedPredictor.load(copied)

@@ -48,7 +48,7 @@ def fused_logits(workspace: Workspace) -> np.ndarray:
 
 def test_evaluation_has_the_keys_of_the_contract(finished: Workspace) -> None:
     evaluation = read(finished, "metrics/evaluation.json")
-    scores = {"accuracy", "macro_f1", "nll", "ece", "per_class"}
+    scores = {"accuracy", "macro_f1", "nll", "ece", "brier", "per_class"}
     for block in (evaluation, evaluation["clean"]):
         assert set(block["fused"]) == scores
         assert set(block["single"]) == BACKBONES
@@ -56,6 +56,12 @@ def test_evaluation_has_the_keys_of_the_contract(finished: Workspace) -> None:
         assert set(block["fused"]["per_class"]) == set(EMOTIONS)
         assert block["best_single"] in BACKBONES
         assert set(block["gain"]) == {"accuracy", "ci95", "mcnemar_p"}
+        assert set(block["gains"]) == BACKBONES
+        assert block["gains"][block["best_single"]] == block["gain"]
+        agreement = block["agreement"]
+        assert set(agreement) == {"oracle_accuracy", "all_agree", "disagreement"}
+        differ = agreement["disagreement"]["resnet50"]["inception_v3"]
+        assert agreement["all_agree"] == pytest.approx(1 - differ)
     assert evaluation["test"]["images"] == 14
     assert len(evaluation["test"]["sha256"]) == 64
 
@@ -168,6 +174,10 @@ def test_a_second_repro_runs_no_stage(finished: Workspace) -> None:
         ),
         ({"training__augment__flip": 0.0}, {f"train@{name}" for name in BACKBONES}),
         ({"predict__batch_size": 3}, {f"predict@{name}" for name in BACKBONES}),
+        (
+            {"predict__views": "five_crops_flip"},
+            {"register"} | {f"predict@{name}" for name in BACKBONES},
+        ),
         ({"fusion__method": "uniform"}, {"calibrate"}),
         ({"evaluation__ece_bins": 3}, {"evaluate"}),
         ({"gate__min_gain": 1.0}, {"evaluate", "register"}),
