@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.errors import DataError, FusionError
 from fer_pipeline.evaluation.significance import Gain, gain_over
-from fer_pipeline.fusion.weights import fuse
+from fer_pipeline.fusion.average import fuse
 from fer_pipeline.layout import EVALUATION, FUSION, PREDICTIONS, TEST
 from fer_pipeline.models.fusion import read_fusion
 from fer_pipeline.revisions import checkout

@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_pipeline.data.faces import Split, save_split
 from fer_pipeline.evaluation.comparison import TestLogits, compare
-from fer_pipeline.fusion.weights import fuse
+from fer_pipeline.fusion.average import fuse
 from fer_pipeline.layout import EVALUATION, FUSION, TEST, predictions
 from fer_pipeline.params import EvaluationParams
 from fer_pipeline.writing import write_json
