@@ -162,7 +162,8 @@ def test_a_second_repro_runs_no_stage(finished: Workspace) -> None:
     [
         (
             {"seed": 1},
-            {"prepare", "evaluate", "register"} | {f"train@{name}" for name in BACKBONES},
+            {"prepare", "calibrate", "evaluate", "register"}
+            | {f"train@{name}" for name in BACKBONES},
         ),
         ({"data__sample__seed": 1}, {"ingest"}),
         ({"data__protocol": "paper"}, {"ingest", "prepare", "evaluate"}),
