@@ -52,7 +52,7 @@ lock: setup  ## Resolve the dependencies again and write both lock files
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' -o requirements.lock pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command 'make lock' -c requirements.lock --extra dev -o requirements-dev.lock pyproject.toml
+		--custom-compile-command 'make lock' -c requirements.lock --extra flows --extra dev -o requirements-dev.lock pyproject.toml
 
 clean:  ## Delete what the pipeline and the tools made, but neither DVC's cache nor MLflow's data
 	rm -rf data/downloads data/raw data/prepared checkpoints metrics models plots predictions provenance registry reports dvc_plots
