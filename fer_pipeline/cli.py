@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fer_pipeline.errors import FerError
+from fer_pipeline.events import tell
 from fer_pipeline.layout import DOWNLOADS, FUSION, PARAMS, SOURCE_LOCK, model_file, require
 
 if TYPE_CHECKING:
@@ -96,13 +98,20 @@ def pin(
 
 
 @source.command()
-def status() -> None:
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
     """Say what is pinned, and whether the source has moved on since."""
     from fer_pipeline.data.pins import read_pin
     from fer_pipeline.data.sources import upstream_moved
 
     pinned = read_pin(SOURCE_LOCK)
     changes = [(one, upstream_moved(one)) for one in (pinned.source, pinned.ferplus) if one]
+    if as_json:
+        words = "; ".join(f"{one.uri}: {moved}" for one, moved in changes if moved)
+        found = {"uri": pinned.source.uri, "moved": words, "command": pinned.command}
+        typer.echo(json.dumps(found))
+        return
     for one, moved in changes:
         typer.echo(f"{one.uri} ({_version(one)}): {moved or 'unchanged'}")
     if any(moved for _, moved in changes):
@@ -166,6 +175,7 @@ def main() -> None:
     try:
         app()
     except FerError as error:
+        tell("error", message=str(error), transient=error.transient)
         if os.environ.get("FER_DEBUG"):
             raise
         typer.echo(f"error: {error}", err=True)

@@ -3,17 +3,29 @@
     FerError                 base: one line that says what was wrong, where, and what to do
     ├── ParamsError          params.yaml or a recipe
     ├── DataError            a source, or a file of the graph, missing or not what it should be
+    │   └── SourceUnreachableError
     ├── WeightsError         initial weights that can't be had or don't fit
     ├── TrainingError        a training that can't go on
     ├── FusionError          logits or weights that can't be fused
     └── RegistryError        an MLflow server or registry that can't be used
+        └── RegistryUnreachableError
 
 A gate that does not pass is a result (`fer_pipeline.registry.gate.Verdict`), not an error.
 """
 
+from __future__ import annotations
+
+from typing import ClassVar
+
 
 class FerError(Exception):
-    """Base of all errors whose message is meant for the user, without a traceback."""
+    """Base of all errors whose message is meant for the user, without a traceback.
+
+    Attributes:
+        transient: whether the same may well succeed a minute later, with nothing changed here.
+    """
+
+    transient: ClassVar[bool] = False
 
 
 class ParamsError(FerError):
@@ -22,6 +34,12 @@ class ParamsError(FerError):
 
 class DataError(FerError):
     """A data source, or a file of the graph, is missing, damaged or of the wrong kind."""
+
+
+class SourceUnreachableError(DataError):
+    """The server of a source does not answer, or broke off."""
+
+    transient = True
 
 
 class WeightsError(FerError):
@@ -38,6 +56,12 @@ class FusionError(FerError):
 
 class RegistryError(FerError):
     """The MLflow server or registry can't be used."""
+
+
+class RegistryUnreachableError(RegistryError):
+    """The MLflow server does not answer."""
+
+    transient = True
 
 
 def one_line(error: BaseException) -> str:

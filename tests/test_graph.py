@@ -20,6 +20,7 @@ OBSERVERS = {
     "fer_pipeline.errors",
     "fer_pipeline.layout",
     "fer_pipeline.params",
+    "fer_pipeline.events",
     "fer_pipeline.writing",
     "fer_pipeline.registry.tracking",
     "fer_pipeline.registry.lineage",

@@ -30,7 +30,7 @@ from fer_pipeline.data.upstream import (
     WholeFileOnlyError,
     insist,
 )
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DataError, SourceUnreachableError
 
 PART_BYTES = 8 << 20
 PARALLEL_PARTS = 4
@@ -73,7 +73,7 @@ def find(place: Place, uri: str, patience_s: float = FIND_PATIENCE_S) -> Upstrea
     try:
         return insist(stop_after_delay(patience_s))(place.find, uri)
     except BrokenConnectionError as error:
-        raise DataError(
+        raise SourceUnreachableError(
             f"{uri} can't be reached ({error}): check the address and the network, then try again"
         ) from error
 
@@ -102,7 +102,7 @@ def download(
         try:
             _fetch(place, upstream, partial, progress, part_bytes, silence)
         except BrokenConnectionError as error:
-            raise DataError(
+            raise SourceUnreachableError(
                 f"{upstream.uri} broke off ({error}), and trying again did not help; "
                 f"{_length(partial):,} bytes are in {partial}: run the same again, and it goes on "
                 f"from there if the server can"

@@ -25,7 +25,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
-from fer_pipeline.errors import RegistryError
+from fer_pipeline.errors import RegistryError, RegistryUnreachableError
+from fer_pipeline.events import tell
 from fer_pipeline.layout import TRACKING_ARTIFACTS, TRACKING_DB
 from fer_pipeline.registry.lineage import git_state
 
@@ -115,6 +116,13 @@ def open_run(
     )
     run_id = run.info.run_id
     tracking.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    tell(
+        "run",
+        name=name,
+        run_id=run_id,
+        experiment_id=tracking.experiment_id,
+        uri=_shown(tracking.uri),
+    )
     try:
         yield RunLog(tracking.client, run_id)
         tracking.client.set_terminated(run_id, "FINISHED")
@@ -145,11 +153,12 @@ def _ping(uri: str) -> None:
         with urllib.request.urlopen(health, timeout=PING_TIMEOUT_S):
             pass
     except urllib.error.HTTPError as error:
-        raise RegistryError(
+        kind = RegistryUnreachableError if error.code >= 500 else RegistryError
+        raise kind(
             f"MLflow at {_shown(uri)} answers {error.code}: check MLFLOW_TRACKING_URI"
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise RegistryError(
+        raise RegistryUnreachableError(
             f"MLflow at {_shown(uri)} can't be reached ({_first_line(error)}): "
             "start it, or correct or unset MLFLOW_TRACKING_URI"
         ) from error

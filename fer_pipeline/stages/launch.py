@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 
 from fer_pipeline.errors import FerError, ParamsError
+from fer_pipeline.events import tell
 from fer_pipeline.layout import PARAMS
 from fer_pipeline.models.catalog import require_known
 from fer_pipeline.params import Params, load_params
@@ -58,6 +59,7 @@ def _run(start: Callable[[Params], None]) -> int:
         require_known(params.backbones)
         start(params)
     except FerError as error:
+        tell("error", message=str(error), transient=error.transient)
         if os.environ.get("FER_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+from fer_pipeline.events import tell
 
 if TYPE_CHECKING:
     from fer_pipeline.training.records import EpochRecord, Phase
@@ -71,6 +74,7 @@ class TrainingProgress:
             self._progress.advance(self._task, images)
 
     def epoch_done(self, record: EpochRecord) -> None:
+        tell("epoch", backbone=self._backbone, epochs=self._epochs, **asdict(record))
         self._progress.console.print(
             f"{self._backbone} {record.phase:8} {record.epoch:>3}/{self._epochs}"
             f"  loss {record.train_loss:.3f}  val {record.val_accuracy:6.2%}"

@@ -1,0 +1,48 @@
+"""What a stage tells the program that started it, as it happens.
+
+A stage works the same whether or not anybody listens. Whoever does names a file in `FER_EVENTS`
+and reads the lines that are appended to it, each one JSON object with its `event`:
+
+    run     an MLflow run that the stage logs to: name, run_id, experiment_id, uri
+    epoch   a finished epoch: backbone, phase, epoch, epochs, val_accuracy, ...
+    error   why the stage ends: message, transient
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "FER_EVENTS"
+
+
+def tell(event: str, **values: str | float | bool | None) -> None:
+    """Append one event, if anybody listens; values must be JSON's."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return
+    line = json.dumps({"event": event, **values}) + "\n"
+    # One write of an appending stream: the lines of two processes do not mix.
+    with Path(path).open("ab", buffering=0) as stream:
+        stream.write(line.encode())
+
+
+class Listener:
+    """Reads what has been told since the last time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+
+    def news(self) -> list[dict[str, Any]]:
+        """The events since the last call; a line that is still being written waits."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as stream:
+            stream.seek(self._read)
+            text = stream.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]

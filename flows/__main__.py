@@ -1,0 +1,134 @@
+"""Run a flow once, from the command line: python -m flows pipeline | ingest | promotion."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from ruamel.yaml import YAML
+
+from fer_pipeline.errors import FerError
+
+app = typer.Typer(
+    help="Run a flow once. It reports to the Prefect server that is configured, else to one that "
+    "it starts for the time of the run.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+Folder = Annotated[Path, typer.Option(help="The folder of dvc.yaml.")]
+
+
+@app.command()
+def pipeline(
+    recipe: Annotated[
+        str | None, typer.Option(help="A name in recipes/, to put in place of params.yaml.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="A value for params.yaml, as KEY=VALUE.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="A stage to bring up to date; all if none is named.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Run stages that are up to date, too.")] = False,
+    folder: Folder = Path(),
+) -> None:
+    """The graph of dvc.yaml: what 'dvc repro' does, with the trainings in parallel."""
+    overrides = dict(_key_and_value(text) for text in override or [])
+    targets = target or []
+    _run(
+        "pipeline",
+        recipe=recipe,
+        overrides=overrides,
+        targets=targets,
+        force=force,
+        folder=folder,
+    )
+
+
+@app.command()
+def ingest(folder: Folder = Path()) -> None:
+    """Take a new version of the source, if there is one; says 'unchanged' if not."""
+    _run("ingest", folder=folder)
+
+
+@app.command()
+def promotion(
+    action: Annotated[str, typer.Argument(help="'promote' or 'rollback'.")],
+    version: Annotated[
+        int | None, typer.Argument(help="To promote; the challenger if none is given.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Kept with the move.")] = "",
+    force: Annotated[bool, typer.Option(help="Promote against the policy.")] = False,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Pause until somebody approves on the run's page.")
+    ] = False,
+    folder: Folder = Path(),
+) -> None:
+    """Make a version of the registered model the champion, or undo the last move."""
+    if action not in ("promote", "rollback"):
+        raise typer.BadParameter(f"'{action}' is neither promote nor rollback")
+    _run(
+        "promotion",
+        action=action,
+        version=version,
+        reason=reason,
+        force=force,
+        ask_somebody=ask,
+        folder=folder,
+    )
+
+
+def _key_and_value(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"'{text}' is not KEY=VALUE")
+    return key, YAML(typ="safe").load(value)
+
+
+def _run(name: str, **parameters: Any) -> None:
+    """Run a flow to its end; exit status 0, or 1 with one line that says why."""
+    # Before Prefect reads it. What is set outside wins.
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts' '&' has it ignored
+    from flows.server import start_server
+
+    server = start_server()
+    flow = getattr(import_module(f"flows.{name}"), name)  # takes seconds, as the server does
+    server.wait_until_ready()
+    state = flow(**parameters, return_state=True)
+    if state.is_completed():
+        typer.echo(state.message)
+        return
+    typer.echo(f"error: {state.message}", err=True)
+    sys.exit(1)
+
+
+def _as_interrupt(_: int, __: FrameType | None) -> None:
+    """What is told to end does so in order, as after Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: one line and exit status 1 for every error that the user can mend."""
+    try:
+        app()
+    except FerError as error:
+        if os.environ.get("FER_DEBUG"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

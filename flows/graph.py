@@ -1,0 +1,162 @@
+"""The stages of `dvc.yaml` as DVC sees them: who needs whom, and which are out of date."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.stage.exceptions import StageFileDoesNotExistError
+
+from flows.errors import BusyError, FlowError
+
+_META = {"slot", "deadline_h"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        name: as DVC addresses it, such as `train@resnet50`.
+        parents: the stages whose outs it reads.
+        slot: whether it takes a training slot while it runs (`meta.slot` in dvc.yaml).
+        deadline_s: after which it is ended (`meta.deadline_h`), or None.
+        description: `desc` of dvc.yaml.
+    """
+
+    name: str
+    parents: tuple[str, ...] = ()
+    slot: bool = False
+    deadline_s: float | None = None
+    description: str = ""
+
+
+Graph = Mapping[str, Stage]
+"""Stages by name, each after its parents."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What DVC says at one moment.
+
+    Attributes:
+        graph: all stages.
+        changed: names of those that are out of date, without what follows from them.
+        remote: whether there is a default remote to push to.
+    """
+
+    graph: Graph
+    changed: frozenset[str]
+    remote: bool
+
+
+def look(folder: Path) -> Snapshot:
+    """Ask DVC, in this process: starting its command would take seconds.
+
+    Raises:
+        FlowError: the folder has no usable DVC project.
+        BusyError: a DVC command runs there.
+    """
+    if not (folder / "dvc.yaml").exists():
+        raise FlowError(f"{folder.resolve()} has no dvc.yaml: give the project's folder")
+    try:
+        with Repo(str(folder)) as repo:
+            found = repo.index.graph
+            names = {stage: _name(stage, folder) for stage in found if stage.cmd}
+            stages = {
+                name: _stage(
+                    stage, name, [names[one] for one in found.successors(stage) if one.cmd]
+                )
+                for stage, name in names.items()
+            }
+            status = repo.status()
+            changed = frozenset(name for stage, name in names.items() if stage.addressing in status)
+            remote = bool(repo.config["core"].get("remote"))
+    except LockError as error:
+        raise BusyError(f"a DVC command runs in {folder.resolve()}: wait until it ends") from error
+    except (DvcException, StageFileDoesNotExistError) as error:
+        raise FlowError(f"DVC can't read the graph: {_reason(error)}") from error
+    return Snapshot(_in_order(stages), changed, remote)
+
+
+def closure(graph: Graph, targets: Sequence[str]) -> set[str]:
+    """The stages that the targets need, and the targets; all if none are named.
+
+    Args:
+        graph: of the project.
+        targets: names of stages, or of a group: `train` is every `train@...`.
+
+    Raises:
+        FlowError: there is no such stage.
+    """
+    if not targets:
+        return set(graph)
+    wanted: set[str] = set()
+    for target in targets:
+        named = {name for name in graph if name == target or name.startswith(f"{target}@")}
+        if not named:
+            raise FlowError(f"there is no stage '{target}': choose among {', '.join(graph)}")
+        wanted |= named
+    for name in reversed(list(graph)):
+        if name in wanted:
+            wanted.update(graph[name].parents)
+    return wanted
+
+
+def downstream(graph: Graph, changed: Collection[str]) -> set[str]:
+    """The changed stages and all that follow from them."""
+    stale = set(changed)
+    for name, stage in graph.items():
+        if stale.intersection(stage.parents):
+            stale.add(name)
+    return stale
+
+
+def parallel_slots(graph: Graph) -> int:
+    """How many stages that take a slot could run at the same time."""
+    depth: dict[str, int] = {}
+    for name, stage in graph.items():
+        depth[name] = 1 + max((depth[parent] for parent in stage.parents), default=0)
+    levels = [depth[name] for name, stage in graph.items() if stage.slot]
+    return max((levels.count(level) for level in levels), default=1)
+
+
+def _name(stage: Any, folder: Path) -> str:
+    """As a command in the folder calls it; DVC's own addresses go from the present folder."""
+    file = os.path.relpath(stage.path, folder.resolve())
+    return str(stage.name) if file == "dvc.yaml" else f"{file}:{stage.name}"
+
+
+def _stage(stage: Any, name: str, parents: Collection[str]) -> Stage:
+    meta = dict(stage.meta or {})
+    unknown = meta.keys() - _META
+    if unknown:
+        raise FlowError(
+            f"dvc.yaml: meta of {name} has '{sorted(unknown)[0]}': known are "
+            f"{', '.join(sorted(_META))}"
+        )
+    hours = meta.get("deadline_h")
+    return Stage(
+        name=name,
+        parents=tuple(sorted(parents)),
+        slot=bool(meta.get("slot", False)),
+        deadline_s=None if hours is None else 3600.0 * float(hours),
+        description=stage.desc or "",
+    )
+
+
+def _in_order(stages: Mapping[str, Stage]) -> Graph:
+    order = TopologicalSorter({name: stage.parents for name, stage in stages.items()})
+    return {name: stages[name] for name in order.static_order()}
+
+
+def _reason(error: BaseException) -> str:
+    """DVC's own words, on one line, without the file's text that some have below them."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,109 @@
+"""The flow `pipeline`: the graph of `dvc.yaml`, its stages side by side where they can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture, wait
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from fer_pipeline.errors import FerError
+from flows import settings
+from flows.artifacts import show_results
+from flows.graph import Graph, closure, downstream, look, parallel_slots
+from flows.session import Session, session
+from flows.slots import machine_slots
+from flows.stages import Run, stage_task
+from flows.workspace import alone_in
+
+# A cast, because Prefect declares its futures invariant.
+RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=64))
+"""A task waits for its parents in a thread of its own: these are more than any graph has stages."""
+
+
+@flow(name="pipeline", task_runner=RUNNER)
+def pipeline(
+    recipe: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    targets: list[str] | None = None,
+    force: bool = False,
+    folder: Path = Path(),
+    wait_for_workspace_s: float = 60.0,
+) -> State[None]:
+    """Bring the graph up to date: the same as `dvc repro`, with the trainings in parallel.
+
+    Args:
+        recipe: a name in recipes/ to put in place of params.yaml first; none keeps it.
+        overrides: values for params.yaml by dotted key, such as {"seed": 1}.
+        targets: stages to bring up to date with what they need, such as ["evaluate"]; all if
+            empty. "train" names every training.
+        force: run stages that are up to date, too.
+        folder: of dvc.yaml.
+        wait_for_workspace_s: how long to wait for another run in the same folder.
+    """
+    say = get_run_logger().info
+    try:
+        with (
+            session(folder) as here,
+            alone_in(folder, here.who, wait_for_workspace_s, say) as held,
+        ):
+            if settings.apply(folder, recipe, overrides or {}):
+                say("params.yaml: %s", settings.described(recipe, overrides or {}))
+            return here.ended_early() or run_graph(here, held, targets or [], force)
+    except FerError as error:
+        return Failed(message=str(error))
+
+
+def run_graph(here: Session, held: int, targets: Sequence[str], force: bool) -> State[None]:
+    """Run a folder's stages, each after its parents, and say how it went.
+
+    Args:
+        here: the flow run.
+        held: descriptor of the folder's lock.
+        targets: stages to bring up to date, with what they need; all if empty.
+        force: run stages that are up to date, too.
+
+    Raises:
+        FlowError: there is no usable graph, or no such stage in it.
+    """
+    snapshot = look(here.folder)
+    wanted = closure(snapshot.graph, targets)
+    stale = wanted if force else downstream(snapshot.graph, snapshot.changed & wanted)
+    slots = machine_slots(parallel_slots(snapshot.graph))
+    run = Run(here.children, slots, held, here.who, force)
+    graph = {name: stage for name, stage in snapshot.graph.items() if name in wanted}
+    states = _run_all(run, graph, stale)
+    cancelled = here.ended_early()
+    if cancelled:
+        return cancelled
+    show_results(here.folder, run.mlflow)
+    return _summary(states)
+
+
+def _run_all(run: Run, graph: Graph, stale: set[str]) -> dict[str, State[Any]]:
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for name, stage in graph.items():
+        parents = [futures[parent] for parent in stage.parents]
+        futures[name] = stage_task(run, stage, name in stale).submit(
+            return_state=False, wait_for=parents
+        )
+    wait(list(futures.values()))
+    return {name: future.state for name, future in futures.items()}
+
+
+def _summary(states: dict[str, State[Any]]) -> State[None]:
+    failed = [state for state in states.values() if state.is_failed() or state.is_crashed()]
+    if failed:
+        waiting = [name for name, state in states.items() if not state.is_final()]
+        rest = f" (not run: {', '.join(waiting)})" if waiting else ""
+        return Failed(message="; ".join(str(state.message) for state in failed) + rest)
+    cached = sum(state.name == "Cached" for state in states.values())
+    if cached == len(states):
+        return Completed(name="Unchanged", message="Everything is up to date.")
+    return Completed(message=f"{len(states) - cached} stages ran, {cached} were up to date.")

@@ -1,0 +1,92 @@
+"""The flow `promotion`: a version becomes champion, or the last move is undone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from prefect.states import Completed, Failed
+
+from fer_pipeline.errors import FerError
+from flows.commands import execute, require_success
+from flows.session import Session, session
+
+
+class Approval(RunInput):
+    """What a person is asked for."""
+
+    approved: bool = False
+    comment: str = ""
+
+
+@flow(name="promotion")
+def promotion(
+    action: Literal["promote", "rollback"] = "promote",
+    version: int | None = None,
+    reason: str = "",
+    force: bool = False,
+    ask_somebody: bool = False,
+    answer_within_s: int = 86400,
+    folder: Path = Path(),
+) -> State[None]:
+    """Move the alias champion, as the policy in params.yaml allows.
+
+    Args:
+        action: make a version champion, or go back to the one before.
+        version: to promote; none takes the challenger.
+        reason: kept with the move.
+        force: promote against the policy; that is kept with the move, too.
+        ask_somebody: pause, and go on only when somebody approves on the run's page.
+        answer_within_s: how long to wait for that.
+        folder: of params.yaml.
+    """
+    try:
+        with session(folder) as here:
+            approval = _ask(here, action, version, answer_within_s) if ask_somebody else None
+            if approval is not None and not approval.approved:
+                return Completed(name="Declined", message=approval.comment or "Not approved.")
+            why = "; ".join(filter(None, (reason, approval.comment if approval else "")))
+            command = ["fer", "registry", action]
+            if action == "promote":
+                command += [str(version)] if version is not None else []
+                command += ["--force"] if force else []
+            command += ["--reason", why] if why else []
+            done = require_success(execute(here.children, command), action)
+            _show(here)
+            return here.ended_early() or Completed(message=done.lines[-1] if done.lines else action)
+    except FlowPauseTimeout:
+        return Failed(message=f"Nobody answered within {answer_within_s} s: nothing was moved.")
+    except FerError as error:
+        return Failed(message=str(error))
+
+
+def _ask(here: Session, action: str, version: int | None, timeout_s: int) -> Approval:
+    status = json.dumps(_status(here), indent=2)
+    what = f"{action} {version if version is not None else ''}".strip()
+    form = Approval.with_initial_data(
+        description=f"**{what}?**\n\nThe registry at present:\n\n```json\n{status}\n```"
+    )
+    answer: Approval = pause_flow_run(wait_for_input=form, timeout=timeout_s, poll_interval=2)
+    return answer
+
+
+def _status(here: Session) -> dict[str, Any]:
+    outcome = execute(here.children, ["fer", "registry", "status", "--json"])
+    status: dict[str, Any] = json.loads(require_success(outcome, "asking the registry").lines[-1])
+    return status
+
+
+def _show(here: Session) -> None:
+    rows = [
+        {"alias": alias, **about}
+        for alias, about in _status(here).items()
+        if isinstance(about, dict) and "version" in about
+    ]
+    create_table_artifact(rows, key="fer-registry", description="The registry after the move")

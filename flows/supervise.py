@@ -1,0 +1,135 @@
+"""Runs a command, and sees to it that nothing of it is left, however anyone dies.
+
+    python supervise.py [--deadline-s S] [--grace-s S] [--linger-s S] -- COMMAND ...
+
+Its standard input is a lifeline: a pipe whose other end is held by the process that started it.
+When that process ends, by whatever cause, the pipe closes, and the command is ended. So it is on
+SIGTERM and SIGINT, and after the deadline. Ending means SIGTERM to the command's process group,
+SIGKILL after the grace, and then the same for every descendant that has left the group.
+
+Exit status: the command's, 128 + N if signal N ended it, 124 after the deadline, 143 if it was
+told to stop. It knows nothing of Prefect, so that it starts in no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+
+DEADLINE_STATUS = 124
+STOPPED_STATUS = 143
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def main() -> int:
+    arguments = _arguments()
+    on_linux = sys.platform == "linux"
+    libc = ctypes.CDLL(None) if on_linux else None
+    if libc:
+        # Orphans among the descendants become children of this process, and so can be found.
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    wakeup = _wake_up_on(*_ENDING, signal.SIGCHLD)
+
+    def prepare_child() -> None:
+        for number in _ENDING:  # ignored by what a script starts with '&'
+            signal.signal(number, signal.SIG_DFL)
+        if libc:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+    try:
+        child = subprocess.Popen(
+            arguments.command,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=prepare_child,  # single-threaded here, so it is safe
+        )
+    except OSError as error:
+        print(f"{arguments.command[0]} can't be started: {error.strerror}", file=sys.stderr)
+        return 127
+    reason = _wait(child, wakeup, arguments.deadline_s, arguments.linger_s)
+    _end(child, arguments.grace_s)
+    if reason is not None:
+        return reason
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--deadline-s", type=float, default=None)
+    parser.add_argument("--grace-s", type=float, default=5.0)
+    parser.add_argument(
+        "--linger-s", type=float, default=0.0, help="go on so long after the lifeline has gone"
+    )
+    parser.add_argument("command", nargs="+")
+    return parser.parse_args()
+
+
+def _wake_up_on(*signals: signal.Signals) -> socket.socket:
+    """A socket that becomes readable when one of the signals comes; each byte is its number."""
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.detach())
+    for number in signals:
+        signal.signal(number, lambda *_: None)
+    return receiver
+
+
+def _wait(
+    child: subprocess.Popen[bytes], wakeup: socket.socket, deadline_s: float | None, linger_s: float
+) -> int | None:
+    """Wait for the command; gives the exit status if it is to be ended, None if it has ended."""
+    end = None if deadline_s is None else time.monotonic() + deadline_s
+    status = DEADLINE_STATUS
+    lifelines: list[int] = [0]
+    while child.poll() is None:
+        left = None if end is None else end - time.monotonic()
+        if left is not None and left <= 0:
+            return status
+        readable, _, _ = select.select([*lifelines, wakeup.fileno()], [], [], left)
+        if wakeup.fileno() in readable and any(number in _ENDING for number in wakeup.recv(64)):
+            return STOPPED_STATUS
+        if 0 in readable and not os.read(0, 64):
+            lifelines.clear()
+            status = STOPPED_STATUS
+            lingering = time.monotonic() + linger_s
+            end = lingering if end is None else min(end, lingering)
+    return None
+
+
+def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
+    """End the command's group, and every descendant that is left."""
+    if child.poll() is None:  # else the number of its group may be another's by now
+        os.killpg(child.pid, signal.SIGTERM)
+    strays = _descendants()
+    for stray in strays:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stray.terminate()
+    psutil.wait_procs(strays, timeout=grace_s)
+    while left := _descendants():  # one that forks faster than it is found is found again
+        for stray in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stray.kill()
+        psutil.wait_procs(left, timeout=grace_s)
+    child.wait()
+
+
+def _descendants() -> list[psutil.Process]:
+    found = psutil.Process().children(recursive=True)
+    return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
