@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from fer_pipeline.errors import FerError
 from fer_pipeline.events import tell
 from fer_pipeline.layout import DOWNLOADS, FUSION, PARAMS, SOURCE_LOCK, model_file, require
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fer_pipeline.data.editions import Edition
     from fer_pipeline.data.pins import FilePin
     from fer_pipeline.params import Params
@@ -125,7 +128,6 @@ def predict(
     """Read the expression of faces with the fused model that 'dvc repro' has made here."""
     import tempfile
 
-    from fer_pipeline.emotions import EMOTIONS
     from fer_pipeline.models.fusion import read_fusion
     from fer_pipeline.params import load_params
     from fer_pipeline.serving.bundle import write_bundle
@@ -139,10 +141,8 @@ def predict(
         views = params.predict.views
         write_bundle(Path(folder), params.backbones, read_fusion(FUSION), files, views)
         chances = FusedPredictor.load(Path(folder)).probabilities(pixels)
-    table = Table("image", "expression", *EMOTIONS)
-    for path, row in zip(images, chances, strict=True):
-        table.add_row(str(path), EMOTIONS[row.argmax()], *(f"{chance:.1%}" for chance in row))
-    Console().print(table)
+    console = Console()
+    console.print(chances_table([str(path) for path in images], chances, console))
 
 
 @app.command()
@@ -180,6 +180,29 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+def chances_table(names: list[str], chances: NDArray[np.float32], console: Console) -> Table:
+    """The expression of each image and the chances of all seven; of the top three where these do
+    not fit the console.
+
+    Args:
+        names: (N,), one per image.
+        chances: (N, 7), in the order of `EMOTIONS`.
+        console: which the table is for.
+    """
+    from fer_pipeline.emotions import EMOTIONS
+
+    whole = Table("image", "expression", *EMOTIONS)
+    ranks = (Column(rank, no_wrap=True) for rank in ("expression", "second", "third"))
+    short = Table(Column("image", overflow="fold"), *ranks)
+    for name, row in zip(names, chances, strict=True):
+        shown = [f"{chance:.1%}" for chance in row]
+        order = (-row).argsort(kind="stable")
+        whole.add_row(name, EMOTIONS[order[0]], *shown)
+        short.add_row(name, *(f"{EMOTIONS[code]} {shown[code]}" for code in order[:3]))
+    needed = console.measure(whole, options=console.options.update(max_width=sys.maxsize)).maximum
+    return whole if needed <= console.width else short
 
 
 def _score_table(a: Run, b: Run) -> Table:

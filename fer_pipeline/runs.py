@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.errors import DataError, FusionError
-from fer_pipeline.evaluation.significance import Gain, gain_over
+from fer_pipeline.evaluation.significance import Gain, conclude, gain_over
 from fer_pipeline.fusion.average import fuse
 from fer_pipeline.layout import EVALUATION, FUSION, PREDICTIONS, TEST
 from fer_pipeline.models.fusion import read_fusion
@@ -31,9 +31,6 @@ METRICS = {
     "brier": "Brier",
 }
 """The scores that are shown, and their names."""
-
-LEVEL = 0.05
-"""Largest p that counts as significant, to go with the 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -137,17 +134,8 @@ def meaning(a: Run, b: Run, gain: Gain | None) -> str:
         )
     if np.array_equal(a.hits, b.hits):
         return f"{a.name} and {b.name} are right on the same images: there is no difference."
-    low, high = gain.ci95
-    significant = gain.mcnemar_p <= LEVEL
-    p = f"p is {'at most' if significant else 'above'} {LEVEL:g}"
-    if low <= 0 <= high:
-        verdict = "Undecided" if significant else "The difference may be chance"
-        return f"{verdict}: the interval includes zero, and {p}."
-    side = "above" if low > 0 else "below"
-    if not significant:
-        return f"Undecided: the interval lies {side} zero, but {p}."
-    better, worse = (b, a) if low > 0 else (a, b)
-    return (
-        f"{better.name} is better than {worse.name} on this test set: "
-        f"the interval lies {side} zero, and {p}."
+    return conclude(
+        gain,
+        f"{b.name} is better than {a.name} on this test set",
+        f"{a.name} is better than {b.name} on this test set",
     )

@@ -8,6 +8,7 @@ from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
+from fer_pipeline.evaluation.reliability import confidence_bins
 
 FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -61,12 +62,9 @@ def negative_log_likelihood(probabilities: FloatArray, labels: Int64Array) -> fl
 
 def expected_calibration_error(probabilities: FloatArray, labels: Int64Array, bins: int) -> float:
     """ECE of the top label with bins of equal width (Naeini et al. 2015, Guo et al. 2017)."""
-    confidence = probabilities.max(axis=1)
-    hits = probabilities.argmax(axis=1) == labels
-    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    # |sum of hits - sum of confidence| per bin is its gap times its share, times N.
-    gaps = np.bincount(index, hits - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    found = confidence_bins(probabilities, labels, bins)
+    gaps = sum(one.images * abs(one.accuracy - one.confidence) for one in found)
+    return gaps / len(labels)
 
 
 def brier_score(probabilities: FloatArray, labels: Int64Array) -> float:

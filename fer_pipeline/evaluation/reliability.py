@@ -24,15 +24,25 @@ class Bin:
 def reliability(
     logits: FloatArray, labels: Int64Array, temperature: float, bins: int
 ) -> tuple[Bin, ...]:
-    """Bins of equal width over the top label's confidence (Guo et al. 2017); empty ones left out.
+    """The bins of a reliability diagram, see `confidence_bins`.
 
     Args:
         logits: (N, C).
         labels: (N,).
         temperature: divides the logits before softmax.
-        bins: as many as `expected_calibration_error` has, whose terms these are.
+        bins: how many there are.
     """
-    probabilities = softmax(logits / temperature, axis=1)
+    return confidence_bins(softmax(logits / temperature, axis=1), labels, bins)
+
+
+def confidence_bins(probabilities: FloatArray, labels: Int64Array, bins: int) -> tuple[Bin, ...]:
+    """Bins of equal width over the top label's confidence (Guo et al. 2017); empty ones left out.
+
+    Args:
+        probabilities: (N, C).
+        labels: (N,).
+        bins: how many there are; certainty is in the last.
+    """
     confidence = probabilities.max(axis=1)
     hits = probabilities.argmax(axis=1) == labels
     index = np.minimum((confidence * bins).astype(np.int64), bins - 1)

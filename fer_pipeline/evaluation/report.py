@@ -24,6 +24,7 @@ from fer_pipeline.evaluation.page import (
     render_page,
 )
 from fer_pipeline.evaluation.reliability import Bin
+from fer_pipeline.evaluation.significance import Gain, conclude
 from fer_pipeline.evaluation.simplex_plot import simplex_map
 
 METHOD_NOTES = {
@@ -83,7 +84,11 @@ def render_report(inputs: ReportInputs) -> str:
         inputs=inputs,
         evaluation=inputs.evaluation,
         verdict=verdict_sentence(inputs.evaluation),
-        meaning=_meaning(inputs.evaluation),
+        meaning=conclude(
+            Gain.from_json(inputs.evaluation["gain"]),
+            "Fusing helps on this test set",
+            "Fusing harms on this test set",
+        ),
         sections=_score_sections(inputs),
         method_notes=METHOD_NOTES,
         figures=_figures(inputs),
@@ -107,15 +112,6 @@ def verdict_sentence(scores: Mapping[str, Any]) -> str:
         f"{points(gain['accuracy'], '+')} points "
         f"(95{NBSP}% interval {low} to {high}, McNemar p{NBSP}{p_value(gain['mcnemar_p'])})"
     )
-
-
-def _meaning(scores: Mapping[str, Any]) -> str:
-    low, high = scores["gain"]["ci95"]
-    if low > 0:
-        return "The interval lies above zero: fusing helps on this test set."
-    if high < 0:
-        return "The interval lies below zero: fusing harms on this test set."
-    return "The interval includes zero: the difference may be chance."
 
 
 def _score_sections(inputs: ReportInputs) -> list[dict[str, Any]]:

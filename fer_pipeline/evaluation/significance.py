@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,9 @@ from scipy.stats import binomtest
 
 BoolArray = npt.NDArray[np.bool_]
 Int64Array = npt.NDArray[np.int64]
+
+LEVEL = 0.05
+"""Largest p that counts as significant, to go with the 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,31 @@ class Gain:
             "ci95": list(self.ci95),
             "mcnemar_p": self.mcnemar_p,
         }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Gain:
+        low, high = content["ci95"]
+        return cls(content["accuracy"], (low, high), content["mcnemar_p"])
+
+
+def conclude(gain: Gain, better: str, worse: str) -> str:
+    """What interval and p say together, in one sentence; a difference is one only to both.
+
+    Args:
+        gain: of one classifier over another.
+        better: what is so where the gain is real and positive.
+        worse: what is so where it is real and negative.
+    """
+    low, high = gain.ci95
+    significant = gain.mcnemar_p <= LEVEL
+    p = f"p is {'at most' if significant else 'above'} {LEVEL:g}"
+    if low <= 0 <= high:
+        verdict = "Undecided" if significant else "The difference may be chance"
+        return f"{verdict}: the interval includes zero, and {p}."
+    side = "above" if low > 0 else "below"
+    if not significant:
+        return f"Undecided: the interval lies {side} zero, but {p}."
+    return f"{better if low > 0 else worse}: the interval lies {side} zero, and {p}."
 
 
 def gain_over(

@@ -23,7 +23,9 @@ def test_page_opens_with_verdict_and_gain(page: Page) -> None:
         "(95 % interval 2.0 to 4.1, McNemar p 0.0001)"
     ) in page.text
     assert "✓ Gate passed" in page.text
-    assert "The interval lies above zero" in page.text
+    assert (
+        "Fusing helps on this test set: the interval lies above zero, and p is at most 0.05."
+    ) in page.text
 
 
 def test_loss_and_tiny_p_are_written_as_such() -> None:
@@ -34,7 +36,15 @@ def test_loss_and_tiny_p_are_written_as_such() -> None:
     minus = "\N{MINUS SIGN}"
     interval = f"95 % interval {minus}2.1 to 0.0"
     assert f"{minus}1.2 points ({interval}, McNemar p < 0.0001)" in text
-    assert "The interval lies below zero" in text
+    assert "Fusing harms on this test set: the interval lies below zero" in text
+
+
+def test_an_interval_above_zero_without_a_small_p_decides_nothing() -> None:
+    inputs = make_inputs()
+    gain = {"accuracy": 0.01, "ci95": [0.001, 0.02], "mcnemar_p": 0.06}
+    text = Page(render_report(replace(inputs, evaluation={**inputs.evaluation, "gain": gain}))).text
+    assert "Undecided: the interval lies above zero, but p is above 0.05." in text
+    assert "Fusing helps on this test set" not in text
 
 
 def test_failed_gate_says_so_with_its_reasons() -> None:

@@ -12,7 +12,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from fer_pipeline.evaluation.significance import (
     BoolArray,
+    Gain,
     Int64Array,
+    conclude,
     gain_interval,
     gain_over,
     mcnemar_p,
@@ -179,3 +181,26 @@ def test_a_lower_level_gives_a_narrower_interval() -> None:
     wide = gain_interval(a, b, np.arange(68), 5000, seed=0)
     narrow = gain_interval(a, b, np.arange(68), 5000, seed=0, level=0.5)
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+@pytest.mark.parametrize(
+    ("ci95", "p", "says"),
+    [
+        ((0.01, 0.2), 0.01, "a is better: the interval lies above zero,"),
+        ((-0.2, -0.01), 0.05, "b is better: the interval lies below zero,"),
+        ((-0.1, 0.1), 0.5, "The difference may be chance: the interval includes zero,"),
+        ((0.0, 0.1), 0.06, "The difference may be chance: the interval includes zero,"),
+        ((-0.1, 0.0), 0.06, "The difference may be chance: the interval includes zero,"),
+        ((-0.01, 0.1), 0.04, "Undecided: the interval includes zero,"),
+        ((0.01, 0.1), 0.06, "Undecided: the interval lies above zero,"),
+        ((-0.1, -0.01), 0.06, "Undecided: the interval lies below zero,"),
+    ],
+)
+def test_one_is_better_only_if_interval_and_p_say_so(
+    ci95: tuple[float, float], p: float, says: str
+) -> None:
+    joint = "but" if says.startswith("Undecided: the interval lies") else "and"
+    said = f"{says} {joint} p is {'at most' if p <= 0.05 else 'above'} 0.05."
+    gain = Gain(0.0, ci95, p)
+    assert conclude(gain, "a is better", "b is better") == said
+    assert Gain.from_json(gain.to_json()) == gain
