@@ -21,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+Wait = Annotated[float, typer.Option(help="Seconds to wait for another run in that folder.")]
 Folder = Annotated[Path, typer.Option(help="The folder of dvc.yaml.")]
 
 
@@ -36,6 +37,7 @@ def pipeline(
         list[str] | None, typer.Option(help="A stage to bring up to date; all if none is named.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Run stages that are up to date, too.")] = False,
+    wait: Wait = 60.0,
     folder: Folder = Path(),
 ) -> None:
     """The graph of dvc.yaml: what 'dvc repro' does, with the trainings in parallel."""
@@ -48,13 +50,14 @@ def pipeline(
         targets=targets,
         force=force,
         folder=folder,
+        wait_for_workspace_s=wait,
     )
 
 
 @app.command()
-def ingest(folder: Folder = Path()) -> None:
+def ingest(wait: Wait = 600.0, folder: Folder = Path()) -> None:
     """Take a new version of the source, if there is one; says 'unchanged' if not."""
-    _run("ingest", folder=folder)
+    _run("ingest", folder=folder, wait_for_workspace_s=wait)
 
 
 @app.command()

@@ -1,0 +1,133 @@
+"""A small DVC project for tests of flows: real stages, each a few seconds of waiting."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect_server import PrefectServer
+from ruamel.yaml import YAML
+from workspace import Workspace, environment
+
+# What a stage of the bench does: it notes when it began and ended, and in between does as
+# plan.json says of it.
+_STEP = """
+import json, os, sys, time
+from pathlib import Path
+from fer_pipeline.events import tell
+
+name = sys.argv[1]
+plan = json.loads(Path("plan.json").read_text()).get(name, {})
+
+def note(what):
+    with Path("notes.jsonl").open("a") as notes:
+        told = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+        notes.write(json.dumps({"stage": name, "what": what, "at": time.time(), **told}) + "\\n")
+
+note("begin")
+if "checkpoint" in plan:  # as a training that goes on where it was
+    done = Path(f"checkpoint-{name}")
+    done.write_text(str(int(done.read_text()) + 1 if done.exists() else 1))
+for epoch in range(1, plan.get("epochs", 0) + 1):
+    tell("epoch", backbone=name, phase="finetune", epoch=epoch, epochs=plan["epochs"],
+         val_accuracy=epoch / 10, images_per_s=7.0)
+    print("epoch", epoch, flush=True)
+time.sleep(plan.get("seconds", 0))
+if plan.get("fails_once") and not Path(f"tried-{name}").exists():
+    Path(f"tried-{name}").touch()
+    tell("error", message="the server is away", transient=True)
+    sys.exit(1)
+if "fails" in plan:
+    tell("error", message=plan["fails"], transient=False)
+    sys.exit(1)
+out = Path(f"out/{name}")
+out.parent.mkdir(exist_ok=True)
+out.write_text(name)
+note("end")
+"""
+
+
+@dataclass(frozen=True)
+class FlowBench:
+    """The project, and the server that its flows report to."""
+
+    workspace: Workspace
+    server: PrefectServer
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.folder
+
+    def plan(self, **stages: dict[str, Any]) -> None:
+        """What stages do from now on; `train_a` is `train@a`."""
+        plan = {name.replace("_", "@"): what for name, what in stages.items()}
+        (self.folder / "plan.json").write_text(json.dumps(plan))
+
+    def start(self, flow: str = "pipeline", *arguments: str) -> subprocess.Popen[str]:
+        """Start a flow as people do, and go on."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows", flow, *arguments],
+            cwd=self.folder,
+            env=self.workspace.env | self.server.env(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, flow: str = "pipeline", *arguments: str) -> tuple[int, str]:
+        """Run one to its end; gives exit status and output."""
+        process = self.start(flow, *arguments)
+        output, _ = process.communicate(timeout=180)
+        return process.returncode, output
+
+    def notes(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The last note of each kind, by stage and what."""
+        file = self.folder / "notes.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        notes = [json.loads(line) for line in lines]
+        return {(note["stage"], note["what"]): note for note in notes}
+
+    def forget(self) -> None:
+        (self.folder / "notes.jsonl").unlink(missing_ok=True)
+
+    def newest_run(self) -> dict[str, Any]:
+        return self.server.flow_runs()[0]
+
+
+def make_bench(
+    root: Path, folder: Path, server: PrefectServer, names: tuple[str, ...] = ("a", "b", "c")
+) -> FlowBench:
+    """prepare, then train@NAME side by side, then calibrate."""
+    folder.mkdir(parents=True)
+    workspace = Workspace(folder, environment(folder, code=root))
+    shutil.copy2(root / "prefect.yaml", folder)
+    shutil.copytree(root / "flows", folder / "flows")
+    YAML().dump({"backbones": {name: {} for name in names}}, folder / "params.yaml")
+    (folder / "step.py").write_text(_STEP)
+    (folder / "plan.json").write_text("{}")
+    train = {
+        "cmd": "python step.py train@${key}",
+        "deps": ["out/prepare"],
+        "outs": ["out/train@${key}"],
+        "meta": {"slot": True, "deadline_h": 1},
+    }
+    stages = {
+        "prepare": {"cmd": "python step.py prepare", "outs": ["out/prepare"]},
+        "train": {"foreach": "${backbones}", "do": train},
+        "calibrate": {
+            "cmd": "python step.py calibrate",
+            "deps": [f"out/train@{name}" for name in names],
+            "outs": ["out/calibrate"],
+        },
+    }
+    YAML().dump({"stages": stages}, folder / "dvc.yaml")
+    workspace.check("git", "init", "--quiet", "--initial-branch=main")
+    workspace.check("dvc", "init", "--quiet")
+    workspace.check("git", "add", "--all")
+    workspace.check("git", "commit", "--quiet", "--message", "Start")
+    return FlowBench(workspace, server)

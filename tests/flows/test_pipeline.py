@@ -1,0 +1,193 @@
+"""The flow `pipeline` on a real server, with real DVC stages in real processes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from flow_bench import FlowBench, make_bench
+from prefect_server import PrefectServer, processes_with, wait_until
+from ruamel.yaml import YAML
+
+WITHIN_S = 15.0
+"""What was promised: after a run's end, of whatever kind, nothing of it is left."""
+
+pytestmark = pytest.mark.slow
+
+
+def test_trainings_run_at_the_same_time_and_every_stage_after_its_parents(
+    root: Path, tmp_path: Path, server: PrefectServer
+) -> None:
+    bench = make_bench(root, tmp_path / "bench", server, names=("a", "b", "c", "d"))
+    bench.plan(
+        **{f"train_{name}": {"seconds": 6} for name in "bcd"},
+        train_a={"seconds": 6, "epochs": 2},
+    )
+
+    status, output = bench.run()
+
+    assert status == 0, output
+    notes = bench.notes()
+    trainings = [f"train@{name}" for name in "abcd"]  # the fourth is in params.yaml alone
+    last_begin = max(notes[name, "begin"]["at"] for name in trainings)
+    first_end = min(notes[name, "end"]["at"] for name in trainings)
+    assert last_begin < first_end
+    assert notes["prepare", "end"]["at"] < min(notes[name, "begin"]["at"] for name in trainings)
+    assert notes["calibrate", "begin"]["at"] > max(notes[name, "end"]["at"] for name in trainings)
+    assert {notes[name, "begin"]["OMP_NUM_THREADS"] for name in trainings} == {"1"}
+    run = bench.newest_run()
+    assert run["state"]["message"] == "6 stages ran, 0 were up to date."
+    assert {task["name"] for task in server.tasks(run["id"]).values()} == {"Completed"}
+    progress = server.artifacts(run["id"])["fer-progress-train-a"]
+    assert progress["data"] == 100.0
+    assert "val 20.00%" in progress["description"]
+
+    bench.forget()
+    status, output = bench.run()
+
+    assert status == 0, output
+    assert output.splitlines()[-1] == "Everything is up to date."
+    assert bench.notes() == {}
+    run = bench.newest_run()
+    assert run["state"]["name"] == "Unchanged"
+    assert {task["name"] for task in server.tasks(run["id"]).values()} == {"Cached"}
+    assert "up to date" in bench.workspace.check("dvc", "repro")  # DVC sees it the same way
+
+
+def test_each_training_has_a_gpu_of_its_own(bench: FlowBench) -> None:
+    bench.plan(**{f"train_{name}": {"seconds": 3} for name in "abc"})
+    bench.workspace.env["CUDA_VISIBLE_DEVICES"] = "4,6"
+
+    status, output = bench.run("pipeline", "--target", "train")
+
+    assert status == 0, output
+    notes = bench.notes()
+    seen = [notes[f"train@{name}", "begin"]["CUDA_VISIBLE_DEVICES"] for name in "abc"]
+    assert sorted(set(seen)) == ["4", "6"]
+    spans = sorted(
+        (notes[f"train@{name}", "begin"]["at"], notes[f"train@{name}", "end"]["at"])
+        for name in "abc"
+    )
+    assert spans[1][0] < spans[0][1]  # two at once,
+    assert spans[2][0] > min(spans[0][1], spans[1][1])  # but not three
+    assert ("calibrate", "begin") not in notes
+
+
+def test_a_failure_stops_what_needs_it_and_nothing_else(
+    root: Path, tmp_path: Path, server: PrefectServer
+) -> None:
+    bench = make_bench(root, tmp_path / "bench", server, names=("a", "b", "c", "d"))
+    bench.plan(
+        train_a={"fails_once": True},
+        train_b={"fails": "the faces are upside down"},
+        train_d={"seconds": 100},
+    )
+    path = bench.folder / "dvc.yaml"
+    graph = YAML().load(path.read_text())
+    graph["stages"]["train"]["do"]["meta"]["deadline_h"] = 5 / 3600
+    YAML().dump(graph, path)
+
+    status, output = bench.run()
+
+    assert status == 1
+    last = output.splitlines()[-1]
+    assert "train@b failed: the faces are upside down" in last
+    assert "train@d was ended after its deadline" in last
+    assert "(not run: calibrate)" in last
+    assert "Traceback" not in output
+    states = {name: state["name"] for name, state in server.tasks(bench.newest_run()["id"]).items()}
+    assert states == {
+        "prepare": "Completed",
+        "train@a": "Completed",  # the second time: the server was away for a moment
+        "train@b": "Failed",
+        "train@c": "Completed",
+        "train@d": "Failed",
+        "calibrate": "NotReady",
+    }
+    assert ("calibrate", "begin") not in bench.notes()
+    assert not processes_with(f"{bench.folder}/")
+
+    bench.plan()
+    bench.forget()
+    status, output = bench.run()
+
+    assert status == 0, output
+    begun = {stage for stage, what in bench.notes() if what == "begin"}
+    assert begun == {"train@b", "train@d", "calibrate"}
+
+
+def test_cancelling_leaves_nothing_and_the_next_run_goes_on(bench: FlowBench) -> None:
+    bench.plan(train_a={"seconds": 100, "checkpoint": True}, train_b={"seconds": 100})
+    process = bench.start()
+    wait_until(lambda: ("train@b", "begin") in bench.notes(), 60, "the trainings run")
+    wait_until(lambda: ("train@a", "begin") in bench.notes(), 60, "the trainings run")
+    run = bench.newest_run()
+
+    status, output = bench.run("pipeline", "--wait", "0")  # nobody else gets in meanwhile
+    assert status == 1
+    assert f"flow run '{run['name']}' works in" in output.splitlines()[-1]
+
+    bench.server.cancel(run["id"])
+
+    wait_until(lambda: not _others_in(bench, process), WITHIN_S, "no child is left")
+    process.communicate(timeout=30)
+    assert bench.server.state(run["id"])["name"] == "Cancelled"
+    assert process.returncode == 1
+    bench.plan(train_a={"checkpoint": True})
+    status, output = bench.run("pipeline", "--wait", "0")
+    assert status == 0, output
+    assert (bench.folder / "checkpoint-train@a").read_text() == "2"
+
+
+def test_a_killed_flow_leaves_neither_child_nor_lock_nor_a_run_that_runs_for_ever(
+    bench: FlowBench,
+) -> None:
+    bench.plan(**{f"train_{name}": {"seconds": 100} for name in "abc"})
+    process = bench.start()
+    wait_until(lambda: len(bench.notes()) == 5, 60, "all trainings run")
+    run = bench.newest_run()
+
+    process.kill()
+    process.communicate(timeout=WITHIN_S)
+
+    wait_until(lambda: not processes_with(f"{bench.folder}/"), WITHIN_S, "no child is left")
+    state = wait_until(
+        lambda: (now := bench.server.state(run["id"]))["type"] != "RUNNING" and now,
+        WITHIN_S,
+        "the run is known to be dead",
+    )
+    assert state["name"] == "Crashed"
+    wait_until(
+        lambda: "RUNNING" not in {s["type"] for s in bench.server.tasks(run["id"]).values()},
+        WITHIN_S,
+        "so are its tasks",
+    )
+    bench.plan()
+    status, output = bench.run("pipeline", "--wait", "0")
+    assert status == 0, output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_flow_ends_its_children(bench: FlowBench, number: signal.Signals) -> None:
+    bench.plan(**{f"train_{name}": {"seconds": 100} for name in "abc"})
+    process = bench.start()
+    wait_until(lambda: len(bench.notes()) == 5, 60, "all trainings run")
+
+    process.send_signal(number)
+
+    output, _ = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 130, output
+    assert not processes_with(f"{bench.folder}/")
+    state = bench.server.state(bench.newest_run()["id"])
+    assert state["type"] in ("CRASHED", "CANCELLED")
+
+
+def _others_in(bench: FlowBench, flow: subprocess.Popen[str]) -> list[str]:
+    """The processes in the bench's folder but the flow's own and its guardian's."""
+    return [
+        line
+        for line in processes_with(f"{bench.folder}/")
+        if not line.startswith(f"{flow.pid} ") and "guardian.py" not in line
+    ]

@@ -1,0 +1,145 @@
+"""A real Prefect server for tests, and the few questions that they ask it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+READY_WITHIN_S = 120.0
+
+
+class PrefectServer:
+    """One server with a home of its own; everything that it started ends with `stop`."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            self._port = one.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self._port}/api"
+
+    def env(self) -> dict[str, str]:
+        """What a process needs to report to it, and to send nothing elsewhere."""
+        return {
+            "PREFECT_API_URL": self.api,
+            "PREFECT_HOME": str(self._home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+
+    def start(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        with (self._home / "server.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "prefect", "server", "start"),
+                    *("--host", "127.0.0.1", "--port", str(self._port), "--no-ui"),
+                ],
+                env=os.environ
+                | self.env()
+                | {
+                    # What is due is looked for often: tests wait for it.
+                    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+                    "PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_BATCH_SIZE": "100",
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(self._answers, READY_WITHIN_S, "the Prefect server answers")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            end_tree(self._process.pid)
+            self._process.wait()
+
+    def ask(self, path: str, **body: Any) -> Any:
+        """The answer to a POST, such as the filters."""
+        answer = requests.post(f"{self.api}{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def flow_runs(self, **name_to_value: str) -> list[dict[str, Any]]:
+        """All runs, the newest first."""
+        runs: list[dict[str, Any]] = self.ask("/flow_runs/filter", sort="START_TIME_DESC")
+        return [run for run in runs if all(run[key] == name_to_value[key] for key in name_to_value)]
+
+    def state(self, flow_run_id: str) -> dict[str, Any]:
+        answer = requests.get(f"{self.api}/flow_runs/{flow_run_id}", timeout=30)
+        answer.raise_for_status()
+        state: dict[str, Any] = answer.json()["state"]
+        return state
+
+    def tasks(self, flow_run_id: str) -> dict[str, dict[str, Any]]:
+        """The state of each task of a run, by name."""
+        tasks = self.ask("/task_runs/filter", flow_runs={"id": {"any_": [flow_run_id]}})
+        return {task["name"]: task["state"] for task in tasks}
+
+    def artifacts(self, flow_run_id: str) -> dict[str, dict[str, Any]]:
+        found = self.ask("/artifacts/filter", flow_runs={"id": {"any_": [flow_run_id]}})
+        return {one["key"]: one for one in found}
+
+    def cancel(self, flow_run_id: str) -> None:
+        self.ask(
+            f"/flow_runs/{flow_run_id}/set_state",
+            state={"type": "CANCELLING", "name": "Cancelling"},
+        )
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.api}/health", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+
+def wait_until(happened: Callable[[], Any], within_s: float, what: str) -> Any:
+    """Wait for a truth, and give it.
+
+    Raises:
+        AssertionError: it did not come.
+    """
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if found := happened():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within {within_s:g} s: {what}")
+
+
+def processes_with(mark: str) -> list[str]:
+    """The command lines that hold a mark, or whose working folder does, without this process."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "cwd", "status"]):
+        about = process.info
+        words = " ".join(about["cmdline"] or [])
+        here = f"{about['cwd'] or ''}/"
+        if about["pid"] != os.getpid() and (mark in words or mark in here):
+            found.append(f"{about['pid']} {about['status']} {words}")
+    return found
+
+
+def end_tree(pid: int) -> None:
+    """Kill a process and all below it."""
+    try:
+        root = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    family = [*root.children(recursive=True), root]
+    for one in family:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            pass
+    psutil.wait_procs(family, timeout=10)
