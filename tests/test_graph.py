@@ -20,6 +20,8 @@ OBSERVERS = {
     "fer_pipeline.errors",
     "fer_pipeline.layout",
     "fer_pipeline.params",
+    "fer_pipeline.sections",
+    "fer_pipeline.training_params",
     "fer_pipeline.writing",
     "fer_pipeline.registry.tracking",
     "fer_pipeline.registry.lineage",
