@@ -11,7 +11,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -189,7 +189,7 @@ def _explain(error: ValidationError, content: dict[str, Any]) -> str:
 def _explain_fault(fault: ErrorDetails, content: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(Params), n=1)
+        close = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(Section), n=1)
         hint = f"did you mean '{close[0]}'?" if close else "remove it"
         if key == "data.source":
             hint = "remove it, and run 'fer source pin URI'"
@@ -202,9 +202,9 @@ def _explain_fault(fault: ErrorDetails, content: dict[str, Any]) -> str:
     return f"{key} is {fault['input']!r}: it must be {message}"
 
 
-def _known_keys(section: type[BaseModel]) -> list[str]:
-    """Every key of the schema, at any depth: the vocabulary for spelling hints."""
-    keys: list[str] = []
-    for found in (section, *Section.__subclasses__()):
-        keys.extend(found.model_fields)
+def _known_keys(section: type[Section]) -> list[str]:
+    """Every key of a section and of those that build on it: the vocabulary for spelling hints."""
+    keys = list(section.model_fields)
+    for found in section.__subclasses__():
+        keys.extend(_known_keys(found))
     return keys
