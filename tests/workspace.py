@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from fer_pipeline.layout import PARAMS, SOURCE_LOCK
+
+TrainHere = Callable[..., subprocess.CompletedProcess[str]]
+"""The fixture `train_here`: takes a workspace, and variables of the environment."""
 
 SAMPLE = {"train": 28, "val": 14, "test": 14, "seed": 0}
 
@@ -85,7 +89,7 @@ def tiny_backbone(head: dict[str, Any], finetune: dict[str, Any], size: int = 32
         "eval_resize": size,
         "auxiliary_weight": 0.0,
         "head": {"cached_views": 0} | head,
-        "finetune": finetune,
+        "finetune": dict(finetune),  # YAML would name one object once, and edits change both
     }
 
 

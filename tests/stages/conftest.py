@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from workspace import (
     TRAIN,
+    TrainHere,
     Workspace,
     copy_workspace,
     environment,
@@ -24,8 +24,6 @@ from workspace import (
 from fer_pipeline.layout import TRACKING_DB
 from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.train import train
-
-TrainHere = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspace import Workspace, make_bare_workspace, stage
+from workspace import TrainHere, Workspace, make_bare_workspace, stage
 
 from fer_pipeline.data.faces import USAGES
 
 INGEST, PREPARE = stage("ingest"), stage("prepare")
-
-TrainHere = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
-import subprocess
-from collections.abc import Callable
 
 import pytest
 import torch
-from workspace import TRAIN, Workspace, tiny_backbone
+from workspace import TRAIN, TrainHere, Workspace, tiny_backbone
 
 pytestmark = [
     pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPU cores"),
@@ -30,9 +28,7 @@ def curve(workspace: Workspace) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_two_processes_follow_the_curve_of_one(
-    workspace: Workspace, train_here: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_two_processes_follow_the_curve_of_one(workspace: Workspace, train_here: TrainHere) -> None:
     assert train_here(workspace).returncode == 0
     alone = curve(workspace)
     done = workspace.run(*TRAIN, FER_DEVICES="2")
@@ -61,7 +57,7 @@ def test_devices_that_cannot_share_the_work_are_refused_before_it(
     batch_size: int,
     says: str,
     workspace: Workspace,
-    train_here: Callable[..., subprocess.CompletedProcess[str]],
+    train_here: TrainHere,
 ) -> None:
     workspace.edit_params(backbones__resnet50__finetune__batch_size=batch_size)
     done = train_here(workspace, FER_DEVICES=env)

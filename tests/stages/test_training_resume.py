@@ -11,15 +11,12 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
-from workspace import TRAIN, Workspace, copy_workspace, tiny_backbone
-
-TrainHere = Callable[[Workspace], subprocess.CompletedProcess[str]]
+from workspace import TRAIN, TrainHere, Workspace, copy_workspace, tiny_backbone
 
 EPOCHS = 6  # half of each phase
 
