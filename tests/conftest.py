@@ -19,6 +19,24 @@ from fer_pipeline.params import Params, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Workers take whole files in this order: the longest first, so that no worker is left alone with
+# one at the end. Two that need the finished workspace do not stand side by side.
+LONGEST = (
+    "stages/test_pipeline.py",
+    "stages/test_training_resume.py",
+    "stages/test_interruption.py",
+    "stages/test_devices.py",
+    "test_recipes.py",
+    "registry/test_tracking.py",
+    "stages/test_remote_source.py",
+    "stages/test_bad_input.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:

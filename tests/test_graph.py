@@ -21,6 +21,8 @@ OBSERVERS = {
     "fer_pipeline.layout",
     "fer_pipeline.params",
     "fer_pipeline.events",
+    "fer_pipeline.sections",
+    "fer_pipeline.training_params",
     "fer_pipeline.writing",
     "fer_pipeline.registry.tracking",
     "fer_pipeline.registry.lineage",

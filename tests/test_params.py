@@ -181,6 +181,7 @@ def test_a_missing_key_is_named_with_where_to_find_it(
     [
         ("trainings", "did you mean 'training'?"),
         (f"{HEAD}.epoch", "did you mean 'epochs'?"),
+        (f"{HEAD}.cached_view", "did you mean 'cached_views'?"),
         ("gate.zzzzzz", "remove it"),
         ("data.source", "remove it, and run 'fer source pin URI'"),
     ],

@@ -1,4 +1,4 @@
-"""A real workspace: the project's files in a git and DVC repository of their own, tiny params."""
+"""Real workspaces with tiny params: a git and DVC repository, or a folder to run stages by hand."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
+from fer_pipeline.layout import PARAMS, SOURCE_LOCK
+
+TrainHere = Callable[..., subprocess.CompletedProcess[str]]
+"""The fixture `train_here`: takes a workspace, and variables of the environment."""
+
+SAMPLE = {"train": 28, "val": 14, "test": 14, "seed": 0}
+
+_HIDDEN_TOOLS = Path(__file__).with_name("hidden_tools")
 
 # Larger files (weights and their copies in DVC's cache) are never changed in place.
 _LINK_FROM_BYTES = 1 << 20
@@ -63,6 +73,26 @@ class Workspace:
         }
 
 
+def stage(name: str, *arguments: str) -> tuple[str, ...]:
+    """The command of a stage."""
+    return (sys.executable, "-m", f"fer_pipeline.stages.{name}", *arguments)
+
+
+TRAIN = stage("train", "resnet50")
+
+
+def tiny_backbone(head: dict[str, Any], finetune: dict[str, Any], size: int = 32) -> dict[str, Any]:
+    """A backbone's params: random weights, and the smallest images that it takes."""
+    return {
+        "weights": "none",
+        "image_size": size,
+        "eval_resize": size,
+        "auxiliary_weight": 0.0,
+        "head": {"cached_views": 0} | head,
+        "finetune": dict(finetune),  # YAML would name one object once, and edits change both
+    }
+
+
 def shrink(workspace: Workspace) -> None:
     """The smallest run that still goes through every line: seconds per stage.
 
@@ -71,18 +101,11 @@ def shrink(workspace: Workspace) -> None:
     """
     phase: dict[str, Any] = {"epochs": 1, "batch_size": 14, "learning_rate": 1e-3}
     backbones = {
-        name: {
-            "weights": "none",
-            "image_size": size,
-            "eval_resize": size,
-            "auxiliary_weight": 0.0,
-            "head": phase | {"cached_views": 0},
-            "finetune": dict(phase),
-        }
-        for name, size in (("resnet50", 32), ("inception_v3", 75))
+        "resnet50": tiny_backbone(phase, phase),
+        "inception_v3": tiny_backbone(phase, phase, size=75),
     }
     workspace.edit_params(
-        data__sample={"train": 28, "val": 14, "test": 14, "seed": 0},
+        data__sample=SAMPLE,
         backbones=backbones,
         predict__views="flip",
         evaluation__bootstrap_draws=200,
@@ -112,6 +135,16 @@ def make_workspace(root: Path, folder: Path) -> Workspace:
     return workspace
 
 
+def make_bare_workspace(root: Path, folder: Path) -> Workspace:
+    """A folder with params.yaml and the pin alone, in which stages run by hand."""
+    for path in (PARAMS, SOURCE_LOCK):
+        (folder / path).parent.mkdir(exist_ok=True)
+        shutil.copy2(root / path, folder / path)
+    workspace = Workspace(folder, environment(folder, code=root))
+    workspace.edit_params(data__sample=SAMPLE)
+    return workspace
+
+
 def copy_workspace(source: Workspace, folder: Path) -> Workspace:
     """A copy that may be changed; it shares the large files with its source."""
 
@@ -121,20 +154,25 @@ def copy_workspace(source: Workspace, folder: Path) -> Workspace:
         Path(target).hardlink_to(original)
         return target
 
-    shutil.copytree(source.folder, folder, copy_function=copy, symlinks=True)
-    return Workspace(folder, environment(folder))
+    shutil.copytree(source.folder, folder, copy_function=copy, symlinks=True, dirs_exist_ok=True)
+    here = {
+        key: value.replace(str(source.folder), str(folder)) for key, value in source.env.items()
+    }
+    return Workspace(folder, here)
 
 
 def environment(folder: Path, code: Path | None = None) -> dict[str, str]:
     """This process's environment, without settings from outside, for commands in a workspace.
 
-    The workspace runs its own copy of the code, or the one in `code`.
+    The workspace runs its own copy of the code, or the one in `code`. Tools of the tests that the
+    pipeline's own requirements do not have, but its libraries import where they find them, are
+    hidden: they cost each training two seconds.
     """
     dropped = ("MLFLOW_", "DVC_", "GIT_", "AWS_", "FER_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(code or folder),
+        "PYTHONPATH": f"{code or folder}{os.pathsep}{_HIDDEN_TOOLS}",
         "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "site"),
         "DVC_NO_ANALYTICS": "true",
         "GIT_AUTHOR_NAME": "Test",

@@ -44,17 +44,9 @@ class Record:
 
 
 @pytest.fixture
-def server() -> Iterator[WebServer]:
-    with WebServer() as running:
-        running.content = CONTENT
-        yield running
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    place = Web()
-    yield place
-    place.close()
+def server(server: WebServer) -> WebServer:
+    server.content = CONTENT
+    return server
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
+from two_greys import halves
 
 from fer_pipeline.data.drift import measure_drift
-from fer_pipeline.data.faces import Faces
 from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, Profile, profile_of
 from fer_pipeline.data.sample import draw_sample
 
@@ -22,15 +22,6 @@ def profile(classes: tuple[int, ...], labels: str = "fer") -> Profile:
     brightness, contrast = [0] * len(BRIGHTNESS_MIDDLES), [0] * len(CONTRAST_MIDDLES)
     brightness[32] = contrast[16] = images
     return Profile(labels, classes, tuple(brightness), tuple(contrast))
-
-
-def halves(rows: list[tuple[int, int]]) -> Faces:
-    """One image for each pair of greys, with one half in each."""
-    pixels = np.empty((len(rows), 48, 48), np.uint8)
-    for image, (left, right) in zip(pixels, rows, strict=True):
-        image[:, :24], image[:, 24:] = left, right
-    emotion = (np.arange(len(rows)) % 7).astype(np.int8)
-    return Faces(pixels, emotion, np.full(len(rows), "Training"))
 
 
 def test_equal_sets_have_not_drifted() -> None:

@@ -6,23 +6,13 @@ import json
 from dataclasses import asdict, replace
 from io import StringIO
 
-import numpy as np
 import pytest
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
+from two_greys import halves
 
-from fer_pipeline.data.faces import Faces
 from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, Profile, profile_of
 from fer_pipeline.data.sample import draw_sample
-
-
-def halves(rows: list[tuple[int, int]]) -> Faces:
-    """One image for each pair of greys, with one half in each."""
-    pixels = np.empty((len(rows), 48, 48), np.uint8)
-    for image, (left, right) in zip(pixels, rows, strict=True):
-        image[:, :24], image[:, 24:] = left, right
-    emotion = (np.arange(len(rows)) % 7).astype(np.int8)
-    return Faces(pixels, emotion, np.full(len(rows), "Training"))
 
 
 def filled(counts: tuple[int, ...], middles: tuple[int, ...]) -> dict[int, int]:

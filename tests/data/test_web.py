@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,9 @@ CONTENT = bytes(range(256)) * 40
 
 
 @pytest.fixture
-def server() -> Iterator[WebServer]:
-    with WebServer() as running:
-        running.content = CONTENT
-        yield running
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    place = Web()
-    yield place
-    place.close()
+def server(server: WebServer) -> WebServer:
+    server.content = CONTENT
+    return server
 
 
 @pytest.fixture

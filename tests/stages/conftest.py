@@ -2,21 +2,81 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from workspace import Workspace, copy_workspace, make_workspace
+from filelock import FileLock
+from workspace import (
+    TRAIN,
+    TrainHere,
+    Workspace,
+    copy_workspace,
+    environment,
+    make_bare_workspace,
+    make_workspace,
+    stage,
+)
+
+from fer_pipeline.layout import TRACKING_DB
+from fer_pipeline.stages.launch import run_backbone_stage
+from fer_pipeline.stages.train import train
 
 
 @pytest.fixture(scope="session")
 def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace after one undisturbed `dvc repro`; to be read, not changed."""
-    workspace = make_workspace(root, tmp_path_factory.mktemp("finished"))
-    workspace.check("dvc", "repro")
-    return workspace
+    """A workspace after one undisturbed `dvc repro`, the same for all workers; to be read only."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make_workspace(root, folder).check("dvc", "repro")
+            done.touch()
+    return Workspace(folder, environment(folder))
 
 
 @pytest.fixture
 def copied(finished: Workspace, tmp_path: Path) -> Workspace:
     """A copy of the finished workspace, to be changed."""
     return copy_workspace(finished, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def prepared_once(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A folder without DVC in which the sample is prepared; to be read only."""
+    workspace = make_bare_workspace(root, tmp_path_factory.mktemp("prepared"))
+    workspace.check(*stage("ingest"))
+    workspace.check(*stage("prepare"))
+    return workspace
+
+
+@pytest.fixture
+def prepared(prepared_once: Workspace, tmp_path: Path) -> Workspace:
+    """A folder in which only training is left to do, to be changed."""
+    return copy_workspace(prepared_once, tmp_path / "prepared")
+
+
+@pytest.fixture
+def train_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> TrainHere:
+    """Run stage `train` for resnet50 in this process, which has torch and MLflow imported."""
+
+    def run(workspace: Workspace, **env: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(workspace.folder)
+            patch.setattr(sys, "argv", list(TRAIN[2:]))
+            # MLflow keeps a connection per address: a relative one would be an earlier test's.
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.folder / TRACKING_DB}")
+            for name, value in env.items():
+                patch.setenv(name, value)
+            capsys.readouterr()
+            status = run_backbone_stage(train, "Train one backbone.")
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(TRAIN, status, said.out, said.err)
+
+    return run

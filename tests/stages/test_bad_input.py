@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-import sys
+import subprocess
 from pathlib import Path
 
 import pytest
-from workspace import Workspace, environment
+from workspace import TrainHere, Workspace, make_bare_workspace, stage
 
 from fer_pipeline.data.faces import USAGES
 
-INGEST = (sys.executable, "-m", "fer_pipeline.stages.ingest")
-PREPARE = (sys.executable, "-m", "fer_pipeline.stages.prepare")
-TRAIN = (sys.executable, "-m", "fer_pipeline.stages.train", "resnet50")
+INGEST, PREPARE = stage("ingest"), stage("prepare")
 
 
 @pytest.fixture
 def bare(root: Path, tmp_path: Path) -> Workspace:
-    """A folder with params.yaml and the pin alone, in which stages run by hand."""
-    for name in ("params.yaml", "data/source.lock.yaml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text((root / name).read_text())
-    workspace = Workspace(tmp_path, environment(tmp_path, code=root))
-    workspace.edit_params(data__sample={"train": 28, "val": 14, "test": 14, "seed": 0})
-    return workspace
+    return make_bare_workspace(root, tmp_path)
 
 
-def fail(workspace: Workspace, *command: str, **env: str) -> str:
+def fail(workspace: Workspace, *command: str) -> str:
     """Run a command that must fail as a user's mistake does, and give its one line."""
-    done = workspace.run(*command, **env)
+    return the_line(workspace.run(*command))
+
+
+def the_line(done: subprocess.CompletedProcess[str]) -> str:
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
@@ -144,35 +139,31 @@ def test_drift_beyond_the_limit_is_refused_by_pin_and_by_prepare(bare: Workspace
     assert drift["previous"]["images"] == 21
 
 
-def test_a_stage_without_its_input_names_the_stage_to_run(bare: Workspace) -> None:
-    assert "run 'dvc repro prepare'" in fail(bare, *TRAIN)
+def test_a_stage_without_its_input_names_the_stage_to_run(
+    bare: Workspace, train_here: TrainHere
+) -> None:
+    assert "run 'dvc repro ingest'" in fail(bare, *PREPARE)
+    assert "run 'dvc repro prepare'" in the_line(train_here(bare))
 
 
-@pytest.fixture
-def prepared(bare: Workspace) -> Workspace:
-    bare.check(*INGEST)
-    bare.check(*PREPARE)
-    return bare
-
-
-def test_training_stops_before_work_where_mlflow_does_not_answer(prepared: Workspace) -> None:
+def test_training_stops_before_work_where_mlflow_does_not_answer(
+    prepared: Workspace, train_here: TrainHere
+) -> None:
     address = "http://user:secret@127.0.0.1:9"
-    line = fail(prepared, *TRAIN, MLFLOW_TRACKING_URI=address)
+    line = the_line(train_here(prepared, MLFLOW_TRACKING_URI=address))
     assert "http://127.0.0.1:9 can't be reached" in line
     assert "secret" not in line
     assert not (prepared.folder / "models").exists()
 
 
-def test_imagenet_weights_without_network_name_file_and_folder(prepared: Workspace) -> None:
+def test_imagenet_weights_without_network_name_file_and_folder(
+    prepared: Workspace, train_here: TrainHere
+) -> None:
     prepared.edit_params(backbones__resnet50__weights="imagenet")
     closed = "http://127.0.0.1:9"
-    line = fail(
-        prepared,
-        *TRAIN,
-        TORCH_HOME=str(prepared.folder / "torch"),
-        http_proxy=closed,
-        https_proxy=closed,
-    )
+    home = str(prepared.folder / "torch")
+    done = train_here(prepared, TORCH_HOME=home, http_proxy=closed, https_proxy=closed)
+    line = the_line(done)
     assert "resnet50-11ad3fa6.pth" in line
     assert str(prepared.folder / "torch/hub/checkpoints") in line
     assert not (prepared.folder / "models").exists()

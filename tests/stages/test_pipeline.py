@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
+from dvc.repo import Repo
 from mlflow.tracking import MlflowClient
-from workspace import Workspace
+from PIL import Image
+from typer.testing import CliRunner
+from workspace import Workspace, copy_workspace
 
+from fer_pipeline.cli import app
 from fer_pipeline.emotions import EMOTIONS
 
 BACKBONES = {"resnet50", "inception_v3"}
@@ -151,10 +156,30 @@ def test_every_epoch_of_each_backbone_is_in_one_mlflow_run(finished: Workspace) 
         assert len(curve) == 2
 
 
-def test_a_second_repro_runs_no_stage(finished: Workspace) -> None:
-    output = finished.check("dvc", "repro")
+def test_a_second_repro_runs_no_stage(copied: Workspace) -> None:
+    output = copied.check("dvc", "repro")
     assert "Running stage" not in output
     assert "Data and pipelines are up to date." in output
+
+
+@pytest.fixture(scope="module")
+def for_edits(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return copy_workspace(finished, tmp_path_factory.mktemp("for_edits"))
+
+
+@pytest.fixture
+def unedited(
+    for_edits: Workspace, finished: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> Workspace:
+    """One copy for all edits: params.yaml is as it was, and nothing else is changed."""
+    shutil.copy2(finished.folder / "params.yaml", for_edits.folder)
+    monkeypatch.chdir(for_edits.folder)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", for_edits.env["DVC_SITE_CACHE_DIR"])
+    return for_edits
+
+
+def test_without_an_edit_nothing_is_touched(unedited: Workspace) -> None:
+    assert Repo(unedited.folder).status() == {}
 
 
 @pytest.mark.parametrize(
@@ -187,10 +212,10 @@ def test_a_second_repro_runs_no_stage(finished: Workspace) -> None:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_changed_param_touches_the_stages_that_read_it(
-    edit: dict[str, object], touched: set[str], copied: Workspace
+    edit: dict[str, object], touched: set[str], unedited: Workspace
 ) -> None:
-    copied.edit_params(**edit)
-    assert set(json.loads(copied.check("dvc", "status", "--json"))) == touched
+    unedited.edit_params(**edit)
+    assert set(Repo(unedited.folder).status()) == touched
 
 
 def test_a_gate_that_does_not_pass_registers_nothing_and_is_no_error(copied: Workspace) -> None:
@@ -212,7 +237,7 @@ def test_registering_the_same_content_again_makes_no_second_version(copied: Work
 def test_an_experiment_shows_in_metrics_and_plots(copied: Workspace) -> None:
     copied.check("git", "add", "--all")
     copied.check("git", "commit", "--quiet", "--message", "Results")
-    copied.check("dvc", "exp", "run", "--set-param", "fusion.method=uniform")
+    copied.check("dvc", "exp", "run", "--set-param", "fusion.method=uniform", "evaluate")
     assert read(copied, "models/fused/fusion.json")["method"] == "uniform"
     shown = copied.check("dvc", "metrics", "show", "--json")
     files = json.loads(shown)[""]["data"]
@@ -227,13 +252,21 @@ def test_an_experiment_shows_in_metrics_and_plots(copied: Workspace) -> None:
         assert f"plots_{plot}_csv" in page
 
 
-def test_fer_predict_reads_a_picture_with_the_fused_model(copied: Workspace, root: Any) -> None:
-    from PIL import Image
-
+def test_fer_predict_reads_a_picture_with_the_fused_model(
+    copied: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     face = np.load(copied.folder / "data/prepared/test.npz")["images"][0]
     Image.fromarray(face).resize((200, 220)).save(copied.folder / "face.png")
-    output = copied.check("fer", "predict", "face.png")
-    assert any(emotion in output for emotion in EMOTIONS)
+    monkeypatch.chdir(copied.folder)
+    done = CliRunner().invoke(app, ["predict", "face.png"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert all(emotion in done.stdout.splitlines()[1] for emotion in EMOTIONS)
+    (row,) = (line for line in done.stdout.splitlines() if "face.png" in line)
+    name, found, *chances = (cell.strip() for cell in row.split("│")[1:-1])
+    shares = [float(chance.removesuffix("%")) for chance in chances]
+    assert name == "face.png"
+    assert shares[EMOTIONS.index(found)] == max(shares)
+    assert sum(shares) == pytest.approx(100, abs=0.5)
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from s3_server import S3Server
-from workspace import Workspace, environment
+from workspace import Workspace, copy_workspace, make_bare_workspace, stage
 
 from fer_pipeline.data.faces import USAGES
 from fer_pipeline.data.pins import read_pin
 from fer_pipeline.data.store import read_faces
 
-INGEST = (sys.executable, "-m", "fer_pipeline.stages.ingest")
+INGEST = stage("ingest")
 URI = "s3://faces/editions/fer2013.csv"
 
 
@@ -37,14 +36,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.stop()
 
 
-@pytest.fixture
-def workspace(server: S3Server, root: Path, tmp_path: Path) -> Workspace:
-    """A folder with params and the pin, whose commands reach the server."""
-    for name in ("params.yaml", "data/source.lock.yaml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text((root / name).read_text())
+@pytest.fixture(scope="module")
+def ingested(
+    server: S3Server, root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Workspace, str]:
+    """A folder where the object was pinned and ingested on a fresh machine; what the pin said."""
+    bare = make_bare_workspace(root, tmp_path_factory.mktemp("ingested"))
+    workspace = Workspace(bare.folder, bare.env | server.env())
     put(server, edition())
-    return Workspace(tmp_path, environment(tmp_path, code=root) | server.env())
+    said = workspace.check("fer", "source", "pin", URI)
+    shutil.rmtree(workspace.folder / "data/downloads")
+    workspace.check(*INGEST)
+    return workspace, said
+
+
+@pytest.fixture
+def workspace(ingested: tuple[Workspace, str], server: S3Server, tmp_path: Path) -> Workspace:
+    """A copy of that, to be changed; the server has what was pinned."""
+    put(server, edition())
+    return copy_workspace(ingested[0], tmp_path / "copy")
 
 
 def put(server: S3Server, content: bytes | None) -> None:
@@ -64,20 +74,17 @@ def fail(workspace: Workspace, *command: str) -> str:
 
 
 def test_an_object_is_pinned_ingested_and_known_to_move(
-    server: S3Server, workspace: Workspace
+    server: S3Server, ingested: tuple[Workspace, str], workspace: Workspace
 ) -> None:
-    said = workspace.check("fer", "source", "pin", URI)
+    said = ingested[1]
     assert f"pinned {URI} (ETag=" in said
     assert "21 faces: csv with labels and splits" in said
     pin = read_pin(workspace.folder / "data/source.lock.yaml").source
     assert (pin.uri, pin.size) == (URI, len(edition()))
-    assert "unchanged" in workspace.check("fer", "source", "status")
-
-    shutil.rmtree(workspace.folder / "data/downloads")
-    workspace.check(*INGEST)
     faces, origin = read_faces(workspace.folder / "data/raw/faces.parquet")
     assert faces.pixels[:, 0, 0].tolist() == [20 * c + s for s in range(3) for c in range(7)]
     assert (origin.uri, origin.sha256) == (URI, pin.sha256)
+    assert "unchanged" in workspace.check("fer", "source", "status")
 
     put(server, edition(shift=1))
     assert "now ETag=" in workspace.check("fer", "source", "status")
@@ -85,9 +92,10 @@ def test_an_object_is_pinned_ingested_and_known_to_move(
 
 
 def test_what_was_downloaded_is_not_fetched_again(server: S3Server, workspace: Workspace) -> None:
-    workspace.check("fer", "source", "pin", URI)
+    (workspace.folder / "data/raw/faces.parquet").unlink()
     put(server, None)
     workspace.check(*INGEST)
+    assert (workspace.folder / "data/raw/faces.parquet").exists()
 
 
 @pytest.mark.parametrize(
@@ -97,8 +105,6 @@ def test_what_was_downloaded_is_not_fetched_again(server: S3Server, workspace: W
 def test_an_object_that_is_not_the_pinned_one_leaves_the_earlier_faces(
     now: bytes | None, message: str, server: S3Server, workspace: Workspace
 ) -> None:
-    workspace.check("fer", "source", "pin", URI)
-    workspace.check(*INGEST)
     good = (workspace.folder / "data/raw/faces.parquet").read_bytes()
     shutil.rmtree(workspace.folder / "data/downloads")
     put(server, now)
@@ -111,7 +117,6 @@ def test_an_object_that_is_not_the_pinned_one_leaves_the_earlier_faces(
 
 
 def test_bytes_with_another_sha256_than_the_pinned_are_refused(workspace: Workspace) -> None:
-    workspace.check("fer", "source", "pin", URI)
     lock = workspace.folder / "data/source.lock.yaml"
     digest = read_pin(lock).source.sha256
     lock.write_text(lock.read_text().replace(digest, "f" * 64))

@@ -4,71 +4,71 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
-from workspace import Workspace, environment
+from workspace import TRAIN, TrainHere, Workspace, copy_workspace, tiny_backbone
 
-TRAIN = (sys.executable, "-m", "fer_pipeline.stages.train", "resnet50")
-EPOCHS = 8  # half of each phase
+EPOCHS = 6  # half of each phase
 
 
 @pytest.fixture(scope="module")
-def prepared(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def ready(prepared_once: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A folder in which only training is left to do; every draw of a training is in its params."""
-    folder = tmp_path_factory.mktemp("prepared")
-    for name in ("params.yaml", "data/source.lock.yaml"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy2(root / name, folder / name)
-    workspace = Workspace(folder, environment(folder, code=root) | {"PYTHONUNBUFFERED": "1"})
+    workspace = copy_workspace(prepared_once, tmp_path_factory.mktemp("ready"))
     phase = {"epochs": EPOCHS // 2, "batch_size": 14, "learning_rate": 1e-3}
     workspace.edit_params(
-        data__sample={"train": 28, "val": 14, "test": 14, "seed": 0},
-        backbones={
-            "resnet50": {
-                "weights": "none",
-                "image_size": 32,
-                "eval_resize": 32,
-                "auxiliary_weight": 0.0,
-                "head": phase | {"batch_size": 7, "cached_views": 1},
-                "finetune": phase,
-            }
-        },
+        backbones={"resnet50": tiny_backbone(phase | {"batch_size": 7, "cached_views": 1}, phase)},
         training__ema_decay=0.9,
         training__dropout=0.2,
         training__mixup=0.2,
         training__schedule="cosine",
     )
-    for stage in ("ingest", "prepare"):
-        workspace.check(sys.executable, "-m", f"fer_pipeline.stages.{stage}")
     return workspace
 
 
-@pytest.fixture
-def workspace(prepared: Workspace, tmp_path: Path) -> Workspace:
-    shutil.copytree(prepared.folder, tmp_path, dirs_exist_ok=True)
-    return Workspace(tmp_path, prepared.env)
+@pytest.fixture(scope="module")
+def killed(
+    ready: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Workspace, Workspace]:
+    """The same after two kills, one from the start of training and one after an epoch more.
+
+    And a copy of it; but an MLflow run is continued only in the folder where it was begun.
+    """
+    workspace = copy_workspace(ready, tmp_path_factory.mktemp("killed"))
+    moment = random.Random(os.getpid())
+    for epochs in (0, 1):
+        seconds = moment.uniform(0.0, 0.4)
+        going_on = bool(checkpoints(workspace))
+        said = kill_after(workspace, epochs, seconds)
+        print(f"killed {seconds:.2f} s after {epochs} more epochs:\n{said}")
+        if epochs:
+            assert ("going on after epoch" in said) == going_on
+        assert sum(path.name.startswith(".partial-") for path in checkpoints(workspace)) <= 1
+    return workspace, copy_workspace(workspace, tmp_path_factory.mktemp("copy"))
 
 
-def kill_after(workspace: Workspace, epochs: int, seconds: float) -> tuple[str, bool]:
+def kill_after(workspace: Workspace, epochs: int, seconds: float) -> str:
     """Start the stage, and kill it some time after it has done so many epochs more.
 
-    With 0 epochs the time runs from the start of training. Gives what the stage said, and whether
-    it was still at work when it was killed.
+    With 0 epochs the time runs from the start of training. Gives what the stage said.
     """
     mark = rf"resnet50 \w+ +\d/{EPOCHS} " if epochs else "resnet50 on 1 x"
     process = subprocess.Popen(
-        TRAIN, cwd=workspace.folder, env=workspace.env, stdout=subprocess.PIPE, text=True
+        TRAIN,
+        cwd=workspace.folder,
+        env=workspace.env | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     said, left = "", max(epochs, 1)
@@ -80,7 +80,8 @@ def kill_after(workspace: Workspace, epochs: int, seconds: float) -> tuple[str, 
             break
     os.kill(process.pid, signal.SIGKILL)
     rest, _ = process.communicate()
-    return said + rest, process.returncode == -signal.SIGKILL
+    assert process.returncode == -signal.SIGKILL, "it was done before it was killed"
+    return said + rest
 
 
 def checkpoints(workspace: Workspace) -> list[Path]:
@@ -111,22 +112,12 @@ def curve(workspace: Workspace) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bits(
-    workspace: Workspace, prepared: Workspace, tmp_path: Path
+    killed: tuple[Workspace, Workspace], ready: Workspace, tmp_path: Path, train_here: TrainHere
 ) -> None:
-    undisturbed = Workspace(tmp_path / "undisturbed", prepared.env)
-    shutil.copytree(prepared.folder, undisturbed.folder)
-    undisturbed.check(*TRAIN)
-    moment = random.Random(os.getpid())
-    for kill, epochs in enumerate((0, 1, 1)):
-        seconds = moment.uniform(0.0, 0.8)
-        going_on = bool(checkpoints(workspace))
-        said, killed = kill_after(workspace, epochs, seconds)
-        print(f"killed {seconds:.2f} s after {epochs} more epochs:\n{said}")
-        assert killed or kill > 0  # a fast machine may be done by then
-        if epochs:
-            assert ("going on after epoch" in said) == going_on
-        assert sum(path.name.startswith(".partial-") for path in checkpoints(workspace)) <= 1
-    workspace.check(*TRAIN)
+    workspace, _ = killed
+    assert "going on after epoch" in workspace.check(*TRAIN)
+    undisturbed = copy_workspace(ready, tmp_path / "undisturbed")
+    assert train_here(undisturbed).returncode == 0
 
     assert digest(workspace) == digest(undisturbed)
     for name in ("plots/curves/resnet50.csv", "metrics/train/resnet50.json"):
@@ -141,11 +132,17 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bits(
 
 
 @pytest.mark.slow
-def test_checkpoints_of_other_params_are_not_used(workspace: Workspace) -> None:
-    kill_after(workspace, 1, 0.0)
-    (before,) = (workspace.folder / "checkpoints/resnet50").iterdir()
+def test_checkpoints_of_other_params_are_not_used(
+    killed: tuple[Workspace, Workspace], train_here: TrainHere, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, workspace = killed
+    assert checkpoints(workspace)
     workspace.edit_params(training__weight_decay=0.01)
-    said, _ = kill_after(workspace, 1, 0.0)
-    assert "going on" not in said
-    (after,) = (workspace.folder / "checkpoints/resnet50").iterdir()
-    assert after != before
+    with caplog.at_level(logging.INFO, "fer_pipeline"):
+        done = train_here(workspace)
+    assert done.returncode == 0, done.stderr
+    assert "resnet50 on 1 x cpu" in caplog.messages
+    assert "going on" not in caplog.text
+    epochs = re.findall(rf"^resnet50 \w+ +(\d)/{EPOCHS} ", done.stdout, re.MULTILINE)
+    assert epochs == [str(epoch + 1) for epoch in range(EPOCHS)]
+    assert not checkpoints(workspace)
