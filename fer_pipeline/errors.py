@@ -6,7 +6,8 @@
     ├── WeightsError         initial weights that can't be had or don't fit
     ├── TrainingError        a training that can't go on
     ├── FusionError          logits or weights that can't be fused
-    └── RegistryError        an MLflow server or registry that can't be used
+    ├── RegistryError        an MLflow server or registry that can't be used
+    └── RequestError         what a client sent to the served model
 
 A gate that does not pass is a result (`fer_pipeline.registry.gate.Verdict`), not an error.
 """
@@ -38,6 +39,10 @@ class FusionError(FerError):
 
 class RegistryError(FerError):
     """The MLflow server or registry can't be used."""
+
+
+class RequestError(FerError):
+    """A client sent something that is no face."""
 
 
 def one_line(error: BaseException) -> str:

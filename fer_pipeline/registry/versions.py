@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
-import numpy as np
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 import fer_pipeline
 from fer_pipeline.emotions import EMOTIONS
@@ -24,6 +23,7 @@ from fer_pipeline.registry.locks import registry_lock
 from fer_pipeline.registry.storage import open_storage
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from fer_pipeline.registry.tracking import Tracking
@@ -172,8 +172,13 @@ def _gone_is_done() -> Iterator[None]:
 
 
 def _signature() -> ModelSignature:
+    """What goes in is left to `serving.requests`: a schema can't say 'arrays or pictures'."""
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 48, 48))]),
         outputs=Schema([ColSpec("float", emotion) for emotion in EMOTIONS]),
-        params=ParamSchema([ParamSpec("output", "string", "probabilities")]),
+        params=ParamSchema(
+            [
+                ParamSpec("output", "string", "probabilities"),
+                ParamSpec("singles", "boolean", False),
+            ]
+        ),
     )

@@ -14,6 +14,7 @@ import numpy as np
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.data.sample import draw_face
 from fer_pipeline.emotions import NUM_EMOTIONS
+from fer_pipeline.errors import DataError
 from fer_pipeline.fusion.average import fuse
 from fer_pipeline.layout import (
     DATA_METRICS,
@@ -82,7 +83,8 @@ def register(params: Params) -> None:
             _log_fusion(run, evaluation, fusion, verdict.passed)
             if verdict.passed:
                 tags = _tags(params, tracking, run, fusion, bundle, evaluation)
-                candidate = _candidate(params, run, bundle, content, tags)
+                record = _record(params, fusion, bundle, evaluation)
+                candidate = _candidate(run, bundle, content, tags, record)
                 number = register_once(tracking, params.registry.model_name, candidate)
     decision = _succeed(tracking, params, number) if number else None
     _write_verdict(tracking, params, verdict.passed, verdict.reasons, number, decision)
@@ -142,29 +144,36 @@ def _log_fusion(run: RunLog, evaluation: dict[str, Any], fusion: Fusion, passed:
 
 
 def _candidate(
-    params: Params, run: RunLog, bundle: Path, content: str, tags: dict[str, str]
+    run: RunLog, bundle: Path, content: str, tags: dict[str, str], record: Record
 ) -> Candidate:
+    folder = bundle.with_name("record")
+    write_record(record, folder)
+    folders = {"bundle": bundle, "record": folder}
+    card = MODEL_CARD.read_text(encoding="utf-8")
+    return Candidate(content, run.run_id, folders, record.drawn[:1], tags, card)
+
+
+def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: dict[str, Any]) -> Record:
+    """The test logits as `evaluate` scored them, and those of drawn faces.
+
+    Raises:
+        DataError: the files are not those that were evaluated.
+    """
+    test, names = load_split(TEST), list(params.backbones)
+    weights = np.array([fusion.weights[name] for name in names])
+    logits = fuse(read_logits(names, "test"), weights)
     # Example and check faces are drawn, so that no picture of a person ends up in a registry.
     drawn = _draw_faces(params.seed)
-    record = bundle.with_name("record")
-    write_record(_record(params, bundle, drawn), record)
-    return Candidate(
-        content,
-        run.run_id,
-        {"bundle": bundle, "record": record},
-        drawn[:1],
-        tags,
-        MODEL_CARD.read_text(encoding="utf-8"),
-    )
-
-
-def _record(params: Params, bundle: Path, drawn: npt.NDArray[np.uint8]) -> Record:
-    """The test logits as `evaluate` scored them, and those of the drawn faces."""
-    test, fusion, names = load_split(TEST), read_fusion(FUSION), list(params.backbones)
-    weights = np.array([fusion.weights[name] for name in names])
-    logits = fuse(read_logits(names, "test"), weights).astype(np.float32)
     drawn_logits = FusedPredictor.load(bundle).logits(drawn)
-    return Record(logits, test.labels, test.groups, split_sha256(test), drawn, drawn_logits)
+    record = Record(
+        logits.astype(np.float32), test.labels, test.groups, split_sha256(test), drawn, drawn_logits
+    )
+    right, said = float((logits.argmax(axis=1) == test.labels).mean()), evaluation["fused"]
+    if record.test_sha256 != evaluation["test"]["sha256"] or abs(right - said["accuracy"]) > 1e-9:
+        raise DataError(
+            f"{EVALUATION} is not of these predictions, {FUSION} and {TEST}: run 'dvc repro'"
+        )
+    return record
 
 
 def _draw_faces(seed: int) -> npt.NDArray[np.uint8]:
