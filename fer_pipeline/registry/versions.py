@@ -20,7 +20,7 @@ import fer_pipeline
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RegistryError, one_line
 from fer_pipeline.registry.locks import registry_lock
-from fer_pipeline.registry.storage import open_storage
+from fer_pipeline.registry.storage import logged_model_id, open_storage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,11 +115,11 @@ def discard_version(tracking: Tracking, name: str, number: str) -> None:
     without files.
     """
     with _gone_is_done():
-        found = tracking.client.get_model_version(name, number)
+        logged = logged_model_id(tracking.client.get_model_version(name, number))
         storage = open_storage(tracking, name, number)
         tracking.client.delete_model_version(name, number)
-        if found.model_id:
-            tracking.client.delete_logged_model(found.model_id)
+        if logged:
+            tracking.client.delete_logged_model(logged)
             storage.delete_artifacts()  # type: ignore[no-untyped-call]
 
 

@@ -96,6 +96,19 @@ def test_a_version_that_is_gone_can_be_discarded_again(store: Tracking) -> None:
     assert numbers(store, "gone") == []
 
 
+def test_a_discarded_version_leaves_no_files(store: Tracking, tmp_path: Path) -> None:
+    make_versions(store, "files", "")
+    model = store.client.create_logged_model(store.experiment_id)
+    (tmp_path / "weights").write_text("many")
+    store.client.log_model_artifact(model.model_id, str(tmp_path / "weights"))
+    store.client.create_model_version("files", model.model_uri)
+    (file,) = (Path.cwd() / "mlartifacts").rglob("weights")
+    assert file.read_text() == "many"
+    discard_version(store, "files", "1")
+    assert not file.exists()
+    assert numbers(store, "files") == []
+
+
 def test_a_long_card_is_cut_after_a_line_and_says_so() -> None:
     card = "\n".join(f"line {number}" for number in range(2000))
     cut = shorten(card)
