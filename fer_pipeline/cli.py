@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from fer_pipeline import registry_cli
 from fer_pipeline.errors import FerError
 from fer_pipeline.events import tell
 from fer_pipeline.layout import DOWNLOADS, FUSION, PARAMS, SOURCE_LOCK, model_file, require
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 source = typer.Typer(help="Where the faces come from.", no_args_is_help=True)
 app.add_typer(source, name="source")
+app.add_typer(registry_cli.app, name="registry")
 
 
 @app.command()

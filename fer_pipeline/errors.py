@@ -7,8 +7,9 @@
     ├── WeightsError         initial weights that can't be had or don't fit
     ├── TrainingError        a training that can't go on
     ├── FusionError          logits or weights that can't be fused
-    └── RegistryError        an MLflow server or registry that can't be used
-        └── RegistryUnreachableError
+    ├── RegistryError        an MLflow server or registry that can't be used
+    │   └── RegistryUnreachableError
+    └── RequestError         what a client sent to the served model
 
 A gate that does not pass is a result (`fer_pipeline.registry.gate.Verdict`), not an error.
 """
@@ -62,6 +63,10 @@ class RegistryUnreachableError(RegistryError):
     """The MLflow server does not answer."""
 
     transient = True
+
+
+class RequestError(FerError):
+    """A client sent something that is no face."""
 
 
 def one_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from fer_pipeline.errors import DataError
 
 PARAMS = Path("params.yaml")
 DVC_LOCK = Path("dvc.lock")
+RECIPES = Path("recipes")
 REQUIREMENTS_LOCK = Path("requirements.lock")
 
 SOURCE_LOCK = Path("data/source.lock.yaml")

@@ -123,6 +123,19 @@ class GateParams(Section):
     max_p: Fraction | None
 
 
+class PromotionParams(Section):
+    """When a version that passed the gate becomes the champion.
+
+    With `auto`, `register` promotes what the policy allows; else `fer registry promote` does. The
+    policy: accuracy less the champion's, on the same test images, is above `min_gain`, and with
+    `max_p` McNemar's p is at most that.
+    """
+
+    auto: bool
+    min_gain: Annotated[float, Field(ge=-1.0, le=1.0)]
+    max_p: Fraction | None
+
+
 class RegistryParams(Section):
     """Names in MLflow."""
 
@@ -141,6 +154,7 @@ class Params(Section):
     fusion: FusionParams
     evaluation: EvaluationParams
     gate: GateParams
+    promotion: PromotionParams
     registry: RegistryParams
 
     @model_validator(mode="after")

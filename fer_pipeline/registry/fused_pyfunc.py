@@ -5,14 +5,19 @@ safetensors (`fer_pipeline.serving.bundle`).
 """
 
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.errors import RequestError
 from fer_pipeline.serving.predictor import FusedPredictor
+from fer_pipeline.serving.requests import read_request
 
 
 class FusedModel(PythonModel):
@@ -22,17 +27,40 @@ class FusedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         self._predictor = FusedPredictor.load(Path(context.artifacts["bundle"]))
 
-    # A plain np.ndarray is an annotation that MLflow leaves alone: the signature given when
-    # the model was logged stays in force.
+    # A plain np.ndarray is an annotation that MLflow leaves alone; it warns of none at all.
     def predict(  # type: ignore[no-untyped-def]
-        self, context, model_input: np.ndarray, params: dict[str, str] | None = None
+        self, context, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """(N, 48, 48) uint8 images to a frame with the seven emotions as columns."""
-        images = np.asarray(model_input, np.uint8)
-        wanted = (params or {}).get("output", "probabilities")
-        if wanted not in ("probabilities", "logits"):
-            raise ValueError(f"output is {wanted!r}: ask for 'probabilities' or 'logits'")
-        return pd.DataFrame(getattr(self._predictor, wanted)(images), columns=list(EMOTIONS))
+        """Faces, as `read_request` takes them, to a frame with the seven emotions as columns.
+
+        `params`: `output` is `probabilities` or `logits`; with `singles` there are columns
+        `BACKBONE.EMOTION` with the same of each backbone by itself.
+
+        Raises:
+            MlflowException: the request is no good; MLflow's server answers 400 with the message.
+        """
+        asked = params or {}
+        output = asked.get("output", "probabilities")
+        if output not in ("probabilities", "logits"):
+            raise _refusal(f"output is {output!r}: ask for 'probabilities' or 'logits'")
+        try:
+            images = read_request(model_input)
+        except RequestError as error:
+            raise _refusal(str(error)) from error
+        frame = pd.DataFrame(getattr(self._predictor, output)(images), columns=list(EMOTIONS))
+        if not asked.get("singles", False):
+            return frame
+        singles = self._predictor.singles(images)
+        return frame.join([_columns(name, *both, output) for name, both in singles.items()])
+
+
+def _columns(name: str, logits: Any, chances: Any, output: str) -> pd.DataFrame:
+    values = logits if output == "logits" else chances
+    return pd.DataFrame(values, columns=[f"{name}.{emotion}" for emotion in EMOTIONS])
+
+
+def _refusal(message: str) -> MlflowException:
+    return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
 
 
 mlflow.models.set_model(FusedModel())

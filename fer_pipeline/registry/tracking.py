@@ -135,6 +135,21 @@ def open_run(
         raise
 
 
+@contextmanager
+def telling_errors(tracking: Tracking) -> Iterator[None]:
+    """Say in one line what MLflow says in an exception of its own.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise RegistryError(
+            f"MLflow at {_shown(tracking.uri)} failed: {_first_line(error)}"
+        ) from error
+
+
 def _end_quietly(tracking: Tracking, run_id: str, status: str) -> None:
     """End a run after an error, which a second one from a dead server must not hide."""
     try:

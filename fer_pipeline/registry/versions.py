@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
-import numpy as np
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 import fer_pipeline
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.errors import RegistryError
+from fer_pipeline.errors import RegistryError, one_line
+from fer_pipeline.registry.locks import registry_lock
+from fer_pipeline.registry.storage import logged_model_id, open_storage
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from fer_pipeline.registry.tracking import Tracking
 
-CHALLENGER = "challenger"
+log = logging.getLogger(__name__)
+
 CONTENT_TAG = "fer.content_sha256"
+LOCK_TIMEOUT_S = 900.0
+LONGEST_DESCRIPTION = 5000
+"""Characters: what the column of a PostgreSQL or MySQL store holds."""
 
 # What the stored code imports; pinned to what the pipeline ran with.
 _REQUIREMENTS = (
@@ -31,66 +41,144 @@ _REQUIREMENTS = (
 )  # fmt: skip
 
 
-def find_version(tracking: Tracking, name: str, content: str) -> str | None:
-    """The version that holds this content, if it was registered before."""
-    found = tracking.client.search_model_versions(
-        f"name = '{name}' and tags.`{CONTENT_TAG}` = '{content}'"
-    )
-    numbers = [str(model.version) for model in found]
-    return min(numbers, key=int) if numbers else None
+@dataclass(frozen=True)
+class Candidate:
+    """What is to become a version.
 
-
-def register_version(
-    tracking: Tracking,
-    name: str,
-    run_id: str,
-    bundle: Path,
-    example: npt.NDArray[np.uint8],
-    tags: Mapping[str, str],
-) -> str:
-    """Log the fused model to its run and register it.
-
-    Args:
-        tracking: the store.
-        name: of the registered model.
+    Attributes:
+        content: the digest of what it computes with.
         run_id: the fusion run that the model belongs to.
-        bundle: folder with `spec.json` and the weights.
+        folders: what is stored beside the code, by name: `bundle` and `record`.
         example: (1, 48, 48) uint8, stored as the input example.
-        tags: for the version; they are set in the same call that makes it, so there is no
-            version without its content tag.
+        tags: for the version.
+        description: the model card.
+    """
+
+    content: str
+    run_id: str
+    folders: Mapping[str, Path]
+    example: npt.NDArray[np.uint8]
+    tags: Mapping[str, str]
+    description: str
+
+
+def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
+    """The one version of this content: that which is there, else a new one.
+
+    MLflow makes a second version of the same content without a word, so two registrations at once
+    must be kept apart. On one machine a lock does that. Machines that share a server can't lock
+    each other out, and a lock in the registry would outlive whoever is killed holding it. So
+    there the registry's own numbers decide: a version is made with its content's digest in the
+    same call, and then everybody looks who was first. Numbers are given in one sequence by the
+    database, which refuses a number twice: who got 5 sees 4. The lowest stays; the others are
+    deleted by whoever finds them, and nobody has pointed an alias at one, since aliases move only
+    after this. A version exists only when all its files are stored: a registration that dies
+    before leaves none.
 
     Returns:
         The version's number.
 
     Raises:
-        RegistryError: MLflow refused.
+        RegistryError: MLflow or its artifact store refused.
     """
     mlflow.set_tracking_uri(tracking.uri)
+    with registry_lock(tracking, "registration", LOCK_TIMEOUT_S):
+        if find_version(tracking, name, candidate.content) is None:
+            _make_version(tracking, name, candidate)
+        number = settle(tracking, name, candidate.content)
+    if not tracking.client.get_model_version(name, number).description:
+        text = shorten(candidate.description)
+        tracking.client.update_model_version(name, number, description=text)
+    return number
+
+
+def find_version(tracking: Tracking, name: str, content: str) -> str | None:
+    """The version that holds this content, if it was registered before."""
+    numbers = _numbers_of(tracking, name, content)
+    return numbers[0] if numbers else None
+
+
+def settle(tracking: Tracking, name: str, content: str) -> str:
+    """Leave one version of a content, the lowest, and give its number."""
+    first, *others = _numbers_of(tracking, name, content)
+    for number in others:
+        if not tracking.client.get_model_version(name, number).aliases:
+            log.info("version %s has the content of version %s: removed", number, first)
+            discard_version(tracking, name, number)
+    return first
+
+
+def discard_version(tracking: Tracking, name: str, number: str) -> None:
+    """Delete a version and its files; another process may be doing the same.
+
+    The version goes first: a kill in between leaves files that nobody sees, not a version
+    without files.
+    """
+    with _gone_is_done():
+        logged = logged_model_id(tracking.client.get_model_version(name, number))
+        storage = open_storage(tracking, name, number)
+        tracking.client.delete_model_version(name, number)
+        if logged:
+            tracking.client.delete_logged_model(logged)
+            storage.delete_artifacts()  # type: ignore[no-untyped-call]
+
+
+def shorten(card: str) -> str:
+    """The card, cut after a whole line where it is longer than a store's column."""
+    if len(card) <= LONGEST_DESCRIPTION:
+        return card
+    pointer = "\n\n(Cut here: the whole card is an artifact of the run.)"
+    kept = card[: LONGEST_DESCRIPTION - len(pointer)]
+    return kept[: kept.rfind("\n")] + pointer
+
+
+def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
     try:
-        with mlflow.start_run(run_id=run_id, experiment_id=tracking.experiment_id):
+        with mlflow.start_run(run_id=candidate.run_id, experiment_id=tracking.experiment_id):
             model = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).with_name("fused_pyfunc.py")),
-                artifacts={"bundle": str(bundle)},
+                artifacts={key: str(folder) for key, folder in candidate.folders.items()},
                 code_paths=[str(Path(fer_pipeline.__file__).parent)],
                 signature=_signature(),
-                input_example=example,
+                input_example=candidate.example,
                 pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
             )
-        made = mlflow.register_model(model.model_uri, name, tags=dict(tags))
+        tags = {**candidate.tags, CONTENT_TAG: candidate.content}
+        mlflow.register_model(model.model_uri, name, tags=tags)
+    # Artifact stores raise what their own clients do, which this room does not know.
+    except Exception as error:
+        raise RegistryError(
+            f"{name} could not be registered, and no alias was moved ({one_line(error)}): "
+            "see that MLflow and its artifact store run, then run 'dvc repro register' again"
+        ) from error
+
+
+def _numbers_of(tracking: Tracking, name: str, content: str) -> list[str]:
+    """All versions of a content, the lowest first."""
+    found = tracking.client.search_model_versions(
+        f"name = '{name}' and tags.`{CONTENT_TAG}` = '{content}'"
+    )
+    return sorted((str(model.version) for model in found), key=int)
+
+
+@contextlib.contextmanager
+def _gone_is_done() -> Iterator[None]:
+    try:
+        yield
     except MlflowException as error:
-        raise RegistryError(f"MLflow could not register {name}: {error.message}") from error
-    return str(made.version)
-
-
-def set_challenger(tracking: Tracking, name: str, number: str) -> None:
-    """Point the alias `challenger` at a version."""
-    tracking.client.set_registered_model_alias(name, CHALLENGER, number)
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
 
 
 def _signature() -> ModelSignature:
+    """What goes in is left to `serving.requests`: a schema can't say 'arrays or pictures'."""
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 48, 48))]),
         outputs=Schema([ColSpec("float", emotion) for emotion in EMOTIONS]),
-        params=ParamSchema([ParamSpec("output", "string", "probabilities")]),
+        params=ParamSchema(
+            [
+                ParamSpec("output", "string", "probabilities"),
+                ParamSpec("singles", "boolean", False),
+            ]
+        ),
     )

@@ -90,5 +90,11 @@ def read_spec(folder: Path) -> Spec:
         raise FusionError(f"{path} describes no fused model: {error}") from error
 
 
+def bundle_files(folder: Path) -> list[Path]:
+    """Everything that a bundle consists of: its spec, then the weights in the spec's order."""
+    members = read_spec(folder).members
+    return [folder / SPEC, *(weights_file(folder, member.name) for member in members)]
+
+
 def weights_file(folder: Path, backbone: str) -> Path:
     return folder / f"{backbone}.safetensors"

@@ -70,9 +70,26 @@ class FusedPredictor:
         """(N, 7) calibrated probabilities, in the order of `EMOTIONS`."""
         return np.asarray(probabilities(self._fused(images), self._temperature).cpu().numpy())
 
+    def singles(
+        self, images: npt.NDArray[np.uint8]
+    ) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Each backbone by itself: (N, 7) logits and (N, 7) probabilities, at temperature 1."""
+        return {
+            member.name: (
+                np.asarray(logits.cpu().numpy()),
+                np.asarray(probabilities(logits, 1.0).cpu().numpy()),
+            )
+            for (member, _), logits in zip(self._members, self._stack(images), strict=True)
+        }
+
     def _fused(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        weights = torch.tensor([member.weight for member, _ in self._members])
+        return fuse_logits(self._stack(images), weights.to(self._device))
+
+    def _stack(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        """(M, N, C) logits of every backbone."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
-        logits = torch.stack(
+        return torch.stack(
             [
                 compute_logits(
                     model,
@@ -84,6 +101,4 @@ class FusedPredictor:
                 )
                 for member, model in self._members
             ]
-        )  # (M, N, C)
-        weights = torch.tensor([member.weight for member, _ in self._members])
-        return fuse_logits(logits, weights.to(self._device))
+        )

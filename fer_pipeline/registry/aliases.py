@@ -1,0 +1,153 @@
+"""The aliases `champion`, `previous` and `challenger`, and how they move.
+
+Each alias moves at once, but not two together, so a move of `champion` is a sequence that may be
+killed anywhere:
+
+    1. the journal says what will be done and how the aliases stand
+    2. previous   := the champion of now
+    3. champion   := the new version
+    4. challenger is taken from the new version, if it had it
+    5. the version's tags tell of the move
+    6. the journal says that it is done
+
+`previous` moves before `champion`: at every moment `champion` is a whole, checked version, and
+who was champion is written down before it is lost. Whoever moves next first looks for a move
+that stopped half-way: if `champion` had moved it is finished (4 to 6), else `previous` goes back
+to where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from fer_pipeline.errors import RegistryError
+from fer_pipeline.registry.journal import Action, Move, age_s, begin_move, end_move, read_moves
+from fer_pipeline.registry.locks import registry_lock
+
+if TYPE_CHECKING:
+    from fer_pipeline.registry.tracking import Tracking
+
+log = logging.getLogger(__name__)
+
+CHAMPION = "champion"
+PREVIOUS = "previous"
+CHALLENGER = "challenger"
+
+LOCK_TIMEOUT_S = 60.0
+OTHERS_MOVE_WITHIN_S = 60.0
+"""A move that another machine began so recently may still be under way."""
+
+
+@dataclass(frozen=True)
+class Aliases:
+    """The versions that the three aliases point to, or None."""
+
+    champion: str | None
+    previous: str | None
+    challenger: str | None
+
+    def of(self, number: str) -> list[str]:
+        """The aliases of a version."""
+        named = {CHAMPION: self.champion, PREVIOUS: self.previous, CHALLENGER: self.challenger}
+        return [alias for alias, version in named.items() if version == number]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: who or what asks, why, and what the policy says to it."""
+
+    action: Action
+    by: str
+    reason: str
+    policy: str = ""
+
+
+def read_aliases(tracking: Tracking, name: str) -> Aliases:
+    """Where the aliases point; nowhere, if the model does not exist yet."""
+    try:
+        found = tracking.client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        found = {}
+    champion, previous, challenger = (
+        None if found.get(alias) is None else str(found[alias])
+        for alias in (CHAMPION, PREVIOUS, CHALLENGER)
+    )
+    return Aliases(champion, previous, challenger)
+
+
+def set_challenger(tracking: Tracking, name: str, number: str) -> None:
+    """Point `challenger` at a version."""
+    tracking.client.set_registered_model_alias(name, CHALLENGER, number)
+
+
+def move_champion(tracking: Tracking, name: str, to: str, request: Request) -> Move:
+    """Make a version champion, and the champion `previous`; no move may be open (`heal`).
+
+    A rollback is the same move: `to` is then what `previous` points to.
+    """
+    now = read_aliases(tracking, name)
+    before = (now.champion or "", now.previous or "", now.challenger or "")
+    move = begin_move(
+        tracking, name, request.action, to, before, request.by, request.reason, request.policy
+    )
+    if now.champion is not None:
+        tracking.client.set_registered_model_alias(name, PREVIOUS, now.champion)
+    tracking.client.set_registered_model_alias(name, CHAMPION, to)
+    _finish(tracking, name, move)
+    return move
+
+
+def heal(tracking: Tracking, name: str) -> Move | None:
+    """Finish or take back a move that was killed; returns it if it was finished.
+
+    To be called with the lock of `moving` held.
+
+    Raises:
+        RegistryError: another machine may be moving at this moment.
+    """
+    finished = None
+    for move in read_moves(tracking, name, only_open=True):
+        if move.host != socket.gethostname() and age_s(move) < OTHERS_MOVE_WITHIN_S:
+            raise RegistryError(
+                f"{move.by} is moving {name} to version {move.to} on {move.host}: "
+                f"try again in a minute"
+            )
+        if read_aliases(tracking, name).champion == move.to:
+            _finish(tracking, name, move)
+            finished = move
+            log.info("finished an interrupted %s to version %s", move.action, move.to)
+        else:
+            _take_back(tracking, name, move)
+            log.info("took back an interrupted %s to version %s", move.action, move.to)
+    return finished
+
+
+def moving(tracking: Tracking) -> AbstractContextManager[None]:
+    """The lock that whoever moves `champion` holds."""
+    return registry_lock(tracking, "moves", LOCK_TIMEOUT_S)
+
+
+def _finish(tracking: Tracking, name: str, move: Move) -> None:
+    if read_aliases(tracking, name).challenger == move.to:
+        tracking.client.delete_registered_model_alias(name, CHALLENGER)
+    for key, value in move.tags().items():
+        tracking.client.set_model_version_tag(name, move.to, key, value)
+    end_move(tracking, move, made=True)
+
+
+def _take_back(tracking: Tracking, name: str, move: Move) -> None:
+    previous = move.before[1]
+    if previous:
+        tracking.client.set_registered_model_alias(name, PREVIOUS, previous)
+    elif read_aliases(tracking, name).previous is not None:
+        tracking.client.delete_registered_model_alias(name, PREVIOUS)
+    end_move(tracking, move, made=False)

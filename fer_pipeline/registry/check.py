@@ -1,0 +1,162 @@
+"""Before an alias moves: does the version in the registry score as the one that was measured?
+
+A fresh process fetches it, as a server would, and scores 64 images whose logits are on record.
+The images are test images, where the prepared test set is here and is the one on record; a
+registry keeps no pictures of people, so elsewhere the check falls back on the drawn faces that
+the record holds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fer_pipeline.data.faces import load_split
+from fer_pipeline.errors import DataError, RegistryError, one_line
+from fer_pipeline.layout import TEST
+from fer_pipeline.registry.records import Record, read_record, split_sha256
+from fer_pipeline.registry.storage import open_storage
+
+if TYPE_CHECKING:
+    from fer_pipeline.registry.tracking import Tracking
+
+log = logging.getLogger(__name__)
+
+IMAGES = 64
+TOLERANCE = 1e-4
+"""Largest difference of a logit from that on record."""
+
+FILE_TAG = "sha256."
+"""Version tags: the digest of each file of the bundle, by its name."""
+
+SIZE_TAG = "bytes."
+"""Version tags: the size of each file of the bundle, by its name."""
+
+
+def check_version(tracking: Tracking, name: str, number: str) -> str:
+    """Score a version in a fresh process and compare with its record.
+
+    Returns:
+        One line on what was compared.
+
+    Raises:
+        RegistryError: the version can't be fetched or loaded, or scores otherwise.
+    """
+    record = read_record(tracking, name, number)
+    images, expected, kind = images_to_check(record)
+    found = score_version(tracking, name, number, images)
+    largest = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
+    if not largest <= TOLERANCE:  # NaN is no agreement either
+        raise RegistryError(
+            f"{name} version {number} fails its check: a logit of {len(images)} {kind} differs "
+            f"by {largest:.2g} from the one on record, more than {TOLERANCE:g}: no alias was moved"
+        )
+    return f"{len(images)} {kind} score as on record, within {largest:.1g}"
+
+
+def score_version(
+    tracking: Tracking, name: str, number: str, images: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """(N, 7) fused logits of (N, 48, 48) images by a version, fetched and run by a new process.
+
+    Raises:
+        RegistryError: it can't be fetched, is not what was registered, or can't be loaded.
+    """
+    tags = tracking.client.get_model_version(name, number).tags
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        np.savez(here / "images.npz", allow_pickle=False, images=images)
+        (here / "version").mkdir()
+        request = {
+            "uri": f"models:/{name}/{number}",
+            "sha256": {
+                key.removeprefix(FILE_TAG): digest
+                for key, digest in tags.items()
+                if key.startswith(FILE_TAG)
+            },
+            "images": str(here / "images.npz"),
+            "folder": str(here / "version"),
+            "logits": str(here / "logits.npy"),
+            "fault": str(here / "fault.txt"),
+        }
+        (here / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-P", str(_SCRIPT), str(here / "request.json")],
+            env=_environment(tracking.uri),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            fault = here / "fault.txt"
+            said = fault.read_text(encoding="utf-8") if fault.exists() else _last_line(done.stderr)
+            raise RegistryError(
+                f"{name} version {number} fails its check: {said}: no alias was moved"
+            )
+        return np.asarray(np.load(here / "logits.npy", allow_pickle=False))
+
+
+def require_files(tracking: Tracking, name: str, number: str) -> None:
+    """See that the files of a version are there, in their size, without fetching them.
+
+    Raises:
+        RegistryError: one is missing or has another size, or the store does not answer.
+    """
+    tags = tracking.client.get_model_version(name, number).tags
+    try:
+        listed = open_storage(tracking, name, number).list_artifacts("artifacts/bundle")
+    except Exception as error:  # what a store's own client raises
+        raise RegistryError(
+            f"the files of {name} version {number} can't be listed ({one_line(error)}): "
+            "no alias was moved"
+        ) from error
+    sizes = {Path(file.path).name: file.file_size for file in listed}
+    for key, size in tags.items():
+        file = key.removeprefix(SIZE_TAG)
+        if key.startswith(SIZE_TAG) and sizes.get(file) != int(size):
+            raise RegistryError(
+                f"{name} version {number} is not whole: its {file} has {sizes.get(file, 'no')} "
+                f"bytes instead of {size}: no alias was moved"
+            )
+
+
+def images_to_check(
+    record: Record,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], str]:
+    """Images, the logits on record, and what to call them."""
+    try:
+        test = load_split(TEST)
+    except DataError:
+        test = None
+    if test is None or split_sha256(test) != record.test_sha256:
+        return record.drawn[:IMAGES], record.drawn_logits[:IMAGES], "drawn faces"
+    count = min(IMAGES, len(test))
+    rows = np.linspace(0, len(test) - 1, count).round().astype(np.int64)  # all over the set
+    return test.images[rows], record.logits[rows], "test images"
+
+
+_SCRIPT = Path(__file__).with_name("score_version.py")
+
+
+def _environment(uri: str) -> dict[str, str]:
+    """The version's own code is on trial: not that of the project, and nothing is unpickled."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return kept | {
+        "MLFLOW_TRACKING_URI": uri,
+        "MLFLOW_REGISTRY_URI": uri,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1][:300] if lines else "its process ended without a word"

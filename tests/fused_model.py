@@ -1,0 +1,111 @@
+"""A small fused model with all that the registry asks of a version, made without a training."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from fer_pipeline.data.faces import Split, save_split
+from fer_pipeline.layout import TEST
+from fer_pipeline.models.backbones import build_backbone
+from fer_pipeline.models.fusion import Fusion
+from fer_pipeline.params import Params
+from fer_pipeline.registry.check import FILE_TAG, SIZE_TAG
+from fer_pipeline.registry.lineage import content_digest, file_sha256
+from fer_pipeline.registry.records import Record, split_sha256, write_record
+from fer_pipeline.registry.succession import GATE_TAG
+from fer_pipeline.registry.tracking import Tracking, open_run
+from fer_pipeline.registry.versions import Candidate, register_once
+from fer_pipeline.serving.bundle import bundle_files, write_bundle
+from fer_pipeline.serving.predictor import FusedPredictor
+
+with warnings.catch_warnings():
+    # MLflow imports it late, and warns of its own type hints while it does.
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc  # noqa: F401
+
+NAME = "fer-fusion"
+SIZES = {"resnet50": 32, "inception_v3": 75}
+
+
+def draw_test_split(seed: int = 0, images: int = 70) -> Split:
+    """Noise with labels: more images than a check looks at."""
+    rng = np.random.default_rng(seed)
+    return Split(
+        rng.integers(0, 256, (images, 48, 48), np.uint8),
+        rng.integers(0, 7, images),
+        np.arange(images),
+        np.zeros(images, np.bool_),
+    )
+
+
+def make_bundle(params: Params, folder: Path, names: tuple[str, ...], seed: int = 0) -> Path:
+    """Untrained backbones, equally weighed."""
+    torch.manual_seed(seed)
+    files = {}
+    for name in names:
+        state = build_backbone(name, "none").state_dict()
+        files[name] = folder / f"{name}.safetensors"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in state.items()}, files[name])
+    backbones = {
+        name: params.backbones[name].model_copy(
+            update={"image_size": SIZES[name], "eval_resize": SIZES[name]}
+        )
+        for name in names
+    }
+    fusion = Fusion("uniform", dict.fromkeys(names, 1 / len(names)), 1.5)
+    write_bundle(folder / "bundle", backbones, fusion, files, "centre")
+    for path in files.values():
+        path.unlink()
+    return folder / "bundle"
+
+
+def make_record(logits: np.ndarray, split: Split, predictor: FusedPredictor | None) -> Record:
+    drawn = draw_test_split(99, 64).images
+    drawn_logits = predictor.logits(drawn) if predictor else np.zeros((64, 7), np.float32)
+    return Record(logits, split.labels, split.groups, split_sha256(split), drawn, drawn_logits)
+
+
+def register_bundle(
+    tracking: Tracking, bundle: Path, split: Split, name: str = NAME, **tags: str
+) -> str:
+    """Register a bundle as the stage does, with the logits of `split` on record."""
+    predictor = FusedPredictor.load(bundle)
+    record = make_record(predictor.logits(split.images), split, predictor)
+    write_record(record, bundle.with_name("record"))
+    files = bundle_files(bundle)
+    content = content_digest(files)
+    told = {
+        GATE_TAG: "true",
+        **{f"{FILE_TAG}{path.name}": file_sha256(path) for path in files},
+        **{f"{SIZE_TAG}{path.name}": str(path.stat().st_size) for path in files},
+        **tags,
+    }
+    folders = {"bundle": bundle, "record": bundle.with_name("record")}
+    with open_run(tracking, "fusion", {"content": content}, {}) as run:
+        candidate = Candidate(content, run.run_id, folders, record.drawn[:1], told, "# A card")
+        return register_once(tracking, name, candidate)
+
+
+def make_version(
+    tracking: Tracking, folder: Path, name: str, wrong: list[int], split: Split, **tags: str
+) -> str:
+    """A version with a record and without a model, wrong on some of the test images."""
+    said = split.labels.copy()
+    said[wrong] = (said[wrong] + 1) % 7
+    record = make_record(np.eye(7, dtype=np.float32)[said], split, None)
+    write_record(record, folder / "artifacts" / "record")
+    told = {GATE_TAG: "true", **tags}
+    made = tracking.client.create_model_version(name, folder.as_uri(), tags=told)
+    return str(made.version)
+
+
+def put_test_split(split: Split, folder: Path) -> None:
+    """Where a workspace has its prepared test set."""
+    (folder / TEST).parent.mkdir(parents=True, exist_ok=True)
+    save_split(split, folder / TEST)

@@ -1,0 +1,187 @@
+"""Aliases move in an order that can be cut anywhere, and who moves next mends it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fer_pipeline.errors import RegistryError
+from fer_pipeline.registry import aliases as aliases_module
+from fer_pipeline.registry import journal
+from fer_pipeline.registry.aliases import (
+    Aliases,
+    Request,
+    heal,
+    move_champion,
+    moving,
+    read_aliases,
+    set_challenger,
+)
+from fer_pipeline.registry.journal import Move, begin_move, read_moves
+from fer_pipeline.registry.tracking import Tracking
+
+PROMOTE = Request("promote", "ada", "better on Tuesdays", "promote: +1 point")
+WRITES = 5 + 7  # run, previous, champion, challenger, run's end; and a tag for each of seven facts
+
+
+class Killed(BaseException):
+    """What a SIGKILL is to the code: nothing after it runs."""
+
+
+class DyingClient:
+    """A real client that is killed before its n-th write."""
+
+    def __init__(self, client: Any, writes: int) -> None:
+        self._client, self._left = client, writes
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if not name.startswith(("set_", "delete_", "create_", "log_", "update_")):
+            return method
+
+        def write(*arguments: Any, **options: Any) -> Any:
+            if not self._left:
+                raise Killed
+            self._left -= 1
+            return method(*arguments, **options)
+
+        return write
+
+
+def make_model(store: Tracking, name: str, versions: int = 3) -> None:
+    store.client.create_registered_model(name)
+    for _ in range(versions):
+        store.client.create_model_version(name, "nowhere")
+
+
+def promote(store: Tracking, name: str, to: str, request: Request = PROMOTE) -> Move | None:
+    """Heal, then move, as `fer registry promote` does."""
+    with moving(store):
+        finished = heal(store, name)
+        if read_aliases(store, name).champion == to:
+            return finished
+        return move_champion(store, name, to, request)
+
+
+def test_a_model_that_does_not_exist_has_no_aliases(store: Tracking) -> None:
+    assert read_aliases(store, "unheard-of") == Aliases(None, None, None)
+
+
+def test_a_promotion_moves_all_three_aliases(store: Tracking) -> None:
+    make_model(store, "moves")
+    set_challenger(store, "moves", "1")
+    promote(store, "moves", "1")
+    assert read_aliases(store, "moves") == Aliases("1", None, None)
+    set_challenger(store, "moves", "2")
+    promote(store, "moves", "2")
+    assert read_aliases(store, "moves") == Aliases("2", "1", None)
+
+
+def test_another_challenger_stays(store: Tracking) -> None:
+    make_model(store, "stays")
+    promote(store, "stays", "1")
+    set_challenger(store, "stays", "3")
+    promote(store, "stays", "2")
+    assert read_aliases(store, "stays") == Aliases("2", "1", "3")
+
+
+def test_a_move_is_told_by_tags_and_by_a_run(store: Tracking) -> None:
+    make_model(store, "told")
+    promote(store, "told", "1")
+    promote(store, "told", "3")
+    tags = store.client.get_model_version("told", "3").tags
+    assert {key: tags[f"move.{key}"] for key in ("action", "from", "to", "by", "reason")} == {
+        "action": "promote",
+        "from": "1",
+        "to": "3",
+        "by": "ada",
+        "reason": "better on Tuesdays",
+    }
+    assert store.client.get_model_version("told", "1").tags["move.from"] == "none"
+    latest, first = read_moves(store, "told")
+    assert (latest.came_from, latest.to, latest.by, latest.status) == ("1", "3", "ada", "FINISHED")
+    assert (first.came_from, first.to, first.policy) == ("", "1", "promote: +1 point")
+    assert tags["move.at"] == latest.at
+
+
+@pytest.mark.parametrize("writes", range(WRITES))
+def test_a_promotion_killed_before_any_write_is_mended_by_the_next(
+    writes: int, store: Tracking
+) -> None:
+    name = f"killed-{writes}"
+    make_model(store, name, 4)
+    promote(store, name, "1")
+    promote(store, name, "2")
+    set_challenger(store, name, "3")
+    with pytest.raises(Killed):
+        promote(replace(store, client=DyingClient(store.client, writes)), name, "3")  # type: ignore[arg-type]
+    assert read_aliases(store, name).champion in ("2", "3")
+
+    promote(store, name, "3")
+
+    assert read_aliases(store, name) == Aliases("3", "2", None)
+    assert store.client.get_model_version(name, "3").tags["move.from"] == "2"
+    moves = read_moves(store, name)
+    assert not [move for move in moves if move.status == "RUNNING"]
+    made = [(move.came_from, move.to) for move in moves if move.status == "FINISHED"]
+    assert made == [("2", "3"), ("1", "2"), ("", "1")]
+
+
+def test_that_many_writes_are_a_whole_promotion(store: Tracking) -> None:
+    make_model(store, "whole")
+    promote(store, "whole", "1")
+    set_challenger(store, "whole", "2")
+    promote(replace(store, client=DyingClient(store.client, WRITES)), "whole", "2")  # type: ignore[arg-type]
+    assert read_aliases(store, "whole") == Aliases("2", "1", None)
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3])
+def test_another_promotion_after_a_killed_one_leaves_no_trace_of_it(
+    writes: int, store: Tracking
+) -> None:
+    name = f"other-{writes}"
+    make_model(store, name, 4)
+    promote(store, name, "1")
+    promote(store, name, "2")
+    with pytest.raises(Killed):
+        promote(replace(store, client=DyingClient(store.client, writes)), name, "3")  # type: ignore[arg-type]
+    with moving(store):
+        heal(store, name)
+    expected = Aliases("3", "2", None) if writes == 3 else Aliases("2", "1", None)
+    assert read_aliases(store, name) == expected
+
+
+def test_a_first_promotion_that_was_killed_is_taken_back(store: Tracking) -> None:
+    make_model(store, "first")
+    with pytest.raises(Killed):
+        promote(replace(store, client=DyingClient(store.client, 1)), "first", "1")  # type: ignore[arg-type]
+    with moving(store):
+        assert heal(store, "first") is None
+    assert read_aliases(store, "first") == Aliases(None, None, None)
+
+
+def test_what_another_machine_has_just_begun_is_left_alone_for_a_minute(
+    store: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(store, "others")
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.socket, "gethostname", lambda: "elsewhere")
+        begin_move(store, "others", "promote", "2", ("", "", ""), "bob", "why not", "")
+    with moving(store), pytest.raises(RegistryError, match="bob is moving others to version 2 on"):
+        heal(store, "others")
+    monkeypatch.setattr(aliases_module, "OTHERS_MOVE_WITHIN_S", 0.0)
+    with moving(store):
+        assert heal(store, "others") is None
+    assert [move.status for move in read_moves(store, "others")] == ["KILLED"]
+
+
+def test_two_do_not_move_at_once(store: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aliases_module, "LOCK_TIMEOUT_S", 0.05)
+    with (
+        moving(store),
+        pytest.raises(RegistryError, match=r"busy with the registry for 0\.05 s .*moves\.lock"),
+        moving(store),
+    ):
+        pass

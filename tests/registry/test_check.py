@@ -1,0 +1,181 @@
+"""No alias moves to a version that can't be fetched, is damaged, or scores otherwise."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fused_model import (
+    NAME,
+    draw_test_split,
+    make_bundle,
+    make_version,
+    put_test_split,
+    register_bundle,
+)
+
+from fer_pipeline.errors import RegistryError
+from fer_pipeline.params import Params
+from fer_pipeline.registry.aliases import Aliases, read_aliases
+from fer_pipeline.registry.check import IMAGES, check_version, images_to_check
+from fer_pipeline.registry.duels import find_duel
+from fer_pipeline.registry.records import Record, load_record, read_record, write_record
+from fer_pipeline.registry.storage import open_storage
+from fer_pipeline.registry.succession import nominate
+from fer_pipeline.registry.tracking import Tracking
+from fer_pipeline.serving.predictor import FusedPredictor
+
+SPLIT = draw_test_split()
+WEIGHTS = "bundle/resnet50.safetensors"
+
+
+@pytest.fixture(scope="module")
+def bundle(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("bundle")
+    yield make_bundle(params, folder, ("resnet50",))
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def number(store: Tracking, bundle: Path) -> str:
+    return register_bundle(store, bundle, SPLIT)
+
+
+@pytest.fixture
+def artifacts(store: Tracking, number: str) -> Iterator[Path]:
+    """Where the version's files lie; what a test does to them is undone."""
+    files = Path(open_storage(store, NAME, number).artifact_dir) / "artifacts"
+    kept = files.with_name("kept")
+    shutil.copytree(files, kept)
+    yield files
+    shutil.rmtree(files)
+    kept.rename(files)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder without prepared data."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(store: Tracking, number: str, params: Params) -> str:
+    """What is said when the version is to become challenger; and that it has not."""
+    with pytest.raises(RegistryError) as refused:
+        nominate(store, params, number)
+    assert read_aliases(store, NAME) == Aliases(None, None, None)
+    return str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_whole_version_scores_the_test_images_as_on_record(
+    store: Tracking, number: str, elsewhere: Path
+) -> None:
+    put_test_split(SPLIT, elsewhere)
+    assert check_version(store, NAME, number).startswith("64 test images score as on record")
+
+
+@pytest.mark.slow
+def test_without_the_test_images_the_drawn_faces_are_scored(
+    store: Tracking, number: str, elsewhere: Path
+) -> None:
+    put_test_split(draw_test_split(seed=5), elsewhere)
+    assert check_version(store, NAME, number).startswith("64 drawn faces score as on record")
+
+
+@pytest.mark.slow
+def test_other_logits_than_those_on_record_are_refused(
+    store: Tracking, number: str, artifacts: Path, params: Params, elsewhere: Path
+) -> None:
+    put_test_split(SPLIT, elsewhere)
+    record = load_record(artifacts / "record")
+    logits = record.logits.copy()
+    logits[0, 3] += 2e-4
+    write_record(replace(record, logits=logits), artifacts / "record")
+    says = refusal(store, number, params)
+    assert "a logit of 64 test images differs by 0.0002 from the one on record" in says
+
+
+@pytest.mark.slow
+def test_damaged_weights_are_refused_by_name(
+    store: Tracking, number: str, artifacts: Path, params: Params, elsewhere: Path
+) -> None:
+    content = bytearray((artifacts / WEIGHTS).read_bytes())
+    content[-1] ^= 1  # the last bit of a mantissa: no logit would show it
+    (artifacts / WEIGHTS).write_bytes(content)
+    says = refusal(store, number, params)
+    assert "version 1 fails its check: its resnet50.safetensors is not what was registered" in says
+
+
+@pytest.mark.slow
+def test_missing_weights_are_refused_by_name(
+    store: Tracking, number: str, artifacts: Path, params: Params, elsewhere: Path
+) -> None:
+    (artifacts / WEIGHTS).unlink()
+    assert "fails its check: its resnet50.safetensors is missing" in refusal(store, number, params)
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn"])
+def test_a_version_without_a_whole_record_is_refused(
+    damage: str, store: Tracking, number: str, artifacts: Path, params: Params, elsewhere: Path
+) -> None:
+    if damage == "missing":
+        shutil.rmtree(artifacts / "record")
+    else:
+        (artifacts / "record" / "test.npz").write_bytes(b"PK torn")
+    assert "the record of fer-fusion version 1 can't be read" in refusal(store, number, params)
+
+
+@pytest.mark.slow
+def test_a_champion_of_another_test_set_is_scored_again_by_its_own_model(
+    store: Tracking, number: str, bundle: Path, params: Params, elsewhere: Path
+) -> None:
+    other = draw_test_split(seed=7, images=20)
+    put_test_split(other, elsewhere)
+    challenger = make_version(store, elsewhere / "challenger", NAME, [], other)
+    duel = find_duel(store, params, challenger, number)
+    assert duel is not None
+    assert (duel.champion, duel.images, duel.rescored) == (number, 20, True)
+    right = FusedPredictor.load(bundle).logits(other.images).argmax(axis=1) == other.labels
+    assert duel.gain == pytest.approx(1 - right.mean())
+
+
+def make_record(images: int) -> Record:
+    split = draw_test_split(images=images)
+    logits = np.arange(images * 7, dtype=np.float32).reshape(-1, 7)
+    return Record(logits, split.labels, split.groups, "none", split.images[:2], logits[:2])
+
+
+def test_a_record_is_read_back(tmp_path: Path) -> None:
+    record = make_record(9)
+    write_record(record, tmp_path)
+    found = load_record(tmp_path)
+    assert found.test_sha256 == "none"
+    for name in ("logits", "labels", "groups", "drawn", "drawn_logits"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(record, name))
+
+
+def test_a_record_in_the_registry_holds_no_test_image(store: Tracking, number: str) -> None:
+    record = read_record(store, NAME, number)
+    assert len(record.logits) == len(SPLIT)
+    sent = {image.tobytes() for image in SPLIT.images}
+    assert not sent & {image.tobytes() for image in record.drawn}
+
+
+@pytest.mark.parametrize("images", [5, 64, 200])
+def test_the_checked_images_are_all_over_the_test_set(images: int, elsewhere: Path) -> None:
+    from fer_pipeline.registry.records import split_sha256
+
+    split = draw_test_split(images=images)
+    put_test_split(split, elsewhere)
+    record = replace(make_record(images), test_sha256=split_sha256(split))
+    pixels, logits, kind = images_to_check(record)
+    assert kind == "test images"
+    assert len(pixels) == min(images, IMAGES)
+    np.testing.assert_array_equal(pixels[[0, -1]], split.images[[0, -1]])
+    np.testing.assert_array_equal(logits[[0, -1]], record.logits[[0, -1]])
+    assert len({one.tobytes() for one in pixels}) == len(pixels)

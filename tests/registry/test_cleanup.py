@@ -1,0 +1,50 @@
+"""Old versions go with their files; whatever has an alias stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fused_model import draw_test_split, make_version
+
+from fer_pipeline.registry.aliases import Aliases, Request, move_champion, set_challenger
+from fer_pipeline.registry.cleanup import collect_garbage, superfluous
+from fer_pipeline.registry.tracking import Tracking
+
+ALL = [str(number) for number in range(1, 13)]
+
+
+@pytest.mark.parametrize(
+    ("aliases", "keep", "gone"),
+    [
+        (Aliases(None, None, None), 12, []),
+        (Aliases(None, None, None), 99, []),
+        (Aliases(None, None, None), 3, ALL[:9]),
+        (Aliases("2", "1", "4"), 3, ["3", "5", "6", "7", "8", "9"]),
+        (Aliases("12", "11", "10"), 3, ALL[:9]),
+        (Aliases("12", None, None), 0, ALL[:11]),
+    ],
+)
+def test_versions_without_alias_go_but_for_the_newest(
+    aliases: Aliases, keep: int, gone: list[str]
+) -> None:
+    assert superfluous(reversed(ALL), aliases, keep) == gone
+
+
+def test_garbage_is_collected_from_the_store(store: Tracking, tmp_path: Path) -> None:
+    store.client.create_registered_model("full")
+    split = draw_test_split(images=8)
+    for number in range(1, 8):
+        assert make_version(store, tmp_path / str(number), "full", [], split) == str(number)
+    for to in ("1", "3"):
+        move_champion(store, "full", to, Request("promote", "ada", "why not"))
+    set_challenger(store, "full", "4")
+
+    assert collect_garbage(store, "full", 2, dry_run=True) == ["2", "5"]
+    left = store.client.search_model_versions("name = 'full'")
+    assert len(left) == 7
+
+    assert collect_garbage(store, "full", 2, dry_run=False) == ["2", "5"]
+    left = store.client.search_model_versions("name = 'full'")
+    assert sorted(str(one.version) for one in left) == ["1", "3", "4", "6", "7"]
+    assert collect_garbage(store, "full", 2, dry_run=False) == []
