@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,19 @@ class Outcome:
     lines: list[str] = field(default_factory=list)
     error: str = ""
     passing: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """The JSON object that it printed, after whatever else it had to say.
+
+        Raises:
+            CommandError: there is none.
+        """
+        start = next((n for n, line in enumerate(self.lines) if line.startswith("{")), None)
+        if start is None:
+            raise CommandError(f"no JSON in the answer: {' '.join(self.lines)[:200]}")
+        text = "\n".join(self.lines[start:])
+        document: dict[str, Any] = json.JSONDecoder().raw_decode(text)[0]
+        return document
 
 
 def execute(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
@@ -66,9 +65,7 @@ def _news(here: Session) -> dict[str, str]:
     @task(name="ask upstream", cache_policy=NO_CACHE, persist_result=False, **RETRY)
     def ask() -> dict[str, str]:
         outcome = execute(here.children, ["fer", "source", "status", "--json"])
-        require_success(outcome, "asking the source")
-        found: dict[str, str] = json.loads(outcome.lines[-1])
-        return found
+        return require_success(outcome, "asking the source").document()
 
     return ask()
 

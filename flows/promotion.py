@@ -53,7 +53,7 @@ def promotion(
             if approval is not None and not approval.approved:
                 return Completed(name="Declined", message=approval.comment or "Not approved.")
             why = "; ".join(filter(None, (reason, approval.comment if approval else "")))
-            command = ["fer", "registry", action]
+            command = ["fer", "registry", action, "--by", here.who]
             if action == "promote":
                 command += [str(version)] if version is not None else []
                 command += ["--force"] if force else []
@@ -79,8 +79,7 @@ def _ask(here: Session, action: str, version: int | None, timeout_s: int) -> App
 
 def _status(here: Session) -> dict[str, Any]:
     outcome = execute(here.children, ["fer", "registry", "status", "--json"])
-    status: dict[str, Any] = json.loads(require_success(outcome, "asking the registry").lines[-1])
-    return status
+    return require_success(outcome, "asking the registry").document()
 
 
 def _show(here: Session) -> None:

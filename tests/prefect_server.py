@@ -68,9 +68,11 @@ class PrefectServer:
 
     def ask(self, path: str, **body: Any) -> Any:
         """The answer to a POST, such as the filters."""
-        answer = requests.post(f"{self.api}{path}", json=body, timeout=30)
-        answer.raise_for_status()
-        return answer.json()
+        return self._post(path, body)
+
+    def ask_list(self, path: str, body: list[Any]) -> Any:
+        """The same for what takes a list."""
+        return self._post(path, body)
 
     def flow_runs(self, **name_to_value: str) -> list[dict[str, Any]]:
         """All runs, the newest first."""
@@ -97,6 +99,11 @@ class PrefectServer:
             f"/flow_runs/{flow_run_id}/set_state",
             state={"type": "CANCELLING", "name": "Cancelling"},
         )
+
+    def _post(self, path: str, body: Any) -> Any:
+        answer = requests.post(f"{self.api}{path}", json=body, timeout=30)
+        assert answer.ok, f"{path}: {answer.status_code} {answer.text[:500]}"
+        return answer.json() if answer.content else None
 
     def _answers(self) -> bool:
         try:

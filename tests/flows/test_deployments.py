@@ -1,0 +1,156 @@
+"""prefect.yaml on a real server with a real worker: schedules, the event, and cancelling."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import requests
+from flow_bench import FlowBench, make_bench
+from prefect_server import PrefectServer, end_tree, processes_with, wait_until
+
+pytestmark = pytest.mark.slow
+
+PICKED_UP_WITHIN_S = 90.0
+"""The server looks for late runs, the worker for due ones, and the flow's process starts."""
+
+
+@pytest.fixture(scope="module")
+def bench(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, server: PrefectServer
+) -> Iterator[FlowBench]:
+    """A project whose prefect.yaml is deployed, and a worker in its folder."""
+    bench = make_bench(root, tmp_path_factory.mktemp("deployed") / "bench", server)
+    env = bench.workspace.env | server.env()
+
+    def prefect(*arguments: str) -> None:
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+        done = subprocess.run(
+            command, cwd=bench.folder, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    prefect("work-pool", "create", "fer", "--type", "process")
+    prefect("deploy", "--all")
+    worker = subprocess.Popen(
+        [*(sys.executable, "-m", "prefect", "worker", "start"), *("--pool", "fer")],
+        cwd=bench.folder,
+        env=env | {"PREFECT_WORKER_QUERY_SECONDS": "2"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    yield bench
+    end_tree(worker.pid)
+    worker.wait()
+
+
+@pytest.fixture(autouse=True)
+def _fresh(bench: FlowBench) -> None:
+    bench.plan()
+    bench.forget()
+
+
+def test_each_cron_becomes_scheduled_runs(bench: FlowBench) -> None:
+    def due(deployment: str, days: float) -> bool:
+        starts = [
+            datetime.fromisoformat(run["expected_start_time"])
+            for run in _runs(bench, deployment)
+            if run["state"]["type"] == "SCHEDULED" and run["auto_scheduled"]
+        ]
+        return bool(starts) and min(starts) - datetime.now(UTC) < timedelta(days=days)
+
+    wait_until(lambda: due("ingest/daily", 1), 30, "tomorrow's ingest is scheduled")
+    wait_until(lambda: due("pipeline/weekly", 7), 30, "next week's pipeline is scheduled")
+    assert not _runs(bench, "promotion/by-hand")
+
+
+def test_a_schedule_fires(bench: FlowBench) -> None:
+    anchor = datetime.now(UTC) + timedelta(seconds=5)
+    schedule = {"interval": 86400.0, "anchor_date": anchor.isoformat(), "timezone": "UTC"}
+    made = bench.server.ask_list(
+        f"/deployments/{_deployment(bench, 'pipeline/weekly')['id']}/schedules",
+        [{"active": True, "schedule": schedule}],
+    )
+    assert made
+
+    run = _completed(bench, "pipeline/weekly", lambda run: bool(run["auto_scheduled"]))
+
+    assert bench.notes()["calibrate", "end"]["at"] > anchor.timestamp()
+    assert run["state"]["message"] == "5 stages ran, 0 were up to date."
+
+
+def test_the_event_of_new_data_starts_the_pipeline(bench: FlowBench) -> None:
+    before = {run["id"] for run in _runs(bench, "pipeline/weekly")}
+    bench.server.ask_list(
+        "/events",
+        [
+            {
+                "occurred": datetime.now(UTC).isoformat(),
+                "event": "fer-fusion.source.updated",
+                "resource": {"prefect.resource.id": "fer-fusion.source"},
+                "id": str(uuid4()),
+            }
+        ],
+    )
+
+    run = _completed(bench, "pipeline/weekly", lambda run: run["id"] not in before)
+
+    assert run["created_by"]["type"] == "AUTOMATION"
+
+
+def test_cancelling_what_a_worker_runs_leaves_nothing(bench: FlowBench) -> None:
+    bench.plan(**{f"train_{name}": {"seconds": 100} for name in "abc"})
+    made = bench.server.ask(
+        f"/deployments/{_deployment(bench, 'pipeline/weekly')['id']}/create_flow_run",
+        state={"type": "SCHEDULED"},
+        parameters={"force": True},
+    )
+    wait_until(
+        lambda: (
+            {("train@a", "begin"), ("train@b", "begin"), ("train@c", "begin")}
+            <= bench.notes().keys()
+        ),
+        PICKED_UP_WITHIN_S,
+        "the trainings run",
+    )
+
+    bench.server.cancel(made["id"])
+
+    wait_until(lambda: not processes_with("step.py train@"), 15, "no training is left")
+    wait_until(
+        lambda: bench.server.state(made["id"])["name"] == "Cancelled", 30, "the run is cancelled"
+    )
+    bench.plan()
+    status, output = bench.run("pipeline", "--wait", "0")  # and the folder is free
+    assert status == 0, output
+
+
+def _deployment(bench: FlowBench, name: str) -> dict[str, Any]:
+    answer = requests.get(f"{bench.server.api}/deployments/name/{name}", timeout=30)
+    answer.raise_for_status()
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def _runs(bench: FlowBench, deployment: str) -> list[dict[str, Any]]:
+    number = _deployment(bench, deployment)["id"]
+    return [run for run in bench.server.flow_runs() if run["deployment_id"] == number]
+
+
+def _completed(bench: FlowBench, deployment: str, which: Any) -> dict[str, Any]:
+    """Wait for a run that is one of `which` to complete."""
+
+    def find() -> dict[str, Any] | None:
+        runs = [run for run in _runs(bench, deployment) if which(run)]
+        ended = [run for run in runs if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED")]
+        return ended[0] if ended else None
+
+    run: dict[str, Any] = wait_until(find, PICKED_UP_WITHIN_S, f"a run of {deployment}")
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    return run
