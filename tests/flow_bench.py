@@ -14,6 +14,8 @@ from prefect_server import PrefectServer
 from ruamel.yaml import YAML
 from workspace import Workspace, environment
 
+RUN_WITHIN_S = 420.0
+
 # What a stage of the bench does: it notes when it began and ended, and in between does as
 # plan.json says of it.
 _STEP = """
@@ -82,7 +84,12 @@ class FlowBench:
     def run(self, flow: str = "pipeline", *arguments: str) -> tuple[int, str]:
         """Run one to its end; gives exit status and output."""
         process = self.start(flow, *arguments)
-        output, _ = process.communicate(timeout=180)
+        try:
+            output, _ = process.communicate(timeout=RUN_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            raise AssertionError(f"still running after {RUN_WITHIN_S:g} s:\n{output}") from None
         return process.returncode, output
 
     def notes(self) -> dict[tuple[str, str], dict[str, Any]]:

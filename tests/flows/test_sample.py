@@ -1,0 +1,128 @@
+"""The flows on the project itself: the synthetic sample, its registry, and a source of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import requests
+from edition_files import fer2013_csv, only, random_faces, write
+from flow_bench import FlowBench
+from prefect_server import PrefectServer, wait_until
+from workspace import Workspace, make_workspace
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def project(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, server: PrefectServer
+) -> FlowBench:
+    """The project on the sample, with tiny params, after one run of the flow `pipeline`."""
+    bench = FlowBench(make_workspace(root, tmp_path_factory.mktemp("project")), server)
+    status, output = bench.run()
+    assert status == 0, output
+    return bench
+
+
+def test_the_pipeline_runs_end_to_end_and_shows_its_results(project: FlowBench) -> None:
+    run = project.newest_run()
+
+    tasks = project.server.tasks(run["id"])
+    assert {"ingest", "train@resnet50", "train@inception_v3", "register"} <= tasks.keys()
+    assert {state["name"] for state in tasks.values()} == {"Completed"}
+    artifacts = project.server.artifacts(run["id"])
+    assert '"model": "fused"' in artifacts["fer-metrics"]["data"]
+    verdict = artifacts["fer-verdict"]["data"]
+    assert "Gate passed" in verdict
+    assert "reports/report.html" in verdict
+    assert "| resnet50 |" in verdict
+    assert "| fusion |" in verdict
+    assert artifacts["fer-progress-inception-v3"]["data"] == 100.0
+    # DVC, and with it `dvc repro`, finds nothing left to do.
+    assert "up to date" in project.workspace.check("dvc", "status")
+
+
+def test_a_recipe_and_values_are_applied_and_bad_ones_change_nothing(project: FlowBench) -> None:
+    before = (project.folder / "params.yaml").read_text()
+
+    status, output = project.run("pipeline", "--set", "fusion.method=magic")
+    assert status == 1
+    assert "fusion.method" in output.splitlines()[-1]
+    assert (project.folder / "params.yaml").read_text() == before
+
+    status, output = project.run("pipeline", "--set", "fusion.method=uniform", "--target", "train")
+    assert status == 0, output  # no training depends on it
+    assert output.splitlines()[-1] == "Everything is up to date."
+    assert "method: uniform" in (project.folder / "params.yaml").read_text()
+
+
+def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench) -> None:
+    process = project.start("promotion", "promote", "--reason", "the first", "--ask")
+    run = wait_until(
+        lambda: next(iter(project.server.flow_runs()), None)
+        if project.server.flow_runs()[0]["state"]["type"] == "PAUSED"
+        else None,
+        90,
+        "somebody is asked",
+    )
+    answer = {"approved": True, "comment": "looks right"}
+    resumed = requests.post(
+        f"{project.server.api}/flow_runs/{run['id']}/resume",
+        json={"run_input": answer},
+        timeout=30,
+    )
+    assert resumed.json()["status"] == "ACCEPT", resumed.text
+
+    output, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 0, output
+    shown = project.workspace.check("fer", "registry", "history", "--json")
+    assert "the first; looks right" in shown
+    assert f"flow run '{run['name']}'" in shown
+    assert '"champion"' in project.server.artifacts(run["id"])["fer-registry"]["data"]
+
+
+def test_a_rollback_without_a_champion_before_says_so(project: FlowBench) -> None:
+    status, output = project.run("promotion", "rollback")
+
+    assert status == 1
+    assert output.splitlines()[-1].startswith("error: rollback failed: ")
+
+
+def test_ingest_takes_a_new_version_and_tells_of_it(
+    root: Path, tmp_path: Path, server: PrefectServer
+) -> None:
+    project = FlowBench(make_workspace(root, _new(tmp_path / "project")), server)
+    source = write(only(fer2013_csv(random_faces(0))), tmp_path / "fer2013.csv")
+    project.workspace.check("fer", "source", "pin", str(source))
+    project.workspace.check("dvc", "remote", "add", "--default", "kept", str(tmp_path / "kept"))
+    status, output = project.run("ingest")
+    assert status == 0, output
+    assert output.splitlines()[-1].endswith("is as it was pinned.")
+    assert project.newest_run()["state"]["name"] == "Unchanged"
+    assert not (project.folder / "data" / "raw").exists()
+
+    write(only(fer2013_csv(random_faces(1))), source)
+    status, output = project.run("ingest")
+
+    assert status == 0, output
+    assert _pinned(project.workspace) == "unchanged"
+    assert (project.folder / "data/prepared/train.npz").exists()
+    assert list((tmp_path / "kept").rglob("*"))  # pushed
+    events = server.ask("/events/filter", filter={"event": {"name": ["fer-fusion.source.updated"]}})
+    assert events["events"][0]["payload"]["uri"] == str(source)
+
+    source.unlink()
+    status, output = project.run("ingest")
+    assert status == 1
+    assert f"{source} is missing" in output.splitlines()[-1]
+
+
+def _pinned(workspace: Workspace) -> str:
+    return workspace.check("fer", "source", "status").strip().rpartition(": ")[2]
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
