@@ -20,7 +20,7 @@ from fer_pipeline.params import Params, load_params
 ROOT = Path(__file__).resolve().parents[1]
 
 # Workers take whole files in this order: the longest first, so that no worker is left alone with
-# one at the end. The first two are not both of those that wait for the finished workspace.
+# one at the end. Of the first two only one needs the finished workspace: the other does not wait.
 LONGEST = (
     "stages/test_pipeline.py",
     "stages/test_training_resume.py",
