@@ -20,16 +20,21 @@ from fer_pipeline.params import Params, load_params
 ROOT = Path(__file__).resolve().parents[1]
 
 # Workers take whole files in this order: the longest first, so that no worker is left alone with
-# one at the end. Two that need the finished workspace do not stand side by side.
+# one at the end. Of the first two only one needs the finished workspace: the other does not wait.
 LONGEST = (
     "stages/test_pipeline.py",
     "stages/test_training_resume.py",
     "stages/test_interruption.py",
-    "stages/test_devices.py",
     "test_recipes.py",
-    "registry/test_tracking.py",
-    "stages/test_remote_source.py",
+    "stages/test_devices.py",
+    "training/test_devices.py",
     "stages/test_bad_input.py",
+    "training/test_resume.py",
+    "training/test_fit.py",
+    "training/test_phases.py",
+    "stages/test_remote_source.py",
+    "registry/test_tracking.py",
+    "test_revisions.py",
 )
 
 
