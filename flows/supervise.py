@@ -111,12 +111,15 @@ def _wait(
 
 def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
     """End the command's group, and every descendant that is left."""
-    if child.poll() is None:  # else the number of its group may be another's by now
+    running = child.poll() is None  # else the number of its group may be another's by now
+    if running:
         os.killpg(child.pid, signal.SIGTERM)
     strays = _descendants()
     for stray in strays:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            stray.terminate()
+        # Once is enough: a second SIGTERM may interrupt what the first one began.
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if not (running and os.getpgid(stray.pid) == child.pid):
+                stray.terminate()
     psutil.wait_procs(strays, timeout=grace_s)
     while left := _descendants():  # one that forks faster than it is found is found again
         for stray in left:
@@ -127,8 +130,14 @@ def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
 
 
 def _descendants() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in psutil.Process().children(recursive=True) if _lives(one)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it has ended between the two questions
+        return False
 
 
 if __name__ == "__main__":

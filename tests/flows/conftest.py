@@ -1,4 +1,4 @@
-"""A Prefect server for the tests of this folder, one per test process."""
+"""What tests of the flows share: a Prefect server per test process, and marked processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from pathlib import Path
 import pytest
 from flow_bench import FlowBench, make_bench
 from prefect_server import PrefectServer
+from processes import kill_all, new_mark
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """On the command line of whatever the test starts; nothing with it outlives the test."""
+    made = new_mark()
+    yield made
+    kill_all(made)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,270 @@
+"""The supervisor with real processes: whatever happens to whom, nothing of the command is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from processes import DAEMON, READY, SLEEP, STUBBORN, alive, python, supervised, wait_until
+
+from flows import supervise as module
+
+SUPERVISE = [sys.executable, str(Path(module.__file__))]
+GRACE = ("--grace-s", "0.3")
+FOREVER_S = 600.0
+
+
+def supervise(command: Sequence[str], *options: str) -> subprocess.Popen[str]:
+    """Under a lifeline that is held until somebody closes its standard input."""
+    return subprocess.Popen(
+        [*SUPERVISE, *options, "--", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def close(child: subprocess.Popen[str]) -> None:
+    """Cut the lifeline."""
+    assert child.stdin is not None
+    child.stdin.close()
+
+
+def line(child: subprocess.Popen[str]) -> str:
+    assert child.stdout is not None
+    return child.stdout.readline().strip()
+
+
+def wait_for_end(child: subprocess.Popen[str]) -> int:
+    """Its exit status; what it holds of pipes is closed."""
+    status = child.wait(15)
+    for stream in (child.stdin, child.stdout, child.stderr):
+        if stream:
+            stream.close()
+    return status
+
+
+@pytest.mark.parametrize("status", [0, 1, 77])
+def test_the_exit_status_is_the_commands(status: int, mark: str) -> None:
+    assert wait_for_end(supervise(python(f"raise SystemExit({status})", mark))) == status
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_signal_that_ended_the_command_is_told(number: signal.Signals, mark: str) -> None:
+    # Without a core file in the folder.
+    code = f"import os, resource; resource.setrlimit(4, (0, 0)); os.kill(os.getpid(), {number})"
+    assert wait_for_end(supervise(python(code, mark))) == 128 + number
+
+
+def test_a_missing_program_is_127_and_one_line() -> None:
+    child = supervise(["no-such-program"])
+    assert child.wait(15) == 127
+    assert child.stderr is not None
+    assert child.stderr.read().splitlines() == [
+        "no-such-program can't be started: No such file or directory"
+    ]
+    wait_for_end(child)
+
+
+def test_the_command_does_not_read_the_lifeline(mark: str) -> None:
+    child = supervise(python("import sys; print(repr(sys.stdin.read()))", mark))
+    assert line(child) == "''"
+    assert wait_for_end(child) == 0
+
+
+def test_the_deadline_ends_the_command(mark: str) -> None:
+    child = supervise(python(SLEEP, mark), "--deadline-s", "0.5")
+    assert wait_for_end(child) == 124
+    assert alive(mark) == []
+
+
+def test_a_command_within_its_deadline_is_left_alone(mark: str) -> None:
+    child = supervise(python("import time; time.sleep(0.2)", mark), "--deadline-s", "30")
+    assert wait_for_end(child) == 0
+
+
+GROUP = f"""
+import os
+for _ in range(3):
+    if os.fork() == 0:
+        break
+{SLEEP}
+"""
+STUBBORN_DAEMON = (
+    f"import signal; signal.signal(15, signal.SIG_IGN)\n{DAEMON}\nimport time; time.sleep(600)"
+)
+CASES = {
+    "command": (SLEEP, 1),
+    "that ignores SIGTERM": (STUBBORN, 1),
+    "group": (GROUP, 4),
+    "daemon": (f"{DAEMON}\nimport time; time.sleep(600)", 2),
+    "daemon that ignores SIGTERM": (STUBBORN_DAEMON, 2),
+    "stopped": (f"import os; {READY}; os.kill(os.getpid(), 19)", 1),
+}
+
+
+@pytest.mark.parametrize(("code", "processes"), CASES.values(), ids=CASES.keys())
+def test_a_cut_lifeline_ends_everything(code: str, processes: int, mark: str) -> None:
+    child = supervise(python(code, mark), *GRACE)
+    for _ in range(1 if "setsid" in code else processes):
+        assert line(child) == "ready"
+    wait_until(lambda: len(supervised(mark)) == processes)
+    close(child)
+    assert wait_for_end(child) == 143
+    assert alive(mark) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_everything(number: signal.Signals, mark: str) -> None:
+    child = supervise(python(f"{DAEMON}\nimport time; time.sleep(600)", mark), *GRACE)
+    assert line(child) == "ready"
+    child.send_signal(number)
+    assert wait_for_end(child) == 143
+    assert alive(mark) == []
+
+
+def test_a_command_is_told_to_end_once_and_has_its_grace(mark: str) -> None:
+    # What saves its work after SIGTERM must not be interrupted in that by a second one.
+    code = """
+import signal, time
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+print('ready', flush=True)
+while not told:
+    time.sleep(0.01)
+end = time.monotonic() + 0.5
+while time.monotonic() < end:
+    time.sleep(0.01)
+print(len(told), flush=True)
+"""
+    child = supervise(python(code, mark), "--grace-s", "10")
+    assert line(child) == "ready"
+    child.terminate()
+    assert line(child) == "1"
+    assert wait_for_end(child) == 143
+
+
+def test_more_signals_do_not_disturb_the_ending(mark: str) -> None:
+    child = supervise(python(STUBBORN, mark), "--grace-s", "1")
+    assert line(child) == "ready"
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        child.send_signal(number)
+        time.sleep(0.05)
+    assert wait_for_end(child) == 143
+    assert alive(mark) == []
+
+
+def test_the_death_of_who_started_it_ends_everything(mark: str) -> None:
+    starter = f"""
+import subprocess, sys, time
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
+time.sleep({FOREVER_S})
+"""
+    command = [*SUPERVISE, *GRACE, "--", *python(STUBBORN_DAEMON, mark)]
+    with subprocess.Popen(
+        [sys.executable, "-c", starter, *command], stdout=subprocess.PIPE, text=True
+    ) as starting:
+        assert line(starting) == "ready"
+        assert len(alive(mark)) == 4  # the starter, the supervisor, and what it runs
+        starting.kill()
+    wait_until(lambda: alive(mark) == [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked for it")
+def test_the_death_of_the_supervisor_itself_ends_the_command(mark: str) -> None:
+    child = supervise(python(STUBBORN, mark))
+    assert line(child) == "ready"
+    child.kill()
+    wait_until(lambda: alive(mark) == [], within_s=5.0)
+    assert wait_for_end(child) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("code", [STUBBORN, SLEEP])
+def test_what_a_command_leaves_in_the_background_is_ended(code: str, mark: str) -> None:
+    start = f"""
+import subprocess
+background = subprocess.Popen({python(code, mark)!r}, stdout=subprocess.PIPE)
+print(background.stdout.readline().decode(), end="", flush=True)
+raise SystemExit(7)
+"""
+    child = supervise(python(start, mark), *GRACE)
+    assert line(child) == "ready"
+    assert wait_for_end(child) == 7
+    assert alive(mark) == []
+
+
+def test_what_has_left_its_session_in_the_background_is_ended(mark: str) -> None:
+    child = supervise(python(DAEMON, mark), *GRACE)
+    assert line(child) == "ready"
+    assert wait_for_end(child) == 0
+    assert alive(mark) == []
+
+
+def test_signals_that_were_ignored_outside_are_not_inside(mark: str) -> None:
+    code = "from signal import *; print([getsignal(n) is SIG_IGN for n in (SIGINT, 15, 1)])"
+    ignoring = ["sh", "-c", "trap '' INT TERM HUP; exec \"$@\"", "sh"]
+    done = subprocess.run(
+        [*ignoring, *python(code, mark)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[True, True, True]"
+    read, write = os.pipe()
+    done = subprocess.run(
+        [*ignoring, *SUPERVISE, "--", *python(code, mark)],
+        stdin=read,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    os.close(read)
+    os.close(write)
+    assert done.stdout.strip() == "[False, False, False]"
+
+
+def test_it_lingers_after_the_lifeline_if_told_to(mark: str) -> None:
+    child = supervise(python(SLEEP, mark), "--linger-s", "1", *GRACE)
+    assert line(child) == "ready"
+    cut = time.monotonic()
+    close(child)
+    assert wait_for_end(child) == 143
+    assert 1.0 <= time.monotonic() - cut < 10.0
+    assert alive(mark) == []
+
+
+def test_a_command_that_ends_while_it_lingers_has_its_own_status(mark: str) -> None:
+    code = f"{READY}; time.sleep(0.3); raise SystemExit(5)"
+    child = supervise(python(code, mark), "--linger-s", "30")
+    assert line(child) == "ready"
+    close(child)
+    assert wait_for_end(child) == 5
+
+
+def test_a_signal_does_not_wait_for_the_linger(mark: str) -> None:
+    child = supervise(python(SLEEP, mark), "--linger-s", str(FOREVER_S))
+    assert line(child) == "ready"
+    close(child)
+    time.sleep(0.1)
+    child.terminate()
+    assert wait_for_end(child) == 143
+
+
+def test_a_descendant_that_ends_while_it_is_looked_at_is_none(
+    mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: psutil.Process) -> str:
+        raise psutil.NoSuchProcess(self.pid)
+
+    with subprocess.Popen(python(SLEEP, mark), stdout=subprocess.DEVNULL) as child:
+        assert child.pid in {one.pid for one in module._descendants()}
+        monkeypatch.setattr(psutil.Process, "status", gone)
+        try:
+            assert module._descendants() == []
+        finally:
+            child.kill()

@@ -1,0 +1,62 @@
+"""Real processes for tests: started with a mark on their command line, and looked for by it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+import psutil
+
+READY = "import time; print('ready', flush=True)"
+SLEEP = f"{READY}; time.sleep(600)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
+DAEMON = f"""
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        {SLEEP}
+    os._exit(0)
+os.wait()
+"""
+"""It leaves its parent, its session and its group; what started it goes on after these lines."""
+
+
+def new_mark() -> str:
+    return f"mark-{uuid4().hex}"
+
+
+def python(code: str, mark: str) -> list[str]:
+    """A command that is up in no time; what it forks has the mark on its command line too."""
+    return [sys.executable, "-I", "-S", "-c", code, mark]
+
+
+def alive(mark: str) -> list[psutil.Process]:
+    """The processes that carry the mark, supervisors among them."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "status"])
+        if mark in (process.info["cmdline"] or ())
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+def supervised(mark: str) -> list[psutil.Process]:
+    """Those of them that are no supervisor."""
+    return [one for one in alive(mark) if not any("supervise.py" in word for word in one.cmdline())]
+
+
+def wait_until(condition: Callable[[], object], within_s: float = 15.0) -> None:
+    """Look often, and fail when it takes too long."""
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {within_s} s"
+        time.sleep(0.02)
+
+
+def kill_all(mark: str) -> None:
+    """What a failed test may have left."""
+    for process in alive(mark):
+        process.kill()
