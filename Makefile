@@ -11,9 +11,10 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 export DVC_NO_ANALYTICS ?= true
+export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint lock clean
+.PHONY: help setup demo flow test check lint lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +35,10 @@ demo: setup  ## Run the whole pipeline on the built-in synthetic sample, and say
 	dvc repro
 	@echo
 	@dvc metrics show metrics/summary.json
+	@cat docs/where-to-look.txt
+
+flow: setup  ## The same by the Prefect flow: trainings in parallel, and a page to watch
+	python -m flows pipeline
 	@cat docs/where-to-look.txt
 
 test: setup  ## Run the tests

@@ -1,0 +1,154 @@
+"""What the flow saves over `dvc repro`, and what it costs when there is nothing to do.
+
+Makes a DVC project of three stages that sleep side by side, between two that do nothing, in a
+temporary folder, and times whole processes, in turns:
+
+    repro      `dvc repro`: one stage after the other
+    flow       `python -m flows pipeline`, with a Prefect server that is up, as for deployments
+    alone      the same without a server: it starts one for the time of the run
+    noop       `alone` again, with nothing to do; and `dvc repro` with nothing to do
+
+Run it with `python benchmarks/orchestration.py [--seconds S] [--repeats N]`. It prints a table and,
+as its last line, one JSON object: `parallel_speedup` (repro / flow), `parallel_speedup_alone`
+(repro / alone), `noop_s`, `noop_repro_s`, and the medians behind them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOW = (sys.executable, "-m", "flows", "pipeline")
+REPRO = ("dvc", "repro")
+PORT = 4289
+
+GRAPH = """
+stages:
+  prepare:
+    cmd: echo ready > prepared
+    outs: [prepared]
+  train:
+    foreach: [a, b, c]
+    do:
+      cmd: sleep SECONDS && echo ${item} > trained_${item}
+      deps: [prepared]
+      outs: ["trained_${item}"]
+      meta: {slot: true}
+  calibrate:
+    cmd: cat trained_a trained_b trained_c > fused
+    deps: [trained_a, trained_b, trained_c]
+    outs: [fused]
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=10, help="that each training sleeps")
+    parser.add_argument("--repeats", type=int, default=3, help="runs behind each median")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder), arguments.seconds, arguments.repeats)
+    for name, value in figures.items():
+        print(f"{name:24} {value:8.2f}")
+    print(json.dumps(figures))
+
+
+def measure(folder: Path, seconds: int, repeats: int) -> dict[str, float]:
+    """Medians in seconds, and their ratios."""
+    project = folder / "project"
+    make_project(project, seconds)
+    home = {"PREFECT_HOME": str(folder / "prefect")}
+
+    def alone() -> float:
+        return timed(project, FLOW, home)
+
+    alone()  # the first start of a server migrates its database
+    rounds: dict[str, list[float]] = {"repro": [], "flow": [], "alone": [], "noop": []}
+    rounds["noop_repro"] = []
+    for _ in range(repeats):
+        rounds["repro"].append(fresh(project, lambda: timed(project, REPRO, home)))
+        rounds["noop_repro"].append(timed(project, REPRO, home))
+        with server(folder, home) as address:
+            rounds["flow"].append(fresh(project, lambda: timed(project, FLOW, home | address)))
+        rounds["alone"].append(fresh(project, alone))
+        rounds["noop"].append(alone())
+    medians = {f"{name}_s": round(statistics.median(all_), 2) for name, all_ in rounds.items()}
+    return {
+        "parallel_speedup": round(medians["repro_s"] / medians["flow_s"], 2),
+        "parallel_speedup_alone": round(medians["repro_s"] / medians["alone_s"], 2),
+        **medians,
+    }
+
+
+def make_project(project: Path, seconds: int) -> None:
+    project.mkdir()
+    (project / "dvc.yaml").write_text(GRAPH.replace("SECONDS", str(seconds)))
+    for command in (("git", "init", "--quiet"), ("dvc", "init", "--quiet")):
+        subprocess.run(command, cwd=project, check=True)
+
+
+def fresh(project: Path, run: Callable[[], float]) -> float:
+    """Time a run that has everything before it: neither outs, nor lock, nor DVC's run-cache."""
+    for name in ("prepared", "trained_a", "trained_b", "trained_c", "fused", "dvc.lock"):
+        (project / name).unlink(missing_ok=True)
+    shutil.rmtree(project / ".dvc" / "cache", ignore_errors=True)
+    return run()
+
+
+def timed(project: Path, command: tuple[str, ...], env: dict[str, str]) -> float:
+    """Wall-clock seconds of a command that must succeed."""
+    started = time.perf_counter()
+    subprocess.run(
+        command,
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return time.perf_counter() - started
+
+
+@contextmanager
+def server(folder: Path, home: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A Prefect server that is up; gives what tells a process of it."""
+    address = {"PREFECT_API_URL": f"http://127.0.0.1:{PORT}/api"}
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [*(sys.executable, "-m", "prefect", "server", "start", "--port", str(PORT))],
+            env=os.environ | home | address,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until_up(f"{address['PREFECT_API_URL']}/health")
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_until_up(url: str) -> None:
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise SystemExit(f"no Prefect server at {url}")
+
+
+if __name__ == "__main__":
+    main()
