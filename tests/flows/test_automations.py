@@ -1,0 +1,90 @@
+"""The automations in docs/automations on a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from flow_bench import FlowBench
+from prefect_server import wait_until
+
+pytestmark = pytest.mark.slow
+
+_MAKE_BLOCK = """
+import sys
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+block = CustomWebhookNotificationBlock(
+    name="fer-alerts", url=sys.argv[1], json_data={"text": "{{subject}}: {{body}}"}
+)
+print(block.save("fer-alerts", overwrite=True))
+"""
+
+
+@pytest.fixture
+def inbox() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """An address that takes notices, and those that came."""
+    came: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    listener = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=listener.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.server_port}/", came
+    listener.shutdown()
+    listener.server_close()
+
+
+def test_a_failed_run_is_told_of(
+    root: Path, tmp_path: Path, bench: FlowBench, inbox: tuple[str, list[dict[str, Any]]]
+) -> None:
+    address, came = inbox
+    block = _python(bench, "-c", _MAKE_BLOCK, address).strip().splitlines()[-1]
+    notice = (root / "docs/automations/failure-notice.yaml").read_text()
+    (tmp_path / "notice.yaml").write_text(notice.replace("BLOCK_ID", block))
+    _create(bench, tmp_path / "notice.yaml")
+    bench.plan(train_b={"fails": "the faces are upside down"})
+
+    status, _ = bench.run()
+
+    assert status == 1
+    wait_until(lambda: came, 30, "the notice comes")
+    assert bench.newest_run()["name"] in came[0]["text"]
+    assert "the faces are upside down" in came[0]["text"]
+
+
+def test_the_automation_on_lost_runs_is_taken(root: Path, bench: FlowBench) -> None:
+    _create(bench, root / "docs/automations/lost-runs.yaml")
+
+    names = [one["name"] for one in bench.server.ask("/automations/filter")]
+    assert "runs that fell silent" in names
+
+
+def _create(bench: FlowBench, file: Path) -> None:
+    _python(bench, "-m", "prefect", "automation", "create", "--from-file", str(file))
+
+
+def _python(bench: FlowBench, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=bench.folder,
+        env=bench.workspace.env | bench.server.env(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
