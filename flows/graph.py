@@ -14,6 +14,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageFileDoesNotExistError
 
+from fer_pipeline.errors import one_line
 from flows.errors import BusyError, FlowError
 
 _META = {"slot", "deadline_h"}
@@ -67,7 +68,7 @@ def look(folder: Path) -> Snapshot:
     if not (folder / "dvc.yaml").exists():
         raise FlowError(f"{folder.resolve()} has no dvc.yaml: give the project's folder")
     try:
-        with Repo(str(folder)) as repo:
+        with Repo(str(folder.resolve())) as repo:  # else links in its path are in the names
             found = repo.index.graph
             names = {stage: _name(stage, folder) for stage in found if stage.cmd}
             stages = {
@@ -135,21 +136,34 @@ def _name(stage: Any, folder: Path) -> str:
 
 
 def _stage(stage: Any, name: str, parents: Collection[str]) -> Stage:
-    meta = dict(stage.meta or {})
-    unknown = meta.keys() - _META
-    if unknown:
-        raise FlowError(
-            f"dvc.yaml: meta of {name} has '{sorted(unknown)[0]}': known are "
-            f"{', '.join(sorted(_META))}"
-        )
+    meta = _meta(stage.meta or {}, name)
     hours = meta.get("deadline_h")
     return Stage(
         name=name,
         parents=tuple(sorted(parents)),
-        slot=bool(meta.get("slot", False)),
-        deadline_s=None if hours is None else 3600.0 * float(hours),
+        slot=meta.get("slot", False),
+        deadline_s=None if hours is None else 3600.0 * hours,
         description=stage.desc or "",
     )
+
+
+def _meta(meta: Any, name: str) -> dict[str, Any]:
+    """What a stage says for the flows: DVC takes anything, and does not look at it."""
+    if not isinstance(meta, dict):
+        raise FlowError(f"dvc.yaml: meta of {name} is {meta!r}: it must be a mapping")
+    for key, value in meta.items():
+        if key not in _META:
+            raise FlowError(
+                f"dvc.yaml: meta of {name} has '{key}': known are {', '.join(sorted(_META))}"
+            )
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if key == "slot" and not isinstance(value, bool):
+            raise FlowError(f"dvc.yaml: meta.slot of {name} is {value!r}: it must be true or false")
+        if key == "deadline_h" and not (number and value > 0):
+            raise FlowError(
+                f"dvc.yaml: meta.deadline_h of {name} is {value!r}: it must be a number of hours"
+            )
+    return meta
 
 
 def _in_order(stages: Mapping[str, Stage]) -> Graph:
@@ -159,4 +173,5 @@ def _in_order(stages: Mapping[str, Stage]) -> Graph:
 
 def _reason(error: BaseException) -> str:
     """DVC's own words, on one line, without the file's text that some have below them."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    first = str(error).strip().partition("\n")[0]
+    return one_line(error) if first.endswith(":") else first or type(error).__name__

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
+from fer_pipeline.errors import ParamsError, one_line
 from fer_pipeline.layout import PARAMS
 from fer_pipeline.models.catalog import require_known
 from fer_pipeline.params import load_params
@@ -40,7 +44,7 @@ def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> boo
     if recipe is None and not overrides:
         return False
     path = folder / PARAMS
-    present = path.read_text(encoding="utf-8")
+    present = _read(path)
     text = present if recipe is None else _recipe(folder, recipe)
     if overrides:
         text = _overridden(text, overrides)
@@ -57,6 +61,15 @@ def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> boo
     return True
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ParamsError(f"{PARAMS} is missing: copy one from {RECIPES}/") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{PARAMS} is no text in UTF-8: {error}") from None
+
+
 def _recipe(folder: Path, name: str) -> str:
     path = folder / RECIPES / f"{name}.yaml"
     if Path(name).name != name or not path.exists():
@@ -65,11 +78,25 @@ def _recipe(folder: Path, name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+class _Representer(RoundTripRepresenter):
+    """Leaves `null` where it stands; ruamel.yaml writes nothing for it."""
+
+    def represent_none(self, data: None) -> ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Representer.add_representer(type(None), _Representer.represent_none)
+
+
 def _overridden(text: str, overrides: Mapping[str, Any]) -> str:
     yaml = YAML()  # keeps the comments
+    yaml.Representer = _Representer
     yaml.preserve_quotes = True
     yaml.width = 4096
-    content = yaml.load(text)
+    try:
+        content = yaml.load(text)
+    except YAMLError as error:
+        raise ParamsError(f"{PARAMS} is not valid YAML: {one_line(error)}") from None
     for dotted, value in overrides.items():
         *parents, last = dotted.split(".")
         section = content
@@ -87,7 +114,10 @@ def _require_valid(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / PARAMS
         candidate.write_text(text, encoding="utf-8")
-        require_known(load_params(candidate).backbones)
+        try:
+            require_known(load_params(candidate).backbones)
+        except ParamsError as error:  # it names the candidate, which is gone when that is read
+            raise ParamsError(str(error).replace(str(candidate), str(PARAMS))) from None
 
 
 def _is_known(folder: Path, text: str) -> bool:

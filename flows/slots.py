@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from flows.errors import FlowError, StoppedError
@@ -54,7 +55,8 @@ def machine_slots(wanted: int) -> list[Slot]:
     if said and not (said.isdecimal() and int(said) > 0):
         raise FlowError(f"{VARIABLE} is '{said}': give a whole number from 1, or unset it")
     count = int(said) if said else max(1, wanted)
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = max(1, (cores or 1) // count)
     return [
         Slot(f"CPU {number} of {count}", {"OMP_NUM_THREADS": str(threads)})
         for number in range(1, count + 1)
@@ -65,7 +67,8 @@ def visible_gpus() -> list[str]:
     """The GPUs that may be used, as CUDA names them: those of `CUDA_VISIBLE_DEVICES`, else all."""
     said = os.environ.get("CUDA_VISIBLE_DEVICES")
     if said is not None:
-        return [gpu.strip() for gpu in said.split(",") if gpu.strip() not in ("", "-1")]
+        # CUDA hides an impossible one and all that follow it.
+        return list(takewhile(lambda gpu: gpu not in ("", "-1"), map(str.strip, said.split(","))))
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],

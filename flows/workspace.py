@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fer_pipeline.errors import DataError
 from fer_pipeline.repair import repair
 from flows.errors import BusyError, FlowError
 from flows.locks import Lock
@@ -46,8 +47,15 @@ def alone_in(folder: Path, who: str, wait_s: float, say: Callable[[str], None]) 
             told = True
         time.sleep(_LOOK_EVERY_S)
     try:
-        for step in repair(folder):
+        for step in _repaired(folder):
             say(step)
         yield lock.fd
     finally:
         lock.release()
+
+
+def _repaired(folder: Path) -> list[str]:
+    try:
+        return repair(folder)
+    except DataError as error:
+        raise BusyError(str(error)) from error

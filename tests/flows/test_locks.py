@@ -1,0 +1,98 @@
+"""Locks: one holder at a time, free with the end of the holder, whatever that is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from processes import wait_until
+
+from flows.locks import Lock
+
+HOLD = """
+import sys
+from pathlib import Path
+from flows.locks import Lock
+assert Lock(Path(sys.argv[1])).take("another process")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def hold_elsewhere(path: Path, root: Path) -> subprocess.Popen[str]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        env={"PYTHONPATH": str(root)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_one_holder_at_a_time_and_its_note_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "where.lock"
+    one, other = Lock(path), Lock(path)
+    assert one.take("a holder with a long name")
+    assert not other.take("another")
+    assert other.holder() == "a holder with a long name"
+    one.release()
+    assert other.take("another")
+    assert one.holder() == "another"
+    assert not one.take("the first again")
+    other.release()
+
+
+def test_a_release_without_a_take_does_nothing(tmp_path: Path) -> None:
+    one, other = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
+    assert one.take("one")
+    other.release()
+    assert not other.take("other")
+    one.release()
+    one.release()
+    assert other.take("other")
+    other.release()
+
+
+def test_a_killed_holder_holds_nothing(tmp_path: Path, root: Path) -> None:
+    lock = Lock(tmp_path / "lock")
+    with hold_elsewhere(tmp_path / "lock", root) as holder:
+        assert not lock.take("this one")
+        assert lock.holder() == "another process"
+        holder.kill()
+    assert lock.take("this one")
+    lock.release()
+
+
+def test_a_child_that_was_not_given_the_lock_does_not_hold_it(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "lock")
+    assert lock.take("the parent")
+    command = [sys.executable, "-S", "-c", "print('up', flush=True); input()"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        lock.release()
+        assert lock.take("the next")
+        child.kill()
+    lock.release()
+
+
+def test_a_child_that_was_given_the_lock_holds_it_to_its_end(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "lock")
+    assert lock.take("the parent")
+    command = [sys.executable, "-S", "-c", "print('up', flush=True); input()"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[lock.fd]
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        lock.release()
+        assert not lock.take("too early")
+        child.kill()
+    wait_until(lambda: lock.take("the next"), within_s=2)
+    lock.release()
