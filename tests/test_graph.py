@@ -21,6 +21,7 @@ OBSERVERS = {
     "fer_pipeline.layout",
     "fer_pipeline.params",
     "fer_pipeline.writing",
+    "fer_pipeline.registry.observation",
     "fer_pipeline.registry.tracking",
     "fer_pipeline.registry.lineage",
     "fer_pipeline.stages.launch",

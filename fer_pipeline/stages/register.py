@@ -24,8 +24,10 @@ from fer_pipeline.layout import (
     FACES,
     FUSION,
     MODEL_CARD,
+    PARAMS,
     RECIPES,
     REPORT,
+    SOURCE_LOCK,
     TEST,
     TRAIN,
     VAL,
@@ -64,6 +66,9 @@ if TYPE_CHECKING:
     from fer_pipeline.params import Params
 
 log = logging.getLogger(__name__)
+
+LINEAGE = "lineage"
+"""Folder of the fusion run's artifacts with what `dvc checkout` needs."""
 
 
 def register(params: Params) -> None:
@@ -141,6 +146,10 @@ def _log_fusion(run: RunLog, evaluation: dict[str, Any], fusion: Fusion, passed:
     made_by |= {FUSION: "calibrate"}
     for path, stage in (made_by | {DATA_METRICS: "prepare", DATA_PAGE: "prepare"}).items():
         run.artifact(require(path, stage))
+    # The commit of a run is the one before its results are committed: these say the rest.
+    for path in (PARAMS, DVC_LOCK, SOURCE_LOCK):
+        if path.exists():
+            run.artifact(path, LINEAGE)
 
 
 def _candidate(
