@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,42 +13,28 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from fer_pipeline.layout import TRAIN, VAL
+from fer_pipeline.registry.lineage import file_sha256
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mlflow.tracking import MlflowClient
 
 DIGEST_LENGTH = 32
 """Of the 64 digits of a sha256: MLflow keeps 36 characters at most; the source has all."""
 
-_SPLITS: dict[str, tuple[Path, str]] = {"train": (TRAIN, "training"), "val": (VAL, "validation")}
+_SPLITS = {TRAIN: "training", VAL: "validation"}
 
 
-def log_data(client: MlflowClient, run_id: str, digests: Mapping[str, str]) -> None:
-    """Log the prepared splits as data set inputs of a run.
-
-    Args:
-        client: of the store.
-        run_id: the run.
-        digests: the sha256 of each split's file, `train` and `val`.
-    """
-    client.log_inputs(
-        run_id,
-        [
-            DatasetInput(
-                Dataset(
-                    name=path.name,
-                    digest=digests[split][:DIGEST_LENGTH],
-                    source_type="local",
-                    source=json.dumps({"uri": path.as_posix(), "sha256": digests[split]}),
-                ),
-                [InputTag(MLFLOW_DATASET_CONTEXT, context)],
-            )
-            for split, (path, context) in _SPLITS.items()
-            if split in digests
-        ],
-    )
+def log_data(client: MlflowClient, run_id: str) -> None:
+    """Log the prepared splits that are here as data set inputs of a run, by their sha256."""
+    inputs = []
+    for path, context in _SPLITS.items():
+        if path.exists():
+            sha256 = file_sha256(path)
+            source = json.dumps({"uri": path.as_posix(), "sha256": sha256})
+            data = Dataset(path.name, sha256[:DIGEST_LENGTH], "local", source)
+            inputs.append(DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, context)]))
+    if inputs:
+        client.log_inputs(run_id, inputs)
 
 
 @contextmanager

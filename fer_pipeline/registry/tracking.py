@@ -107,8 +107,8 @@ def open_run(
     Args:
         name: shown in the UI.
         inputs: everything that decides the result; not logged, only compared. A run with
-            `data`, the digest of each split, is a training: its data are logged as data set
-            inputs, and the machine is watched.
+            `data` among them is a training: the prepared splits are logged as data set inputs,
+            and the machine is watched.
         tags: for the run.
     """
     key = _run_key(name, inputs)
@@ -133,11 +133,10 @@ def open_run(
 
 @contextmanager
 def _observed(tracking: Tracking, run_id: str, inputs: Mapping[str, object]) -> Iterator[None]:
-    data = inputs.get("data")
-    if not isinstance(data, Mapping):
+    if "data" not in inputs:
         yield
         return
-    log_data(tracking.client, run_id, data)
+    log_data(tracking.client, run_id)
     with system_metrics(tracking.uri, run_id):
         yield
 
