@@ -54,8 +54,13 @@ def nominate(tracking: Tracking, params: Params, number: str) -> bool:
     now = read_aliases(tracking, name)
     if now.champion == number:
         return False
-    if now.challenger != number:
-        log.info("%s", check_version(tracking, name, number))
+    if now.challenger == number:
+        return True
+    log.info("%s", check_version(tracking, name, number))
+    with moving(tracking):
+        heal(tracking, name)
+        if read_aliases(tracking, name).champion == number:  # promoted meanwhile
+            return False
         set_challenger(tracking, name, number)
     return True
 
