@@ -11,6 +11,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.registry.aliases import (
+    WITHDRAWN_TAG,
     Request,
     heal,
     move_champion,
@@ -71,11 +72,12 @@ def weigh(
     """What the policy says of a version; None where only scoring the champion again could tell."""
     name = params.registry.model_name
     champion = read_aliases(tracking, name).champion
-    passed = tracking.client.get_model_version(name, number).tags.get(GATE_TAG) == "true"
+    tags = tracking.client.get_model_version(name, number).tags
+    passed, withdrawn = tags.get(GATE_TAG) == "true", tags.get(WITHDRAWN_TAG, "")
     if champion is None:
-        return decide(passed, None, params.promotion)
+        return decide(passed, None, params.promotion, withdrawn)
     duel = find_duel(tracking, params, number, champion, may_score=may_score)
-    return None if duel is None else decide(passed, duel, params.promotion)
+    return None if duel is None else decide(passed, duel, params.promotion, withdrawn)
 
 
 def promote(tracking: Tracking, params: Params, wanted: str | None, asking: Asking) -> Move | None:
