@@ -161,6 +161,6 @@ def _status_table(now: dict[str, object]) -> Table:
             f"{100 * one['gain']:+.2f}" if "gain" in one else "–",
             str(one.get("recipe", "–")),
             str(one.get("git.commit", "–"))[:12],
-            str(one.get("data.sha256", "–"))[:12],
+            one.get("data.sha256", "")[:12] or one.get("data.source", "–"),
         )
     return table

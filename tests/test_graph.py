@@ -24,6 +24,7 @@ OBSERVERS = {
     "fer_pipeline.sections",
     "fer_pipeline.training_params",
     "fer_pipeline.writing",
+    "fer_pipeline.registry.observation",
     "fer_pipeline.registry.tracking",
     "fer_pipeline.registry.lineage",
     "fer_pipeline.stages.launch",

@@ -14,6 +14,7 @@ from fer_pipeline import layout
 PAGES = (
     "README.md",
     "docs/architecture.md",
+    "docs/registry.md",
     "docs/results.md",
     "docs/training.md",
     "docs/where-to-look.txt",
@@ -34,9 +35,14 @@ def test_every_make_target_exists(text: str, root: Path) -> None:
 
 def test_every_fer_command_exists(text: str) -> None:
     named = set(
-        re.findall(r"(?:`|^|\s)fer (source \w+|check|compare|predict|repair)", text, re.MULTILINE)
+        re.findall(
+            r"(?:`|^|\s)fer ((?:source|registry) \w+|check|compare|predict|repair)",
+            text,
+            re.MULTILINE,
+        )
     )
     assert named >= {"source pin", "source status", "check", "compare", "predict", "repair"}
+    assert named >= {f"registry {do}" for do in ("status", "history", "promote", "rollback", "gc")}
     for command in named:
         entry = "from fer_pipeline.cli import main; main()"
         done = subprocess.run(

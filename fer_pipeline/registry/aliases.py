@@ -7,7 +7,7 @@ killed anywhere:
     2. previous   := the champion of now
     3. champion   := the new version
     4. challenger is taken from the new version, if it had it
-    5. the version's tags tell of the move
+    5. the versions' tags tell of the move
     6. the journal says that it is done
 
 `previous` moves before `champion`: at every moment `champion` is a whole, checked version, and
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 CHAMPION = "champion"
 PREVIOUS = "previous"
 CHALLENGER = "challenger"
+
+WITHDRAWN_TAG = "withdrawn"
+"""Version tag: when and why this champion was rolled back."""
 
 LOCK_TIMEOUT_S = 60.0
 OTHERS_MOVE_WITHIN_S = 60.0
@@ -141,7 +144,17 @@ def _finish(tracking: Tracking, name: str, move: Move) -> None:
         tracking.client.delete_registered_model_alias(name, CHALLENGER)
     for key, value in move.tags().items():
         tracking.client.set_model_version_tag(name, move.to, key, value)
+    _tell_withdrawal(tracking, name, move)
     end_move(tracking, move, made=True)
+
+
+def _tell_withdrawal(tracking: Tracking, name: str, move: Move) -> None:
+    """A champion that was rolled back is not promoted again unasked; one of now may be."""
+    if move.action == "rollback" and move.came_from:
+        told = f"{move.at}: {move.reason}"
+        tracking.client.set_model_version_tag(name, move.came_from, WITHDRAWN_TAG, told)
+    if WITHDRAWN_TAG in tracking.client.get_model_version(name, move.to).tags:
+        tracking.client.delete_model_version_tag(name, move.to, WITHDRAWN_TAG)
 
 
 def _take_back(tracking: Tracking, name: str, move: Move) -> None:

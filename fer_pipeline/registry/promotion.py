@@ -51,7 +51,9 @@ class Decision:
         return asdict(self)
 
 
-def decide(gate_passed: bool, duel: Duel | None, params: PromotionParams) -> Decision:
+def decide(
+    gate_passed: bool, duel: Duel | None, params: PromotionParams, withdrawn: str = ""
+) -> Decision:
     """Apply the policy.
 
     Promotes if the gate passed and, where there is a champion, the challenger's gain is strictly
@@ -61,9 +63,13 @@ def decide(gate_passed: bool, duel: Duel | None, params: PromotionParams) -> Dec
         gate_passed: whether the challenger beat its own single models.
         duel: None where there is no champion.
         params: the section `promotion`.
+        withdrawn: when and why it was rolled back as champion; empty if it was not. What people
+            took back does not return by itself.
     """
     if not gate_passed:
         return Decision(False, "the gate did not pass")
+    if withdrawn:
+        return Decision(False, f"it was champion and was rolled back ({withdrawn})")
     if duel is None:
         return Decision(True, "the gate passed, and there is no champion yet")
     # As in the gate: a difference of two fractions over the same N is exact only up to rounding.

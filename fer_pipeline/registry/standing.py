@@ -21,7 +21,7 @@ _FIGURES = (
     "mcnemar_p",
     "clean_accuracy",
 )
-_NAMES = ("recipe", "fusion.method", "data.sha256", "git.commit", "test.sha256")
+_NAMES = ("recipe", "fusion.method", "data.source", "data.sha256", "git.commit", "test.sha256")
 
 
 def standing(tracking: Tracking, params: Params) -> dict[str, object]:

@@ -11,6 +11,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.registry.aliases import (
+    WITHDRAWN_TAG,
     Request,
     heal,
     move_champion,
@@ -54,8 +55,13 @@ def nominate(tracking: Tracking, params: Params, number: str) -> bool:
     now = read_aliases(tracking, name)
     if now.champion == number:
         return False
-    if now.challenger != number:
-        log.info("%s", check_version(tracking, name, number))
+    if now.challenger == number:
+        return True
+    log.info("%s", check_version(tracking, name, number))
+    with moving(tracking):
+        heal(tracking, name)
+        if read_aliases(tracking, name).champion == number:  # promoted meanwhile
+            return False
         set_challenger(tracking, name, number)
     return True
 
@@ -66,11 +72,12 @@ def weigh(
     """What the policy says of a version; None where only scoring the champion again could tell."""
     name = params.registry.model_name
     champion = read_aliases(tracking, name).champion
-    passed = tracking.client.get_model_version(name, number).tags.get(GATE_TAG) == "true"
+    tags = tracking.client.get_model_version(name, number).tags
+    passed, withdrawn = tags.get(GATE_TAG) == "true", tags.get(WITHDRAWN_TAG, "")
     if champion is None:
-        return decide(passed, None, params.promotion)
+        return decide(passed, None, params.promotion, withdrawn)
     duel = find_duel(tracking, params, number, champion, may_score=may_score)
-    return None if duel is None else decide(passed, duel, params.promotion)
+    return None if duel is None else decide(passed, duel, params.promotion, withdrawn)
 
 
 def promote(tracking: Tracking, params: Params, wanted: str | None, asking: Asking) -> Move | None:

@@ -29,6 +29,7 @@ from fer_pipeline.errors import RegistryError, RegistryUnreachableError
 from fer_pipeline.events import tell
 from fer_pipeline.layout import TRACKING_ARTIFACTS, TRACKING_DB
 from fer_pipeline.registry.lineage import git_state
+from fer_pipeline.registry.observation import log_data, system_metrics
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,8 @@ class RunLog:
         batch = [RunTag(key, value) for key, value in values.items()]
         self.client.log_batch(self.run_id, tags=batch)
 
-    def artifact(self, path: Path) -> None:
-        self.client.log_artifact(self.run_id, str(path))
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        self.client.log_artifact(self.run_id, str(path), folder)
 
 
 def tracking_uri() -> str:
@@ -106,7 +107,9 @@ def open_run(
 
     Args:
         name: shown in the UI.
-        inputs: everything that decides the result; not logged, only compared.
+        inputs: everything that decides the result; not logged, only compared. A run with
+            `data` among them is a training: the prepared splits are logged as data set inputs,
+            and the machine is watched.
         tags: for the run.
     """
     key = _run_key(name, inputs)
@@ -124,7 +127,8 @@ def open_run(
         uri=_shown(tracking.uri),
     )
     try:
-        yield RunLog(tracking.client, run_id)
+        with _observed(tracking, run_id, inputs):
+            yield RunLog(tracking.client, run_id)
         tracking.client.set_terminated(run_id, "FINISHED")
     except BaseException as error:
         _end_quietly(tracking, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
@@ -133,6 +137,16 @@ def open_run(
                 f"MLflow at {_shown(tracking.uri)} failed: {_first_line(error)}"
             ) from error
         raise
+
+
+@contextmanager
+def _observed(tracking: Tracking, run_id: str, inputs: Mapping[str, object]) -> Iterator[None]:
+    if "data" not in inputs:
+        yield
+        return
+    log_data(tracking.client, run_id)
+    with system_metrics(tracking.uri, run_id):
+        yield
 
 
 @contextmanager

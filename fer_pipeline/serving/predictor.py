@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fer_pipeline.errors import FusionError
 from fer_pipeline.models.backbones import load_trained
 from fer_pipeline.models.catalog import CATALOG
+from fer_pipeline.models.exact import full_float32
 from fer_pipeline.models.fused import fuse_logits, probabilities
 from fer_pipeline.models.inference import compute_logits, pick_device
 from fer_pipeline.models.inputs import VIEWS
@@ -89,16 +90,17 @@ class FusedPredictor:
     def _stack(self, images: npt.NDArray[np.uint8]) -> Tensor:
         """(M, N, C) logits of every backbone."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
-        return torch.stack(
-            [
-                compute_logits(
-                    model,
-                    pixels,
-                    member.image_size,
-                    member.eval_resize,
-                    BATCH_SIZE,
-                    views=self._views,
-                )
-                for member, model in self._members
-            ]
-        )
+        with full_float32():
+            return torch.stack(
+                [
+                    compute_logits(
+                        model,
+                        pixels,
+                        member.image_size,
+                        member.eval_resize,
+                        BATCH_SIZE,
+                        views=self._views,
+                    )
+                    for member, model in self._members
+                ]
+            )

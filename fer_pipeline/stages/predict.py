@@ -11,6 +11,7 @@ import torch
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.layout import TEST, VAL, model_file, predictions, require
 from fer_pipeline.models.backbones import load_trained
+from fer_pipeline.models.exact import full_float32
 from fer_pipeline.models.inference import compute_logits, pick_device
 from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.progress import image_bar
@@ -28,7 +29,8 @@ def predict(params: Params, backbone: str) -> None:
     model = load_trained(backbone, weights).to(device)
     own = params.backbones[backbone]
     logits = {}
-    with image_bar(f"{backbone} predict", sum(map(len, splits.values()))) as advance:
+    total = sum(map(len, splits.values()))
+    with full_float32(), image_bar(f"{backbone} predict", total) as advance:
         for name, split in splits.items():
             logits[f"{name}_logits"] = (
                 compute_logits(

@@ -49,6 +49,14 @@ def test_the_policy(
     assert decide(gate_passed, duel, params).promote is promoted
 
 
+@pytest.mark.parametrize("duel", [None, against(0.5, p=0.0)])
+def test_what_was_rolled_back_does_not_return_by_itself(duel: Duel | None) -> None:
+    params = PromotionParams(auto=True, min_gain=0.0, max_p=None)
+    assert decide(True, duel, params, "yesterday: it harms") == Decision(
+        False, "it was champion and was rolled back (yesterday: it harms)"
+    )
+
+
 @pytest.mark.parametrize("auto", [True, False])
 def test_the_policy_says_the_same_whoever_asks(auto: bool) -> None:
     params = PromotionParams(auto=auto, min_gain=0.0, max_p=None)

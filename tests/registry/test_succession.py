@@ -191,6 +191,21 @@ def test_a_rollback_swaps_champion_and_previous_and_so_does_the_next(model: Mode
     assert moves[:2] == [("rollback", second), ("rollback", first)]
 
 
+def test_a_champion_that_was_rolled_back_returns_by_force_alone(model: Model) -> None:
+    first, second = model.version(6), model.version(2)
+    model.promote(first)
+    model.promote(second)
+    roll_back(model.store, model.name, Asking("ada", "it harms"))
+    with pytest.raises(RegistryError, match=r"was rolled back \(20\S+: it harms\)"):
+        model.promote(second)
+    model.promote(second, FORCE)
+    assert model.aliases == Aliases(second, first, None)
+    assert "withdrawn" not in model.store.client.get_model_version(model.name, second).tags
+    roll_back(model.store, model.name, ASKING)
+    roll_back(model.store, model.name, ASKING)  # and what is brought back is champion again
+    assert "withdrawn" not in model.store.client.get_model_version(model.name, second).tags
+
+
 def test_without_a_previous_champion_there_is_no_way_back(model: Model) -> None:
     model.promote(model.version(3))
     with pytest.raises(RegistryError, match="has no previous champion to go back to"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import socket
 import sqlite3
 import subprocess
@@ -353,3 +355,41 @@ def test_a_run_that_ended_is_not_continued(tracking: Tracking) -> None:
         with open_run(tracking, "resnet50", INPUTS, {}) as run:
             run_ids.add(run.run_id)
     assert len(run_ids) == 2
+
+
+def test_the_data_of_a_training_are_inputs_of_its_run(tracking: Tracking, folder: Path) -> None:
+    for name in ("train", "val"):
+        path = folder / f"data/prepared/{name}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"the images of {name}")
+    with open_run(tracking, "trained", INPUTS | {"data": "theirs"}, {}) as run:
+        pass
+    with open_run(tracking, "fused", INPUTS, {}) as other:
+        pass
+    inputs = tracking.client.get_run(run.run_id).inputs.dataset_inputs
+    found = {one.dataset.name: one for one in inputs}
+    assert set(found) == {"train.npz", "val.npz"}
+    sha256 = hashlib.sha256(b"the images of val").hexdigest()
+    assert found["val.npz"].dataset.digest == sha256[:32]
+    assert json.loads(found["val.npz"].dataset.source) == {
+        "uri": "data/prepared/val.npz",
+        "sha256": sha256,
+    }
+    contexts = {name: one.tags[0].value for name, one in found.items()}
+    assert contexts == {"train.npz": "training", "val.npz": "validation"}
+    assert tracking.client.get_run(other.run_id).inputs.dataset_inputs == []
+
+
+def test_the_machine_is_watched_during_a_training_and_only_then(
+    tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    with open_run(tracking, "watched", INPUTS | {"data": "theirs"}, {}) as run:
+        time.sleep(0.5)
+    metrics = tracking.client.get_run(run.run_id).data.metrics
+    assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
+    assert "system/cpu_utilization_percentage" in metrics
+    with open_run(tracking, "unwatched", INPUTS, {}) as run:
+        time.sleep(0.2)
+    assert tracking.client.get_run(run.run_id).data.metrics == {}
+    assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}

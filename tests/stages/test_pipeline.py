@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -106,8 +107,80 @@ def test_the_registered_version_says_what_made_it(finished: Workspace) -> None:
     assert set(json.loads(version.tags["fusion.weights"])) == BACKBONES
     assert version.tags["data.source"] == "sample"
     assert json.loads(version.tags["params"])["data"]["labels"] == "fer"
-    accuracy = read(finished, "metrics/evaluation.json")["fused"]["accuracy"]
-    assert float(version.tags["accuracy"]) == pytest.approx(accuracy, rel=1e-5)
+    assert len(version.tags["data.sha256"]) in (0, 64)  # the sample is drawn, not fetched
+    assert version.tags["recipe"] == "custom"
+    assert version.tags["fusion.method"] == "nll"
+    assert version.description == (finished.folder / "reports/model_card.md").read_text()
+
+
+def test_the_registered_version_holds_its_figures(finished: Workspace) -> None:
+    tags = client(finished).get_model_version_by_alias("fer-fusion", "challenger").tags
+    evaluation = read(finished, "metrics/evaluation.json")
+    wanted = {
+        "accuracy": evaluation["fused"]["accuracy"],
+        "macro_f1": evaluation["fused"]["macro_f1"],
+        "gain": evaluation["gain"]["accuracy"],
+        "gain_ci95_low": evaluation["gain"]["ci95"][0],
+        "gain_ci95_high": evaluation["gain"]["ci95"][1],
+        "mcnemar_p": evaluation["gain"]["mcnemar_p"],
+        "clean_accuracy": evaluation["clean"]["fused"]["accuracy"],
+    }
+    for name in BACKBONES:
+        wanted[f"accuracy.{name}"] = evaluation["single"][name]["accuracy"]
+        wanted[f"macro_f1.{name}"] = evaluation["single"][name]["macro_f1"]
+    assert {key: float(tags[key]) for key in wanted} == pytest.approx(wanted, rel=1e-5)
+    assert tags["gate.passed"] == "true"
+    assert tags["test.sha256"] == evaluation["test"]["sha256"]
+
+
+def test_the_registered_version_names_the_runs_that_made_it(finished: Workspace) -> None:
+    store = client(finished)
+    version = store.get_model_version_by_alias("fer-fusion", "challenger")
+    assert version.tags["run.fusion"] == version.run_id
+    for name in BACKBONES:
+        run = store.get_run(version.tags[f"run.train.{name}"])
+        assert run.info.run_name == name
+        inputs = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs}
+        content = (finished.folder / "data/prepared/train.npz").read_bytes()
+        assert hashlib.sha256(content).hexdigest()[:32] == inputs["train.npz"]
+
+
+def test_from_a_version_the_same_model_comes_back(copied: Workspace, tmp_path: Any) -> None:
+    version = client(copied).get_model_version_by_alias("fer-fusion", "challenger")
+    copied.check("git", "add", "--all")
+    copied.check("git", "commit", "--quiet", "--message", "Something else since")
+    copied.edit_params(seed=9)
+    for name in BACKBONES:
+        (copied.folder / f"models/{name}/model.safetensors").unlink()
+
+    copied.check("git", "checkout", "--quiet", "--force", version.tags["git.commit"])
+    lineage = f"runs:/{version.run_id}/lineage"
+    copied.check("mlflow", "artifacts", "download", "-u", lineage, "-d", str(tmp_path))
+    shutil.copy(tmp_path / "lineage" / "dvc.lock", copied.folder)
+    shutil.copy(tmp_path / "lineage" / "params.yaml", copied.folder)
+    # The stage `register` itself was still running when it kept the lock.
+    copied.check("dvc", "checkout", "--force", "--with-deps", "evaluate")
+
+    for name in BACKBONES:
+        content = (copied.folder / f"models/{name}/model.safetensors").read_bytes()
+        wanted = version.tags[f"sha256.{name}.safetensors"]
+        assert hashlib.sha256(content).hexdigest() == wanted
+    assert copied.outs()["data/prepared/test.npz"] == version.tags["dvc.data/prepared/test.npz"]
+
+
+def test_with_auto_the_challenger_becomes_champion_by_itself(copied: Workspace) -> None:
+    copied.edit_params(promotion__auto=True)
+    copied.check("dvc", "repro")
+    verdict = read(copied, "registry/verdict.json")
+    assert verdict["aliases"] == ["champion"]
+    assert verdict["promotion"] == {
+        "promote": True,
+        "reason": "the gate passed, and there is no champion yet",
+    }
+    tags = client(copied).get_model_version_by_alias("fer-fusion", "champion").tags
+    assert (tags["move.by"], tags["move.from"]) == ("stage register", "none")
+    copied.check("dvc", "repro", "--force", "--single-item", "register")
+    assert read(copied, "registry/verdict.json")["aliases"] == ["champion"]
 
 
 def test_report_and_card_say_how_the_weights_were_made(finished: Workspace) -> None:

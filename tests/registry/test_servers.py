@@ -1,0 +1,227 @@
+"""The registry on a real MLflow server, with PostgreSQL and an S3 store behind it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from fused_model import NAME, draw_test_split, make_bundle, put_test_split, register_bundle
+from postgres_server import PostgresServer, find_binaries
+from s3_server import S3Server
+
+from fer_pipeline.params import Params, load_params
+from fer_pipeline.registry.aliases import Aliases, read_aliases
+from fer_pipeline.registry.succession import Asking, nominate, promote
+from fer_pipeline.registry.tracking import Tracking, connect
+from fer_pipeline.serving.predictor import FusedPredictor
+
+BINARIES = find_binaries()
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        BINARIES is None, reason="no PostgreSQL server here: install Debian's 'postgresql'"
+    ),
+    # MLflow's client of artifacts leaves its connections to the collector.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+
+START_TIMEOUT_S = 180
+BUCKET = "mlflow"
+SPLIT = draw_test_split()
+
+# Registers a bundle and makes it challenger, as the stage does.
+REGISTER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from fused_model import draw_test_split, register_bundle
+from fer_pipeline.errors import FerError
+from fer_pipeline.params import load_params
+from fer_pipeline.registry.succession import nominate
+from fer_pipeline.registry.tracking import connect
+tracking, bundle = connect("faces"), Path(sys.argv[2])
+print("connected", flush=True)
+try:
+    number = register_bundle(tracking, bundle, draw_test_split())
+    nominate(tracking, load_params(Path("params.yaml")), number)
+except FerError as error:
+    sys.exit(f"error: {error}")
+print(number)
+"""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The three of them, and a client."""
+
+    s3: S3Server
+    tracking: Tracking
+    folder: Path
+    params: Params
+
+    def objects(self) -> set[str]:
+        client = self.s3.client()
+        try:
+            listed = client.list_objects_v2(Bucket=BUCKET)
+            return {one["Key"] for one in listed.get("Contents", [])}
+        finally:
+            client.close()
+
+    def fer(self, *arguments: str) -> tuple[str, float]:
+        """The output of `fer registry`, and the seconds that it took."""
+        started = time.monotonic()
+        command = [sys.executable, "-c", "from fer_pipeline.cli import main; main()", "registry"]
+        done = subprocess.run(
+            [*command, *arguments], cwd=self.folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def servers(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    assert BINARIES is not None
+    folder = tmp_path_factory.mktemp("servers")
+    shutil.copy(root / "params.yaml", folder)
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("experiment: fer2013", "experiment: faces"))
+    put_test_split(SPLIT, folder)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        PostgresServer(BINARIES) as postgres,
+        S3Server(folder / "s3", [BUCKET]) as s3,
+    ):
+        with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+            port = closed_soon.getsockname()[1]
+        address = f"http://127.0.0.1:{port}"
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        patch.setenv("PYTHONPATH", str(root))
+        # The store is killed here: waiting for its return takes minutes by default.
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        process = _start_mlflow(folder, port, postgres.uri, s3)
+        try:
+            _wait_for(f"{address}/health", process, folder / "mlflow.txt")
+            params = load_params(folder / "params.yaml")
+            yield Servers(s3, connect("faces"), folder, params)
+        finally:
+            os.killpg(process.pid, 9)
+            process.wait()
+
+
+def _start_mlflow(folder: Path, port: int, database: str, s3: S3Server) -> subprocess.Popen[bytes]:
+    """Only the server knows the keys of the store: clients go through it."""
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--backend-store-uri", database, "--artifacts-destination", f"s3://{BUCKET}/runs"),
+        *("--workers", "1"),
+    ]
+    switches = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    with (folder / "mlflow.txt").open("wb") as log:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment | s3.env() | switches,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+
+
+def test_register_promote_roll_back_and_load(servers: Servers, params: Params) -> None:
+    tracking = servers.tracking
+    bundles = [
+        make_bundle(params, servers.folder / f"model-{seed}", ("resnet50",), seed)
+        for seed in (1, 2)
+    ]
+    for bundle in bundles:
+        number = register_bundle(tracking, bundle, SPLIT)
+        assert nominate(tracking, servers.params, number) is True
+        promote(tracking, servers.params, None, Asking("ada", "a test", force=True))
+    assert register_bundle(tracking, bundles[0], SPLIT) == "1"
+    assert read_aliases(tracking, NAME) == Aliases("2", "1", None)
+    assert any(key.endswith("resnet50.safetensors") for key in servers.objects())
+
+    said, seconds = servers.fer("rollback", "--reason", "it harms")
+    assert said == "champion: version 1, until now 2\n"
+    assert seconds < 10
+    assert read_aliases(tracking, NAME) == Aliases("1", "2", None)
+    assert "it harms" in servers.fer("history", "--json")[0]
+
+    mlflow.set_tracking_uri(tracking.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    expected = FusedPredictor.load(bundles[0]).probabilities(SPLIT.images[:4])
+    np.testing.assert_allclose(model.predict(SPLIT.images[:4]).to_numpy(), expected, atol=1e-5)
+
+
+def test_a_store_that_dies_during_a_registration_leaves_no_version_and_the_next_heals(
+    servers: Servers, params: Params
+) -> None:
+    tracking = servers.tracking
+    bundle = make_bundle(params, servers.folder / "model-3", ("resnet50",), 3)
+    aliases = read_aliases(tracking, NAME)
+    versions = len(tracking.client.search_model_versions(f"name = '{NAME}'"))
+    before = servers.objects()
+
+    process = start_registration(servers, bundle)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not servers.objects() - before:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    servers.s3.kill()
+    _, error = process.communicate(timeout=START_TIMEOUT_S)
+    last = error.strip().splitlines()[-1]
+
+    assert process.returncode == 1
+    assert last.startswith(f"error: {NAME} could not be registered, and no alias was moved")
+    assert read_aliases(tracking, NAME) == aliases
+    assert len(tracking.client.search_model_versions(f"name = '{NAME}'")) == versions
+
+    servers.s3.start()
+    process = start_registration(servers, bundle)
+    said, error = process.communicate(timeout=START_TIMEOUT_S)
+    assert process.returncode == 0, error
+    number = said.split()[-1]
+    assert read_aliases(tracking, NAME).challenger == number
+    assert len(tracking.client.search_model_versions(f"name = '{NAME}'")) == versions + 1
+
+
+def start_registration(servers: Servers, bundle: Path) -> subprocess.Popen[str]:
+    tests = str(Path(__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-c", REGISTER, tests, str(bundle)],
+        cwd=servers.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

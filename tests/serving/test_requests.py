@@ -1,0 +1,84 @@
+"""What a client may send, and what it is told otherwise."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_pipeline.errors import RequestError
+from fer_pipeline.serving import images as images_module
+from fer_pipeline.serving import requests as requests_module
+from fer_pipeline.serving.requests import MAX_IMAGES, read_request
+
+FACES = np.random.default_rng(0).integers(0, 256, (3, 48, 48), np.uint8)
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG", mode: str = "L") -> str:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(stream, kind)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_whole_numbers_of_any_type_are_pixels(dtype: type) -> None:
+    for content in (FACES.astype(dtype), FACES.astype(dtype).tolist()):
+        found = read_request(content)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, FACES)
+
+
+@pytest.mark.parametrize("as_array", [True, False])
+def test_pictures_are_their_pixels_whatever_their_colours(as_array: bool) -> None:
+    sent = [encode(FACES[0]), encode(FACES[1], mode="RGB"), encode(FACES[2], mode="RGBA")]
+    content = np.array(sent, dtype=object) if as_array else sent
+    np.testing.assert_array_equal(read_request(content), FACES)
+
+
+def test_a_data_url_is_a_picture() -> None:
+    found = read_request([f"data:image/png;base64,{encode(FACES[0])}"])
+    np.testing.assert_array_equal(found, FACES[:1])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (FACES[0], r"shape 48 x 48: .* one image needs a list around it"),
+        (FACES[..., None], "shape 3 x 48 x 48 x 1"),
+        (FACES[:, :47], "shape 3 x 47 x 48"),
+        ([[[1, 2], [3]]], "different shapes"),
+        (FACES[:0], "no images"),
+        ([], "shape 0"),
+        (5, "shape a single number"),
+        (FACES.astype(int) - 1, "pixels from -1 to"),
+        (FACES.astype(int) + 1, "pixels from .* to 256"),
+        (FACES / 255, "pixels from 0 to 1"),
+        (np.full((1, 48, 48), np.nan), "pixels from nan"),
+        (FACES > 3, "type bool"),
+        ({"a": 1}, "type object"),
+        (None, "type object"),
+        (["@@"], "image 0 is no base64"),
+        ([encode(FACES[0]), base64.b64encode(b"GIF89a").decode()], "image 1 is no picture"),
+        ([encode(FACES[0])[:60]], "image 0 is no"),
+        ([[encode(FACES[0])]], "pictures in 2 dimensions"),
+        ([encode(FACES[0]), 5], "no base64|type object"),
+        (np.zeros((MAX_IMAGES + 1, 48, 48), np.uint8), "1025 images in one request"),
+    ],
+)
+def test_anything_else_is_refused_and_told_why(content: object, says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        read_request(content)
+
+
+def test_large_pictures_are_refused_before_they_are_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(images_module, "MAX_PIXELS", 48 * 48 - 1)
+    with pytest.raises(RequestError, match="image 0 has 48 x 48 pixels, more than 2,303"):
+        read_request([encode(FACES[0])])
+    monkeypatch.setattr(requests_module, "MAX_PICTURE_BYTES", 100)
+    with pytest.raises(RequestError, match="image 0 has more than 0 MiB"):
+        read_request([encode(FACES[0])])
