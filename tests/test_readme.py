@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from fer_pipeline import layout
 
 PAGES = (
     "README.md",
     "docs/architecture.md",
+    "docs/flows.md",
     "docs/registry.md",
     "docs/results.md",
     "docs/training.md",
@@ -58,8 +60,9 @@ def test_every_recipe_and_link_exists(text: str, root: Path) -> None:
     recipes = set(re.findall(r"recipes/(\w+\.yaml)", text))
     assert recipes
     assert all((root / "recipes" / name).is_file() for name in recipes)
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (root / link).exists(), link
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", (root / page).read_text()):
+            assert ((root / page).parent / link).exists(), f"{page}: {link}"
 
 
 def test_the_table_of_recipes_lists_every_recipe(root: Path) -> None:
@@ -74,5 +77,22 @@ def test_the_places_to_look_are_outs_of_the_graph(text: str) -> None:
 
 def test_help_lists_every_target(root: Path) -> None:
     done = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True)
-    for target in ("help", "setup", "demo", "test", "lint", "check", "lock", "clean"):
+    for target in ("help", "setup", "demo", "flow", "test", "lint", "check", "lock", "clean"):
         assert re.search(rf"^{target}\s+\w", done.stdout, re.MULTILINE)
+
+
+def test_every_flow_command_and_deployment_exists(text: str, root: Path) -> None:
+    for flow in set(re.findall(r"python -m flows (\w+)", text)):
+        done = subprocess.run(
+            [sys.executable, "-m", "flows", flow, "--help"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        for option in re.findall(rf"python -m flows {flow}[^\n#]*?(--\w+)", text):
+            assert option in done.stdout
+    deployed = YAML(typ="safe").load((root / "prefect.yaml").read_text())["deployments"]
+    names = {f"{Path(one['entrypoint']).stem.split('.')[0]}/{one['name']}" for one in deployed}
+    named = set(re.findall(r"\b((?:ingest|pipeline|promotion)/[\w-]+)", text))
+    assert named == names
