@@ -1,0 +1,123 @@
+"""The Prefect server of a run: the configured one, or one that ends with the run's process."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import psutil
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from processes import wait_until
+
+from flows import server as module
+from flows.errors import FlowError
+from flows.server import Server, start_server
+
+
+@pytest.fixture
+def answering() -> Iterator[http.server.HTTPServer]:
+    """A server that says 200 to /api/health, and 404 to all else."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/api/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_the_configured_server_is_used_and_none_is_started(
+    answering: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("a server was started")
+
+    monkeypatch.setattr(module, "start_supervised", start)
+    url = f"http://127.0.0.1:{answering.server_port}/api"
+    with temporary_settings({PREFECT_API_URL: url}):
+        server = start_server()
+    assert server.api_url == url
+    server.wait_until_ready()
+
+
+@pytest.mark.parametrize("path", ["", "/elsewhere"])
+def test_a_server_without_the_api_is_refused(path: str, answering: http.server.HTTPServer) -> None:
+    url = f"http://127.0.0.1:{answering.server_port}{path}"
+    with pytest.raises(FlowError, match=f"^the Prefect server at {url} does not answer"):
+        Server(url).wait_until_ready()
+
+
+def test_a_configured_server_that_does_not_answer_is_told() -> None:
+    with socket.socket() as taken:  # nobody listens there
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+        with pytest.raises(FlowError) as caught:
+            Server(url).wait_until_ready()
+    assert str(caught.value) == (
+        f"the Prefect server at {url} does not answer (ConnectError): start it with 'prefect "
+        f"server start', or unset PREFECT_API_URL"
+    )
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://[half/api", "ftp://127.0.0.1/api"])
+def test_an_address_that_is_none_is_told(url: str) -> None:
+    with pytest.raises(FlowError) as caught:
+        Server(url).wait_until_ready()
+    assert str(caught.value).startswith(f"the Prefect server at {url} does not answer (")
+
+
+STARTER = """
+from flows.server import start_server
+server = start_server()
+server.wait_until_ready()
+print(server.api_url, flush=True)
+input()
+"""
+
+
+@pytest.mark.slow
+def test_the_temporary_server_ends_with_its_process(tmp_path: Path, root: Path) -> None:
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(root),
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "TMPDIR": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with starter:
+        assert starter.stdout is not None
+        url = starter.stdout.readline().strip()
+        below = psutil.Process(starter.pid).children(recursive=True)
+        try:
+            assert httpx.get(f"{url}/health").json() is True
+            page = httpx.get(url.removesuffix("/api"), follow_redirects=True)
+            assert page.headers["content-type"].startswith("text/html")
+            assert len(below) >= 2  # the supervisor and the server
+        finally:
+            starter.kill()
+    # Ten seconds, in which the guardian of a run can tell the server of its death, and the end.
+    wait_until(lambda: not any(map(psutil.Process.is_running, below)), within_s=18)

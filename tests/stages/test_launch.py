@@ -1,0 +1,114 @@
+"""How a stage ends: its exit status, its one line, and what a listener is told of it."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_pipeline.errors import DataError, SourceUnreachableError
+from fer_pipeline.events import VARIABLE, Listener
+from fer_pipeline.params import Params
+from fer_pipeline.registry.tracking import connect
+from fer_pipeline.stages.launch import run_backbone_stage, run_stage
+
+News = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def news(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> News:
+    """A folder with the committed params, and somebody who listens."""
+    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "events.jsonl"))
+    monkeypatch.delenv("FER_DEBUG", raising=False)
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    return Listener(tmp_path / "events.jsonl").news
+
+
+def stage(work: Callable[[Params], None]) -> int:
+    return run_stage(work, "A stage")
+
+
+def test_a_stage_that_is_done_tells_no_error(news: News, params: Params) -> None:
+    seen: list[Params] = []
+    assert stage(seen.append) == 0
+    assert seen == [params]
+    assert news() == []
+
+
+def fail(error: BaseException) -> Callable[[Params], None]:
+    def work(_: Params) -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"), [(DataError("torn"), False), (SourceUnreachableError("away"), True)]
+)
+def test_an_error_is_told_with_whether_it_may_pass(
+    error: Exception, transient: bool, news: News, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stage(fail(error)) == 1
+    assert capsys.readouterr().err == f"error: {error}\n"
+    assert news() == [{"event": "error", "message": str(error), "transient": transient}]
+
+
+def test_an_mlflow_that_is_away_may_come_back(
+    news: News, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:  # nobody listens there
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        assert stage(lambda params: print(connect(params.registry.experiment))) == 1
+    (event,) = news()
+    assert event["transient"] is True
+    assert "can't be reached" in event["message"]
+    assert capsys.readouterr().err == f"error: {event['message']}\n"
+
+
+def test_bad_params_do_not_pass(news: News) -> None:
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("seed: 0", "seed: many", 1))
+    assert stage(fail(AssertionError())) == 1
+    (event,) = news()
+    assert event["transient"] is False
+    assert event["message"].startswith("params.yaml: seed is 'many'")
+
+
+def test_an_unknown_backbone_does_not_pass(news: News, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["stage", "vgg16"])
+    assert run_backbone_stage(lambda *_: None, "A stage") == 1
+    (event,) = news()
+    assert event["message"].startswith("params.yaml has no backbone 'vgg16': choose among resnet50")
+    assert event["transient"] is False
+
+
+def test_a_known_backbone_is_passed_on(
+    news: News, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["stage", "resnet101"])
+    seen: list[tuple[Params, str]] = []
+    assert run_backbone_stage(lambda *given: seen.append(given), "A stage") == 0
+    assert seen == [(params, "resnet101")]
+    assert news() == []
+
+
+def test_an_error_is_told_even_where_its_traceback_is_wanted(
+    news: News, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_DEBUG", "1")
+    with pytest.raises(DataError, match="torn"):
+        stage(fail(DataError("torn")))
+    assert [event["message"] for event in news()] == ["torn"]
+
+
+def test_an_interruption_is_no_error(news: News, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stage(fail(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert news() == []
