@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import requests
+from processes import end_tree, wait_until
 
 READY_WITHIN_S = 120.0
 
@@ -110,42 +107,3 @@ class PrefectServer:
             return requests.get(f"{self.api}/health", timeout=2).ok
         except requests.RequestException:
             return False
-
-
-def wait_until(happened: Callable[[], Any], within_s: float, what: str) -> Any:
-    """Wait for a truth, and give it.
-
-    Raises:
-        AssertionError: it did not come.
-    """
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        if found := happened():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {within_s:g} s: {what}")
-
-
-def processes_with(mark: str) -> list[str]:
-    """The command lines that hold a mark, or whose working folder does, without this process."""
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline", "cwd", "status"]):
-        about = process.info
-        words = " ".join(about["cmdline"] or [])
-        here = f"{about['cwd'] or ''}/"
-        if about["pid"] != os.getpid() and (mark in words or mark in here):
-            found.append(f"{about['pid']} {about['status']} {words}")
-    return found
-
-
-def end_tree(pid: int) -> None:
-    """Kill a process and all below it."""
-    try:
-        root = psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return
-    family = [*root.children(recursive=True), root]
-    for one in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    psutil.wait_procs(family, timeout=10)

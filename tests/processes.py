@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -48,15 +51,41 @@ def supervised(mark: str) -> list[psutil.Process]:
     return [one for one in alive(mark) if not any("supervise.py" in word for word in one.cmdline())]
 
 
-def wait_until(condition: Callable[[], object], within_s: float = 15.0) -> None:
-    """Look often, and fail when it takes too long."""
+def wait_until(happened: Callable[[], Any], within_s: float = 15.0, what: str = "") -> Any:
+    """Look often for a truth, and give it; fail when it takes too long."""
     end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {within_s} s"
-        time.sleep(0.02)
+    while not (found := happened()):
+        assert time.monotonic() < end, f"not within {within_s:g} s: {what}"
+        time.sleep(0.05)
+    return found
 
 
 def kill_all(mark: str) -> None:
     """What a failed test may have left."""
     for process in alive(mark):
         process.kill()
+
+
+def processes_with(mark: str) -> list[str]:
+    """The command lines that hold a mark, or whose working folder does, without this process."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "cwd", "status"]):
+        about = process.info
+        words = " ".join(about["cmdline"] or [])
+        here = f"{about['cwd'] or ''}/"
+        if about["pid"] != os.getpid() and (mark in words or mark in here):
+            found.append(f"{about['pid']} {about['status']} {words}")
+    return found
+
+
+def end_tree(pid: int) -> None:
+    """Kill a process and all below it."""
+    try:
+        root = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    family = [*root.children(recursive=True), root]
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(family, timeout=10)

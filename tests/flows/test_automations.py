@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from flow_bench import FlowBench
-from prefect_server import wait_until
+from processes import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,8 @@ from uuid import uuid4
 import pytest
 import requests
 from flow_bench import FlowBench, make_bench
-from prefect_server import PrefectServer, end_tree, processes_with, wait_until
+from prefect_server import PrefectServer
+from processes import end_tree, processes_with, wait_until
 
 pytestmark = pytest.mark.slow
 

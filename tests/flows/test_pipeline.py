@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from flow_bench import FlowBench, make_bench
-from prefect_server import PrefectServer, processes_with, wait_until
+from prefect_server import PrefectServer
+from processes import processes_with, wait_until
 from ruamel.yaml import YAML
 
 WITHIN_S = 15.0

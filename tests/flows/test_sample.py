@@ -8,7 +8,8 @@ import pytest
 import requests
 from edition_files import fer2013_csv, only, random_faces, write
 from flow_bench import FlowBench
-from prefect_server import PrefectServer, wait_until
+from prefect_server import PrefectServer
+from processes import wait_until
 from workspace import Workspace, make_workspace
 
 pytestmark = pytest.mark.slow
