@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -183,6 +184,29 @@ def test_an_interrupted_flow_ends_its_children(bench: FlowBench, number: signal.
     assert not processes_with(f"{bench.folder}/")
     state = bench.server.state(bench.newest_run()["id"])
     assert state["type"] in ("CRASHED", "CANCELLED")
+
+
+def test_without_a_server_a_flow_starts_one_and_ends_it(root: Path, tmp_path: Path) -> None:
+    home = tmp_path / "prefect"
+    bench = make_bench(root, tmp_path / "bench", _Home(home))
+
+    status, output = bench.run()
+
+    assert status == 0, output
+    assert output.splitlines()[-1] == "5 stages ran, 0 were up to date."
+    assert "View at http://127.0.0.1:" in output
+    assert "temporary server" not in output  # Prefect's own, started by who came too late
+    assert not processes_with(f"{bench.folder}/")
+    with sqlite3.connect(home / "prefect.db") as history:
+        states = history.execute("select state_type from flow_run").fetchall()
+    assert states == [("COMPLETED",)]
+
+
+class _Home(PrefectServer):
+    """No server, only where one would keep its history."""
+
+    def env(self) -> dict[str, str]:
+        return {key: value for key, value in super().env().items() if key != "PREFECT_API_URL"}
 
 
 def _others_in(bench: FlowBench, flow: subprocess.Popen[str]) -> list[str]:
