@@ -103,7 +103,8 @@ class FlowBench:
         (self.folder / "notes.jsonl").unlink(missing_ok=True)
 
     def newest_run(self) -> dict[str, Any]:
-        return self.server.flow_runs()[0]
+        """Of those that began: what other tests deployed is scheduled for days to come."""
+        return next(run for run in self.server.flow_runs() if run["start_time"])
 
 
 def make_bench(

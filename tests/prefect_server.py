@@ -11,6 +11,8 @@ from typing import Any
 
 import requests
 from processes import end_tree, wait_until
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 READY_WITHIN_S = 120.0
 
@@ -24,6 +26,11 @@ class PrefectServer:
             one.bind(("127.0.0.1", 0))
             self._port = one.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
+        # Busy with its database, the server answers 503 and has done nothing: Prefect's own client
+        # tries again too.
+        busy = Retry(status=8, status_forcelist=[503], allowed_methods=None, backoff_factor=0.2)
+        self._session = requests.Session()
+        self._session.mount("http://", HTTPAdapter(max_retries=busy))
 
     @property
     def api(self) -> str:
@@ -77,7 +84,7 @@ class PrefectServer:
         return [run for run in runs if all(run[key] == name_to_value[key] for key in name_to_value)]
 
     def state(self, flow_run_id: str) -> dict[str, Any]:
-        answer = requests.get(f"{self.api}/flow_runs/{flow_run_id}", timeout=30)
+        answer = self._session.get(f"{self.api}/flow_runs/{flow_run_id}", timeout=30)
         answer.raise_for_status()
         state: dict[str, Any] = answer.json()["state"]
         return state
@@ -98,7 +105,7 @@ class PrefectServer:
         )
 
     def _post(self, path: str, body: Any) -> Any:
-        answer = requests.post(f"{self.api}{path}", json=body, timeout=30)
+        answer = self._session.post(f"{self.api}{path}", json=body, timeout=30)
         assert answer.ok, f"{path}: {answer.status_code} {answer.text[:500]}"
         return answer.json() if answer.content else None
 

@@ -102,9 +102,10 @@ def settle(tracking: Tracking, name: str, content: str) -> str:
     """Leave one version of a content, the lowest, and give its number."""
     first, *others = _numbers_of(tracking, name, content)
     for number in others:
-        if not tracking.client.get_model_version(name, number).aliases:
-            log.info("version %s has the content of version %s: removed", number, first)
-            discard_version(tracking, name, number)
+        with _gone_is_done():  # another process may have found it before
+            if not tracking.client.get_model_version(name, number).aliases:
+                log.info("version %s has the content of version %s: removed", number, first)
+                discard_version(tracking, name, number)
     return first
 
 
@@ -164,8 +165,11 @@ def _numbers_of(tracking: Tracking, name: str, content: str) -> list[str]:
 
 @contextlib.contextmanager
 def _gone_is_done() -> Iterator[None]:
+    """Whoever deletes at the same time took it away: they finish what is left of it."""
     try:
         yield
+    except FileNotFoundError:
+        pass
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise

@@ -61,10 +61,8 @@ def test_a_recipe_and_values_are_applied_and_bad_ones_change_nothing(project: Fl
 def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench) -> None:
     process = project.start("promotion", "promote", "--reason", "the first", "--ask")
     run = wait_until(
-        lambda: (
-            next(iter(project.server.flow_runs()), None)
-            if project.server.flow_runs()[0]["state"]["type"] == "PAUSED"
-            else None
+        lambda: next(
+            (run for run in project.server.flow_runs() if run["state"]["type"] == "PAUSED"), None
         ),
         90,
         "somebody is asked",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import mlflow
 import pytest
 
 from fer_pipeline.registry.tracking import Tracking, connect
@@ -14,6 +15,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     """Connected by an absolute address, and the working folder is its own: nothing leaks."""
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.chdir(folder)
+        # What another module's registration set for the whole process goes before the variable.
+        mlflow.set_tracking_uri(uri)
         yield connect("faces")

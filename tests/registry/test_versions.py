@@ -160,7 +160,9 @@ def test_twenty_registrations_from_four_processes_make_one_version_per_content(
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0] * PROCESSES, said
+    assert [process.returncode for process in processes] == [0] * PROCESSES, "\n".join(
+        err for _, err in said
+    )
     answers = [
         line
         for out, _ in said
