@@ -68,7 +68,7 @@ def evaluate(params: Params) -> None:
         labels=split.labels,
         groups=split.groups,
     )
-    evaluation = _evaluation(params, test, split)
+    evaluation = _evaluation(params, test, split, _val_accuracies(names, weights))
     write_json(EVALUATION, evaluation)
     write_json(SUMMARY, _summary(evaluation))
     write_csv(ACCURACY, _accuracy_rows(evaluation))
@@ -81,14 +81,18 @@ def evaluate(params: Params) -> None:
     _announce(evaluation)
 
 
-def _evaluation(params: Params, test: TestLogits, split: Split) -> dict[str, Any]:
-    best_single = _best_on_val(list(params.backbones))
+def _evaluation(
+    params: Params, test: TestLogits, split: Split, val: dict[str, Any]
+) -> dict[str, Any]:
+    # Chosen on val, since test is only for reporting.
+    best_single = max(val["single"], key=val["single"].__getitem__)
     clean = ~split.in_train
     pixels = hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()
     block = compare(test, best_single, params.evaluation, params.seed)
     return {
         "protocol": params.data.protocol,
         "test": {"images": block.pop("images"), "sha256": pixels},
+        "val": val,
         **block,
         "methods": _method_accuracies(test),
         "clean": compare(test.select(clean), best_single, params.evaluation, params.seed)
@@ -97,23 +101,28 @@ def _evaluation(params: Params, test: TestLogits, split: Split) -> dict[str, Any
     }
 
 
-def _best_on_val(names: list[str]) -> str:
-    """The best single backbone: chosen on val, since test is only for reporting."""
-    labels = load_split(VAL).labels
-    accuracies = [top1_accuracy(logits, labels) for logits in read_logits(names, "val")]
-    return names[int(np.argmax(accuracies))]
+def _val_accuracies(names: list[str], weights: FloatArray) -> dict[str, Any]:
+    labels, logits = load_split(VAL).labels, read_logits(names, "val")
+    return {
+        "images": len(labels),
+        "fused": top1_accuracy(fuse(logits, weights), labels),
+        "single": {
+            name: top1_accuracy(one, labels) for name, one in zip(names, logits, strict=True)
+        },
+    }
 
 
 def _method_accuracies(test: TestLogits) -> dict[str, Any]:
-    """Test accuracy of every fusion method; which one counts was named beforehand."""
+    """Accuracy of every fusion method; which one counts was named beforehand."""
     methods = json.loads(FUSION.read_text(encoding="utf-8"))["methods"]
     stack = np.stack(list(test.single.values()))
     return {
         method: {
+            "val_accuracy": found["val_accuracy"],
             "test_accuracy": top1_accuracy(
                 fuse(stack, np.array([found["weights"][name] for name in test.single])),
                 test.labels,
-            )
+            ),
         }
         for method, found in methods.items()
     }

@@ -79,6 +79,20 @@ def test_evaluation_is_that_of_the_stored_logits(finished: Workspace) -> None:
     assert read(finished, "metrics/summary.json")["fused"] == expected
 
 
+def test_evaluation_tells_what_val_had_said(finished: Workspace) -> None:
+    evaluation = read(finished, "metrics/evaluation.json")
+    fusion = read(finished, "models/fused/fusion.json")
+    val, labels = evaluation["val"], np.load(finished.folder / "data/prepared/val.npz")["labels"]
+    for name in BACKBONES:
+        logits = np.load(finished.folder / "predictions" / f"{name}.npz")["val_logits"]
+        assert val["single"][name] == (logits.argmax(axis=1) == labels).mean()
+        assert val["single"][name] <= val["single"][evaluation["best_single"]]
+    assert val["images"] == len(labels)
+    assert val["fused"] == fusion["methods"][fusion["method"]]["val_accuracy"]
+    for method, accuracies in evaluation["methods"].items():
+        assert accuracies["val_accuracy"] == fusion["methods"][method]["val_accuracy"]
+
+
 def test_a_fresh_process_reproduces_the_fused_logits_from_the_registry(
     finished: Workspace, tmp_path: Any
 ) -> None:
