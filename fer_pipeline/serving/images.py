@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_pipeline.errors import DataError
 
@@ -44,6 +44,8 @@ def read_image(stream: BinaryIO, name: str) -> npt.NDArray[np.uint8]:
                 )
             grey = _turn_upright(image).convert("L")
             return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    except UnidentifiedImageError as error:  # whose words name the stream, not the picture
+        raise DataError(f"{name} is no picture that can be read: unknown format") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is no picture that can be read: {error}") from error
 

@@ -62,6 +62,7 @@ def test_a_data_url_is_a_picture() -> None:
         (None, "type object"),
         (["@@"], "image 0 is no base64"),
         ([encode(FACES[0]), base64.b64encode(b"GIF89a").decode()], "image 1 is no picture"),
+        ([base64.b64encode(b"no picture").decode()], "that can be read: unknown format"),
         ([encode(FACES[0])[:60]], "image 0 is no"),
         ([[encode(FACES[0])]], "pictures in 2 dimensions"),
         ([encode(FACES[0]), 5], "no base64|type object"),
