@@ -8,7 +8,8 @@
     ├── TrainingError        a training that can't go on
     ├── FusionError          logits or weights that can't be fused
     ├── RegistryError        an MLflow server or registry that can't be used
-    │   └── RegistryUnreachableError
+    │   ├── RegistryUnreachableError
+    │   └── RegistryBusyError
     └── RequestError         what a client sent to the served model
 
 A gate that does not pass is a result (`fer_pipeline.registry.gate.Verdict`), not an error.
@@ -16,6 +17,7 @@ A gate that does not pass is a result (`fer_pipeline.registry.gate.Verdict`), no
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 
@@ -65,10 +67,21 @@ class RegistryUnreachableError(RegistryError):
     transient = True
 
 
+class RegistryBusyError(RegistryError):
+    """Another process is writing to the registry at this moment."""
+
+    transient = True
+
+
 class RequestError(FerError):
     """A client sent something that is no face."""
 
 
 def one_line(error: BaseException) -> str:
     """What an exception of another library says, short enough to stand inside a message."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return hide_password(" ".join(str(error).split()))[:200] or type(error).__name__
+
+
+def hide_password(text: str) -> str:
+    """The text without any user and password that an address in it may hold."""
+    return re.sub(r"//[^/\s]*@", "//", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,10 +96,10 @@ def promote(
     from fer_pipeline.registry.succession import promote as make_champion
 
     with _registry() as (tracking, params):
-        asking = Asking(by or getpass.getuser(), reason, force)
+        asking = Asking(by or _user(), reason, force)
         move = make_champion(tracking, params, version, asking)
     if move is None:
-        typer.echo(f"version {version} is champion already")
+        typer.echo(f"{f'version {version}' if version else 'the challenger'} is champion already")
     else:
         typer.echo(f"champion: version {move.to}, until now {move.came_from or 'none'}")
         typer.echo(f"policy: {move.policy}")
@@ -110,7 +111,7 @@ def rollback(reason: Reason = "none given", by: By = None) -> None:
     from fer_pipeline.registry.succession import Asking, roll_back
 
     with _registry() as (tracking, params):
-        asking = Asking(by or getpass.getuser(), reason)
+        asking = Asking(by or _user(), reason)
         move = roll_back(tracking, params.registry.model_name, asking)
     typer.echo(f"champion: version {move.to}, until now {move.came_from}")
 
@@ -129,6 +130,14 @@ def gc(
         typer.echo(f"version {number}: {'would go' if dry_run else 'deleted'}")
     if not gone:
         typer.echo("nothing to delete")
+
+
+def _user() -> str:
+    """Who is logged in; in a container the number may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,8 @@ def test_the_life_of_a_champion(fer: Fer, store: Tracking) -> None:
     assert (status, out.splitlines()[0]) == (0, "champion: version 1, until now none")
     status, out, _ = fer("promote", "2", "--reason", "the better", "--by", "bob")
     assert (status, out.splitlines()[0]) == (0, "champion: version 2, until now 1")
-    assert fer("promote", "2")[1] == "version 2 is champion already\n"
+    for spelling in ("2", "02"):  # else the champion would become its own previous one
+        assert fer("promote", spelling)[1] == f"version {spelling} is champion already\n"
 
     status, out, err = fer("promote", "3")
     assert (status, out) == (1, "")
@@ -115,6 +117,17 @@ def test_the_life_of_a_champion(fer: Fer, store: Tracking) -> None:
 
     assert fer("gc", "--keep", "0", "--dry-run")[1] == "version 1: would go\n"
     assert fer("gc", "--keep", "0")[1] == "version 1: deleted\n"
+
+
+def test_a_user_without_a_name_is_a_number(
+    fer: Fer, store: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert fer("promote")[0] == 0
+    assert json.loads(fer("history", "--json")[1])[0]["by"] == f"user {os.getuid()}"
 
 
 def test_a_store_that_is_no_store_is_one_line(fer: Fer, monkeypatch: pytest.MonkeyPatch) -> None:

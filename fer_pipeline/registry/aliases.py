@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from fer_pipeline.errors import RegistryError
+from fer_pipeline.errors import RegistryBusyError
 from fer_pipeline.registry.journal import Action, Move, age_s, begin_move, end_move, read_moves
 from fer_pipeline.registry.locks import registry_lock
 
@@ -115,12 +115,12 @@ def heal(tracking: Tracking, name: str) -> Move | None:
     To be called with the lock of `moving` held.
 
     Raises:
-        RegistryError: another machine may be moving at this moment.
+        RegistryBusyError: another machine may be moving at this moment.
     """
     finished = None
     for move in read_moves(tracking, name, only_open=True):
         if move.host != socket.gethostname() and age_s(move) < OTHERS_MOVE_WITHIN_S:
-            raise RegistryError(
+            raise RegistryBusyError(
                 f"{move.by} is moving {name} to version {move.to} on {move.host}: "
                 f"try again in a minute"
             )

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_pipeline.data.faces import load_split
-from fer_pipeline.errors import DataError, RegistryError, one_line
+from fer_pipeline.errors import DataError, RegistryError, hide_password, one_line
 from fer_pipeline.layout import TEST
 from fer_pipeline.registry.records import Record, read_record, split_sha256
 from fer_pipeline.registry.storage import open_storage
@@ -100,7 +100,8 @@ def score_version(
             fault = here / "fault.txt"
             said = fault.read_text(encoding="utf-8") if fault.exists() else _last_line(done.stderr)
             raise RegistryError(
-                f"{name} version {number} fails its check: {said}: no alias was moved"
+                f"{name} version {number} fails its check: {hide_password(said)}: "
+                "no alias was moved"
             )
         return np.asarray(np.load(here / "logits.npy", allow_pickle=False))
 

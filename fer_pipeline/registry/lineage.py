@@ -22,7 +22,9 @@ def git_state() -> GitState:
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return GitState("unknown", dirty=False)
-    return GitState(commit, bool(_git("status", "--porcelain", "--untracked-files=no")))
+    # The stages of this very run have changed dvc.lock: that says nothing about what they ran.
+    rest = ("--", ":(exclude)dvc.lock")
+    return GitState(commit, bool(_git("status", "--porcelain", "--untracked-files=no", *rest)))
 
 
 def dvc_hashes(lock: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from fer_pipeline.errors import RegistryError
+from fer_pipeline.errors import RegistryBusyError
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
@@ -32,7 +32,7 @@ def registry_lock(tracking: Tracking, purpose: str, timeout_s: float) -> Iterato
         timeout_s: how long to wait.
 
     Raises:
-        RegistryError: another process still holds it.
+        RegistryBusyError: another process still holds it.
     """
     path = lock_file(tracking.uri, purpose)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def registry_lock(tracking: Tracking, purpose: str, timeout_s: float) -> Iterato
         with FileLock(path, timeout=timeout_s):
             yield
     except Timeout:
-        raise RegistryError(
+        raise RegistryBusyError(
             f"another process has been busy with the registry for {timeout_s:g} s ({path}): "
             "wait for it, or end it, and try again"
         ) from None

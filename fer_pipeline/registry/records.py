@@ -86,8 +86,8 @@ def read_record(tracking: Tracking, name: str, number: str) -> Record:
         except Exception as error:  # what a store's own client raises, or numpy of torn files
             raise RegistryError(
                 f"the record of {name} version {number} can't be read ({one_line(error)}): see "
-                "that the artifact store runs; a version that has none is registered anew by "
-                "'dvc repro --force --single-item register'"
+                "that the artifact store runs; if it is lost, delete the version in MLflow and "
+                "run 'dvc repro --force --single-item register'"
             ) from error
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from fer_pipeline.errors import RegistryError
+from fer_pipeline.errors import RegistryBusyError, RegistryError
 from fer_pipeline.registry.aliases import (
     WITHDRAWN_TAG,
     Request,
@@ -102,12 +102,12 @@ def promote(tracking: Tracking, params: Params, wanted: str | None, asking: Aski
     if finished and finished.action == "promote" and wanted in (None, finished.to):
         return finished
     before = read_aliases(tracking, name)
-    number = wanted or before.challenger
-    if number is None:
+    wanted = wanted or before.challenger
+    if wanted is None:
         raise RegistryError(
             f"{name} has no challenger: 'dvc repro' registers one, or name a version"
         )
-    _require_version(tracking, name, number)
+    number = _require_version(tracking, name, wanted)
     if number == before.champion:
         return None
     policy = _policy(tracking, params, number, asking)
@@ -115,7 +115,7 @@ def promote(tracking: Tracking, params: Params, wanted: str | None, asking: Aski
     with moving(tracking):
         heal(tracking, name)
         if read_aliases(tracking, name).champion != before.champion:
-            raise RegistryError(f"the champion of {name} has changed meanwhile: try again")
+            raise RegistryBusyError(f"the champion of {name} has changed meanwhile: try again")
         request = Request("promote", asking.by, asking.reason, policy)
         return move_champion(tracking, name, number, request)
 
@@ -167,9 +167,10 @@ def _policy(tracking: Tracking, params: Params, number: str, asking: Asking) -> 
     return f"overridden: {decision.reason}"
 
 
-def _require_version(tracking: Tracking, name: str, number: str) -> None:
+def _require_version(tracking: Tracking, name: str, number: str) -> str:
+    """Its number as the registry writes it: `02` is version 2."""
     try:
-        tracking.client.get_model_version(name, number)
+        return str(tracking.client.get_model_version(name, number).version)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise

@@ -7,7 +7,6 @@ import http.client
 import json
 import logging
 import os
-import re
 import socket
 import time
 import urllib.error
@@ -25,7 +24,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
-from fer_pipeline.errors import RegistryError, RegistryUnreachableError
+from fer_pipeline.errors import RegistryError, RegistryUnreachableError, hide_password
 from fer_pipeline.events import tell
 from fer_pipeline.layout import TRACKING_ARTIFACTS, TRACKING_DB
 from fer_pipeline.registry.lineage import git_state
@@ -260,6 +259,6 @@ def _shown(uri: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """The start of a message, without any user and password that an address in it may hold."""
+    """The start of a message, without passwords."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"//[^/\s]*@", "//", line)[:200]
+    return hide_password(line)[:200]

@@ -18,7 +18,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 import fer_pipeline
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.errors import RegistryError, one_line
+from fer_pipeline.errors import RegistryBusyError, RegistryError, one_line
 from fer_pipeline.registry.locks import registry_lock
 from fer_pipeline.registry.storage import logged_model_id, open_storage
 
@@ -99,8 +99,15 @@ def find_version(tracking: Tracking, name: str, content: str) -> str | None:
 
 
 def settle(tracking: Tracking, name: str, content: str) -> str:
-    """Leave one version of a content, the lowest, and give its number."""
-    first, *others = _numbers_of(tracking, name, content)
+    """Leave one version of a content, the lowest, and give its number.
+
+    Raises:
+        RegistryBusyError: somebody deletes them at this moment.
+    """
+    numbers = _numbers_of(tracking, name, content)
+    if not numbers:
+        raise RegistryBusyError(f"a version of {name} was deleted while it was made: try again")
+    first, *others = numbers
     for number in others:
         with _gone_is_done():  # another process may have found it before
             if not tracking.client.get_model_version(name, number).aliases:

@@ -28,6 +28,7 @@ from fer_pipeline.registry.storage import open_storage
 from fer_pipeline.registry.succession import nominate
 from fer_pipeline.registry.tracking import Tracking
 from fer_pipeline.serving.predictor import FusedPredictor
+from fer_pipeline.serving.requests import MAX_IMAGES
 
 SPLIT = draw_test_split()
 WEIGHTS = "bundle/resnet50.safetensors"
@@ -134,13 +135,15 @@ def test_a_version_without_a_whole_record_is_refused(
 def test_a_champion_of_another_test_set_is_scored_again_by_its_own_model(
     store: Tracking, number: str, bundle: Path, params: Params, elsewhere: Path
 ) -> None:
-    other = draw_test_split(seed=7, images=20)
+    # More than a version takes in one request.
+    other = draw_test_split(seed=7, images=MAX_IMAGES + 6)
     put_test_split(other, elsewhere)
     challenger = make_version(store, elsewhere / "challenger", NAME, [], other)
     duel = find_duel(store, params, challenger, number)
     assert duel is not None
-    assert (duel.champion, duel.images, duel.rescored) == (number, 20, True)
-    right = FusedPredictor.load(bundle).logits(other.images).argmax(axis=1) == other.labels
+    assert (duel.champion, duel.images, duel.rescored) == (number, MAX_IMAGES + 6, True)
+    logits = FusedPredictor.load(bundle).logits(other.images)
+    right = logits.argmax(axis=1) == other.labels
     assert duel.gain == pytest.approx(1 - right.mean())
 
 

@@ -96,6 +96,12 @@ def test_a_changed_file_makes_the_tree_dirty_staged_or_not(commit: str) -> None:
     assert git_state() == GitState(commit, dirty=True)
 
 
+def test_what_dvc_notes_of_the_run_itself_does_not_make_the_tree_dirty(commit: str) -> None:
+    Path("dvc.lock").write_text(LOCK)
+    git("add", "dvc.lock")
+    assert git_state() == GitState(commit, dirty=False)
+
+
 def test_an_untracked_file_does_not_make_the_tree_dirty(commit: str) -> None:
     Path("notes.txt").write_text("mine")
     assert git_state() == GitState(commit, dirty=False)

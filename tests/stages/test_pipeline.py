@@ -27,8 +27,11 @@ BACKBONES = {"resnet50", "inception_v3"}
 LOAD_AND_PREDICT = """
 import re
 import sys
+from pathlib import Path
 import mlflow, numpy
 model = mlflow.pyfunc.load_model("models:/fer-fusion@challenger")
+import fer_pipeline
+assert Path(fer_pipeline.__file__).parents[1].name == "code"  # the version's, not the project's
 images = numpy.load(sys.argv[1])["images"]
 logits = model.predict(images, params={"output": "logits"})
 chances = model.predict(images)
