@@ -24,7 +24,12 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
-from fer_pipeline.errors import RegistryError, RegistryUnreachableError, hide_password
+from fer_pipeline.errors import (
+    RegistryError,
+    RegistryUnreachableError,
+    hide_password,
+    one_line,
+)
 from fer_pipeline.events import tell
 from fer_pipeline.layout import TRACKING_ARTIFACTS, TRACKING_DB
 from fer_pipeline.registry.lineage import git_state
@@ -68,7 +73,18 @@ class RunLog:
         self.client.log_batch(self.run_id, tags=batch)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        self.client.log_artifact(self.run_id, str(path), folder)
+        """Store a file.
+
+        Raises:
+            RegistryError: the artifact store refused; it raises what its own client does.
+        """
+        try:
+            self.client.log_artifact(self.run_id, str(path), folder)
+        except Exception as error:
+            raise RegistryError(
+                f"{path} could not be stored with the run ({one_line(error)}): see that MLflow's "
+                "artifact store runs and has room, then run the stage again"
+            ) from error
 
 
 def tracking_uri() -> str:

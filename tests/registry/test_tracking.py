@@ -304,6 +304,26 @@ def test_a_block_that_fails_or_is_interrupted_says_so(
     assert status(tracking, run_ids[0]) == ends
 
 
+def test_an_artifact_that_can_not_be_stored_fails_the_run_in_one_line(
+    tracking: Tracking, folder: Path
+) -> None:
+    (folder / "report.html").write_text("all is well")
+    run_ids = []
+
+    def work() -> None:
+        with open_run(tracking, "no room", INPUTS, {}) as run:
+            run_ids.append(run.run_id)
+            uri = tracking.client.get_run(run.run_id).info.artifact_uri
+            place = Path(uri.removeprefix("file://"))
+            place.parent.mkdir(parents=True)
+            place.write_text("a file where a folder should be")
+            run.artifact(Path("report.html"))
+
+    with pytest.raises(RegistryError, match=r"^report.html could not be stored with the run \("):
+        work()
+    assert status(tracking, run_ids[0]) == "FAILED"
+
+
 def test_an_unfinished_run_of_the_same_inputs_is_continued(tracking: Tracking) -> None:
     """The outer block is the process that was killed; the inner one, the stage run again."""
     turned = dict(reversed(INPUTS.items()))
