@@ -96,12 +96,28 @@ def move_champion(tracking: Tracking, name: str, to: str, request: Request) -> M
     """Make a version champion, and the champion `previous`; no move may be open (`heal`).
 
     A rollback is the same move: `to` is then what `previous` points to.
+
+    Raises:
+        RegistryBusyError: another machine began one at the same time: of two that see each other
+            both give way, since no alias has moved yet.
     """
     now = read_aliases(tracking, name)
     before = (now.champion or "", now.previous or "", now.challenger or "")
     move = begin_move(
         tracking, name, request.action, to, before, request.by, request.reason, request.policy
     )
+    others = [
+        one for one in read_moves(tracking, name, only_open=True) if one.run_id != move.run_id
+    ]
+    if others or read_aliases(tracking, name) != now:
+        end_move(tracking, move, made=False)
+        raise (
+            _busy(name, others[0])
+            if others
+            else RegistryBusyError(
+                f"the aliases of {name} have moved at this moment: see 'fer registry status'"
+            )
+        )
     if now.champion is not None:
         tracking.client.set_registered_model_alias(name, PREVIOUS, now.champion)
     tracking.client.set_registered_model_alias(name, CHAMPION, to)
@@ -120,10 +136,7 @@ def heal(tracking: Tracking, name: str) -> Move | None:
     finished = None
     for move in read_moves(tracking, name, only_open=True):
         if move.host != socket.gethostname() and age_s(move) < OTHERS_MOVE_WITHIN_S:
-            raise RegistryBusyError(
-                f"{move.by} is moving {name} to version {move.to} on {move.host}: "
-                f"try again in a minute"
-            )
+            raise _busy(name, move)
         if read_aliases(tracking, name).champion == move.to:
             _finish(tracking, name, move)
             finished = move
@@ -132,6 +145,12 @@ def heal(tracking: Tracking, name: str) -> Move | None:
             _take_back(tracking, name, move)
             log.info("took back an interrupted %s to version %s", move.action, move.to)
     return finished
+
+
+def _busy(name: str, move: Move) -> RegistryBusyError:
+    return RegistryBusyError(
+        f"{move.by} is moving {name} to version {move.to} on {move.host}: try again in a minute"
+    )
 
 
 def moving(tracking: Tracking) -> AbstractContextManager[None]:

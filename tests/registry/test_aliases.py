@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fer_pipeline.errors import RegistryError
+from fer_pipeline.errors import RegistryBusyError, RegistryError
 from fer_pipeline.registry import aliases as aliases_module
 from fer_pipeline.registry import journal
 from fer_pipeline.registry.aliases import (
@@ -185,3 +185,46 @@ def test_two_do_not_move_at_once(store: Tracking, monkeypatch: pytest.MonkeyPatc
         moving(store),
     ):
         pass
+
+
+def test_of_two_machines_that_begin_at_once_none_moves(
+    store: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine sees no other's lock: the other's run comes between its look and its own."""
+    make_model(store, "met")
+    promote(store, "met", "1")
+    others: list[Move] = []
+
+    def begin_second(*arguments: Any) -> Move:
+        if not others:
+            before = ("1", "", "")
+            others.append(begin_move(store, "met", "promote", "3", before, "bob", "why not", ""))
+        return begin_move(*arguments)
+
+    monkeypatch.setattr(aliases_module, "begin_move", begin_second)
+    with pytest.raises(RegistryBusyError, match=r"bob is moving met to version 3 on"):
+        promote(store, "met", "2")
+    assert read_aliases(store, "met") == Aliases("1", None, None)
+    assert {move.to: move.status for move in read_moves(store, "met")} == {
+        "1": "FINISHED",
+        "2": "KILLED",
+        "3": "RUNNING",
+    }
+
+
+def test_a_move_on_what_has_just_changed_is_given_up(
+    store: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(store, "changed")
+    promote(store, "changed", "1")
+
+    def begin_late(*arguments: Any) -> Move:
+        monkeypatch.undo()
+        promote_elsewhere = Request("promote", "bob", "at the same time")
+        move_champion(store, "changed", "3", promote_elsewhere)
+        return begin_move(*arguments)
+
+    monkeypatch.setattr(aliases_module, "begin_move", begin_late)
+    with pytest.raises(RegistryBusyError, match="have moved at this moment"):
+        promote(store, "changed", "2")
+    assert read_aliases(store, "changed") == Aliases("3", "1", None)
