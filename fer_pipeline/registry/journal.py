@@ -104,13 +104,12 @@ def end_move(tracking: Tracking, move: Move, *, made: bool) -> None:
 
 
 def read_moves(tracking: Tracking, name: str, *, only_open: bool = False) -> list[Move]:
-    """The moves of a registered model, the newest first."""
+    """The moves of a registered model, the newest first; whatever experiment they were noted in."""
+    experiments = [one.experiment_id for one in tracking.client.search_experiments()]
     wanted = f"tags.`{MODEL_TAG}` = '{name}'"
     if only_open:
         wanted += " and attributes.status = 'RUNNING'"
-    runs = tracking.client.search_runs(
-        [tracking.experiment_id], wanted, order_by=["attributes.start_time DESC"]
-    )
+    runs = tracking.client.search_runs(experiments, wanted, order_by=["attributes.start_time DESC"])
     return [_read_move(run) for run in runs]
 
 

@@ -228,3 +228,10 @@ def test_a_move_on_what_has_just_changed_is_given_up(
     with pytest.raises(RegistryBusyError, match="have moved at this moment"):
         promote(store, "changed", "2")
     assert read_aliases(store, "changed") == Aliases("3", "1", None)
+
+
+def test_moves_are_found_whatever_experiment_is_used_since(store: Tracking) -> None:
+    make_model(store, "renamed")
+    promote(store, "renamed", "1")
+    since = replace(store, experiment_id=store.client.create_experiment("since"))
+    assert [move.to for move in read_moves(since, "renamed")] == ["1"]
