@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import httpx
+from prefect.client.orchestration import get_client
 from prefect.context import refresh_global_settings_context
 from prefect.settings import PREFECT_API_URL
 
@@ -46,9 +47,7 @@ class Server:
         Raises:
             FlowError: it does not answer.
         """
-        try:
-            httpx.get(f"{self.api_url}/health", timeout=10.0).raise_for_status()
-        except httpx.HTTPError as error:
+        if error := _health():
             raise FlowError(
                 f"the Prefect server at {self.api_url} does not answer ({type(error).__name__}): "
                 f"start it with 'prefect server start', or unset PREFECT_API_URL"
@@ -95,6 +94,15 @@ class _TemporaryServer(Server):
         self._process.terminate()  # at once: the linger is for a lifeline that was cut
         end(self._process)
         self._log.unlink()
+
+
+def _health() -> Exception | None:
+    """What hinders reports to the configured server, with its key and certificates."""
+    try:
+        with get_client(httpx_settings={"timeout": 10.0}, sync_client=True) as client:
+            return client.api_healthcheck()
+    except (ValueError, httpx.InvalidURL, httpx.HTTPError) as error:  # no address at all
+        return error
 
 
 def _free_port() -> int:

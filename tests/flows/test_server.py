@@ -7,18 +7,39 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
 import httpx
 import psutil
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 from processes import wait_until
 
 from flows import server as module
 from flows.errors import FlowError
-from flows.server import Server, start_server
+from flows.server import start_server
+
+
+def wait_for(url: str) -> None:
+    """For the server that is configured."""
+    with temporary_settings({PREFECT_API_URL: url}):
+        start_server().wait_until_ready()
+
+
+@contextmanager
+def serving(
+    handler: type[http.server.BaseHTTPRequestHandler],
+) -> Iterator[http.server.HTTPServer]:
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
@@ -33,12 +54,8 @@ def answering() -> Iterator[http.server.HTTPServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with serving(Handler) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_the_configured_server_is_used_and_none_is_started(
@@ -51,15 +68,32 @@ def test_the_configured_server_is_used_and_none_is_started(
     url = f"http://127.0.0.1:{answering.server_port}/api"
     with temporary_settings({PREFECT_API_URL: url}):
         server = start_server()
-    assert server.api_url == url
-    server.wait_until_ready()
+        assert server.api_url == url
+        server.wait_until_ready()
+
+
+def test_a_server_that_wants_a_key_is_asked_with_it() -> None:
+    seen: list[str | None] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(200 if seen[-1] == "Bearer pnu_1" else 401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(Handler) as server, temporary_settings({PREFECT_API_KEY: "pnu_1"}):
+        wait_for(f"http://127.0.0.1:{server.server_port}/api")
+    assert seen == ["Bearer pnu_1"]
 
 
 @pytest.mark.parametrize("path", ["", "/elsewhere"])
 def test_a_server_without_the_api_is_refused(path: str, answering: http.server.HTTPServer) -> None:
     url = f"http://127.0.0.1:{answering.server_port}{path}"
     with pytest.raises(FlowError, match=f"^the Prefect server at {url} does not answer"):
-        Server(url).wait_until_ready()
+        wait_for(url)
 
 
 def test_a_configured_server_that_does_not_answer_is_told() -> None:
@@ -67,17 +101,17 @@ def test_a_configured_server_that_does_not_answer_is_told() -> None:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
         with pytest.raises(FlowError) as caught:
-            Server(url).wait_until_ready()
+            wait_for(url)
     assert str(caught.value) == (
         f"the Prefect server at {url} does not answer (ConnectError): start it with 'prefect "
         f"server start', or unset PREFECT_API_URL"
     )
 
 
-@pytest.mark.parametrize("url", ["nonsense", "http://[half/api", "ftp://127.0.0.1/api"])
+@pytest.mark.parametrize("url", ["nonsense", "http://half:port/api", "ftp://127.0.0.1/api"])
 def test_an_address_that_is_none_is_told(url: str) -> None:
     with pytest.raises(FlowError) as caught:
-        Server(url).wait_until_ready()
+        wait_for(url)
     assert str(caught.value).startswith(f"the Prefect server at {url} does not answer (")
 
 
