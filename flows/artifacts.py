@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.exceptions import PrefectException
 
 from fer_pipeline.layout import EVALUATION, REPORT, VERDICT
 
@@ -23,17 +25,27 @@ _COLUMNS = ("accuracy", "macro_f1", "nll", "ece", "brier")
 class Progress:
     """The bar of one training, on the page of its task."""
 
-    def __init__(self, backbone: str) -> None:
+    def __init__(self, backbone: str, warn: Callable[[str], None]) -> None:
         self._backbone = backbone
+        self._warn = warn
         self._id: UUID | None = None
 
     def epoch(self, event: Mapping[str, Any]) -> None:
-        """Move it on after an epoch, as `fer_pipeline.events` tells of it."""
+        """Move it on after an epoch, as `fer_pipeline.events` tells of it.
+
+        A server that does not take it is no reason to end a training: it is warned of.
+        """
         percent = 100.0 * event["epoch"] / event["epochs"]
         words = (
             f"{event['phase']}, epoch {event['epoch']} of {event['epochs']}: "
             f"val {event['val_accuracy']:.2%}, {event['images_per_s']:.0f} images/s"
         )
+        try:
+            self._show(percent, words)
+        except (PrefectException, httpx.HTTPError) as error:
+            self._warn(f"progress not shown ({type(error).__name__}): {words}")
+
+    def _show(self, percent: float, words: str) -> None:
         if self._id is None:
             made = create_progress_artifact(
                 percent, key=f"fer-progress-{_key(self._backbone)}", description=words

@@ -95,7 +95,7 @@ def _repro(run: Run, stage: Stage, env: dict[str, str], held: list[int]) -> Stat
     def on_event(kind: str, event: dict[str, Any]) -> None:
         nonlocal progress
         if kind == "epoch":
-            progress = progress or Progress(event["backbone"])
+            progress = progress or Progress(event["backbone"], get_run_logger().warning)
             progress.epoch(event)
         elif kind == "run":
             run.mlflow[event["name"]] = event

@@ -1,0 +1,36 @@
+"""What a run shows while the server is away."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from prefect.exceptions import ObjectNotFound
+
+from flows import artifacts as module
+from flows.artifacts import Progress
+
+EVENT = {"phase": "head", "epoch": 1, "epochs": 2, "val_accuracy": 0.5, "images_per_s": 7.0}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("gone"),
+        httpx.ReadTimeout("slow"),
+        ObjectNotFound(KeyError("new database")),
+    ],
+)
+def test_progress_that_the_server_does_not_take_ends_no_training(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "create_progress_artifact", refuse)
+    warnings: list[str] = []
+
+    Progress("resnet50", warnings.append).epoch(EVENT)
+
+    assert warnings == [
+        f"progress not shown ({type(error).__name__}): head, epoch 1 of 2: val 50.00%, 7 images/s"
+    ]
