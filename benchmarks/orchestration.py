@@ -72,7 +72,7 @@ def measure(folder: Path, seconds: int, repeats: int) -> dict[str, float]:
     home = {"PREFECT_HOME": str(folder / "prefect")}
 
     def alone() -> float:
-        return timed(project, FLOW, home)
+        return timed(project, FLOW, home | {"PREFECT_API_URL": ""})
 
     alone()  # the first start of a server migrates its database
     rounds: dict[str, list[float]] = {"repro": [], "flow": [], "alone": [], "noop": []}
@@ -113,7 +113,8 @@ def timed(project: Path, command: tuple[str, ...], env: dict[str, str]) -> float
     subprocess.run(
         command,
         cwd=project,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        # Without GPUs: their number would be that of the slots.
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""} | env,
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
