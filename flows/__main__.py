@@ -8,12 +8,15 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from ruamel.yaml import YAML
 
 from fer_pipeline.errors import FerError
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
 
 app = typer.Typer(
     help="Run a flow once. It reports to the Prefect server that is configured, else to one that "
@@ -106,12 +109,32 @@ def _run(name: str, **parameters: Any) -> None:
     server = start_server()
     flow = getattr(import_module(f"flows.{name}"), name)  # takes seconds, as the server does
     server.wait_until_ready()
-    state = flow(**parameters, return_state=True)
+    state = _final(flow(**parameters, return_state=True))
     if state.is_completed():
         typer.echo(state.message)
         return
     typer.echo(f"error: {state.message}", err=True)
     sys.exit(1)
+
+
+def _final(state: State[Any]) -> State[Any]:
+    """The state that a run has ended in; a cancellation just before its end leaves it without.
+
+    The server takes none but Cancelled then, and keeps the run at Cancelling.
+    """
+    if not state.is_cancelling():
+        return state
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled
+
+    from flows.guardian import close
+
+    ended: State[Any] = Cancelled(message="The run was cancelled.")
+    flow_run_id = state.state_details.flow_run_id
+    assert flow_run_id is not None  # it comes from the server
+    with get_client(sync_client=True) as client:
+        close(client, flow_run_id, str(ended.message))
+    return ended
 
 
 def _as_interrupt(_: int, __: FrameType | None) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from types import TracebackType
 from typing import IO
 
@@ -30,7 +30,7 @@ class Children:
 
     folder: Path
     _running: set[subprocess.Popen[str]] = field(default_factory=set)
-    _stopped: bool = False
+    _stopped: Event = field(default_factory=Event)
     _guard: Lock = field(default_factory=Lock)
 
     def __enter__(self) -> Children:
@@ -46,7 +46,16 @@ class Children:
 
     @property
     def stopped(self) -> bool:
-        return self._stopped
+        return self._stopped.is_set()
+
+    def rest(self, seconds: float) -> None:
+        """Wait so long, but not beyond the run's end.
+
+        Raises:
+            StoppedError: the run is ending.
+        """
+        if self._stopped.wait(seconds):
+            raise StoppedError("no longer waited, for the run is ending")
 
     def run(
         self,
@@ -72,7 +81,7 @@ class Children:
             StoppedError: the run is ending, or ended meanwhile.
         """
         with self._guard:
-            if self._stopped:
+            if self.stopped:
                 raise StoppedError(f"not started, for the run is ending: {command[0]}")
             child = _start(command, self.folder, env or {}, deadline_s, held)
             self._running.add(child)
@@ -86,14 +95,14 @@ class Children:
             end(child)
             with self._guard:
                 self._running.discard(child)
-        if self._stopped:
+        if self.stopped:
             raise StoppedError(f"stopped, for the run is ending: {command[0]}")
         return status
 
     def stop(self) -> None:
         """End whatever runs, and start nothing more; returns when all has ended."""
         with self._guard:
-            self._stopped = True
+            self._stopped.set()
             running = list(self._running)
         for child in running:
             child.terminate()

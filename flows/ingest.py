@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow, task
@@ -13,15 +15,19 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from fer_pipeline.errors import FerError
-from flows.commands import execute, require_success
+from fer_pipeline.writing import write_text
+from flows.commands import Outcome, execute, require_success
+from flows.errors import StoppedError
 from flows.graph import look
 from flows.pipeline import RUNNER, run_graph
-from flows.retries import RETRY
-from flows.session import Session, session
-from flows.workspace import alone_in
+from flows.retries import with_retries
+from flows.session import Session, cancelled, session
 
 UPDATED = "fer-fusion.source.updated"
 """The event after which there is something new to train on (prefect.yaml)."""
+
+_UNFINISHED = Path(".dvc/tmp/fer-ingest.json")
+"""The news that a run is at work on; it stays where one did not come to its end."""
 
 
 @flow(name="ingest", task_runner=RUNNER)
@@ -37,51 +43,55 @@ def ingest(
         folder: of dvc.yaml.
         wait_for_workspace_s: how long to wait for another run in the same folder.
     """
-    say = get_run_logger().info
     try:
-        with (
-            session(folder) as here,
-            alone_in(folder, here.who, wait_for_workspace_s, say) as held,
-        ):
+        with session(folder, wait_for_workspace_s) as here, here.alone() as held:
             news = _news(here)
-            if here.ended_early() or not news["moved"]:
+            if not news["moved"]:
                 return here.ended_early() or Completed(
                     name="Unchanged", message=f"{news['uri']} is as it was pinned."
                 )
-            _take(here, str(news["command"]))
             state = run_graph(here, held, targets or ["prepare"], force=False)
-            if state.is_completed() and look(folder).remote:
-                _push(here, held)
+            if state.is_completed() and here.patience.until_free(lambda: look(folder)).remote:
+                _command(here, "push", ["dvc", "--wait-for-lock", "push"], held)
+            if here.ended_early() or not state.is_completed():
+                return here.ended_early() or state
+    except StoppedError:
+        return cancelled()
     except FerError as error:
         return Failed(message=str(error))
-    if not state.is_completed():
-        return state
     # Only now: the pipeline that this starts needs the workspace.
     emit_event(UPDATED, {"prefect.resource.id": "fer-fusion.source"}, payload=dict(news))
+    (folder / _UNFINISHED).unlink(missing_ok=True)
     return Completed(message=f"{news['uri']}: {news['moved']}; pinned, read and checked.")
 
 
 def _news(here: Session) -> dict[str, str]:
-    @task(name="ask upstream", cache_policy=NO_CACHE, persist_result=False, **RETRY)
-    def ask() -> dict[str, str]:
-        outcome = execute(here.children, ["fer", "source", "status", "--json"])
-        return require_success(outcome, "asking the source").document()
+    """Ask for news and pin them; what an earlier run pinned and did not finish is news still.
 
-    return ask()
+    Raises:
+        CommandError: the source can't be asked or pinned.
+        StoppedError: the run is ending.
+    """
+    asked = _command(here, "ask upstream", ["fer", "source", "status", "--json"])
+    news: dict[str, str] = asked.document()
+    unfinished = here.folder / _UNFINISHED
+    if news["moved"]:
+        write_text(unfinished, json.dumps(news))  # first: the pin forgets what was before
+        _command(here, "pin", shlex.split(news["command"]))
+    elif unfinished.exists():
+        get_run_logger().info("an earlier run has pinned this, and did not come to its end")
+        news = json.loads(unfinished.read_text(encoding="utf-8"))
+    return news
 
 
-def _take(here: Session, command: str) -> None:
-    @task(name="pin", cache_policy=NO_CACHE, persist_result=False, **RETRY)
-    def pin() -> None:
-        require_success(execute(here.children, shlex.split(command)), "pinning the source")
+def _command(here: Session, name: str, command: Sequence[str], *held: int) -> Outcome:
+    """A command as a task of its own."""
 
-    pin()
+    def once() -> Outcome:
+        return require_success(execute(here.children, command, held=held), name)
 
+    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    def work() -> Outcome:
+        return with_retries(once, here.children.rest)
 
-def _push(here: Session, held: int) -> None:
-    @task(name="push", cache_policy=NO_CACHE, persist_result=False, **RETRY)
-    def push() -> None:
-        outcome = execute(here.children, ["dvc", "--wait-for-lock", "push"], held=[held])
-        require_success(outcome, "dvc push")
-
-    push()
+    return work()

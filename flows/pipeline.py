@@ -16,11 +16,11 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from fer_pipeline.errors import FerError
 from flows import settings
 from flows.artifacts import show_results
+from flows.errors import StoppedError
 from flows.graph import Graph, closure, downstream, look, parallel_slots
-from flows.session import Session, session
+from flows.session import Session, cancelled, session
 from flows.slots import machine_slots
 from flows.stages import Run, stage_task
-from flows.workspace import alone_in
 
 # A cast, because Prefect declares its futures invariant.
 RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=64))
@@ -49,13 +49,14 @@ def pipeline(
     """
     say = get_run_logger().info
     try:
-        with (
-            session(folder) as here,
-            alone_in(folder, here.who, wait_for_workspace_s, say) as held,
-        ):
+        with session(folder, wait_for_workspace_s) as here, here.alone() as held:
+            if early := here.ended_early():
+                return early
             if settings.apply(folder, recipe, overrides or {}):
                 say("params.yaml: %s", settings.described(recipe, overrides or {}))
-            return here.ended_early() or run_graph(here, held, targets or [], force)
+            return run_graph(here, held, targets or [], force)
+    except StoppedError:
+        return cancelled()
     except FerError as error:
         return Failed(message=str(error))
 
@@ -71,18 +72,19 @@ def run_graph(here: Session, held: int, targets: Sequence[str], force: bool) -> 
 
     Raises:
         FlowError: there is no usable graph, or no such stage in it.
+        StoppedError: the run was cancelled while another DVC command was in its way.
     """
-    snapshot = look(here.folder)
+    snapshot = here.patience.until_free(lambda: look(here.folder))
     wanted = closure(snapshot.graph, targets)
     stale = wanted if force else downstream(snapshot.graph, snapshot.changed & wanted)
     slots = machine_slots(parallel_slots(snapshot.graph))
     run = Run(here.children, slots, held, here.who, force)
     graph = {name: stage for name, stage in snapshot.graph.items() if name in wanted}
     states = _run_all(run, graph, stale)
-    cancelled = here.ended_early()
-    if cancelled:
-        return cancelled
-    show_results(here.folder, run.mlflow)
+    if early := here.ended_early():
+        return early
+    if len(graph) == len(snapshot.graph) and all(state.is_completed() for state in states.values()):
+        show_results(here.folder, run.mlflow)  # else they are of an earlier run
     return _summary(states)
 
 

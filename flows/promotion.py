@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextvars import copy_context
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
 from prefect import flow
@@ -16,7 +20,8 @@ from prefect.states import Completed, Failed
 
 from fer_pipeline.errors import FerError
 from flows.commands import execute, require_success
-from flows.session import Session, session
+from flows.errors import FlowError, StoppedError
+from flows.session import Session, cancelled, session
 
 
 class Approval(RunInput):
@@ -49,10 +54,16 @@ def promotion(
     """
     try:
         with session(folder) as here:
-            approval = _ask(here, action, version, answer_within_s) if ask_somebody else None
+            approval = None
+            if ask_somebody:
+                before = _status(here)
+                version = _version_to_ask_for(action, version, before)
+                approval = _ask(here, action, version, before, answer_within_s)
             if approval is not None and not approval.approved:
                 return Completed(name="Declined", message=approval.comment or "Not approved.")
             why = "; ".join(filter(None, (reason, approval.comment if approval else "")))
+            if approval is not None and action == "rollback":
+                _require_unmoved(here, before)
             command = ["fer", "registry", action, "--by", here.who]
             if action == "promote":
                 command += [str(version)] if version is not None else []
@@ -61,20 +72,61 @@ def promotion(
             done = require_success(execute(here.children, command), action)
             _show(here)
             return here.ended_early() or Completed(message=done.lines[-1] if done.lines else action)
+    except StoppedError:
+        return cancelled()
     except FlowPauseTimeout:
         return Failed(message=f"Nobody answered within {answer_within_s} s: nothing was moved.")
     except FerError as error:
         return Failed(message=str(error))
 
 
-def _ask(here: Session, action: str, version: int | None, timeout_s: int) -> Approval:
-    status = json.dumps(_status(here), indent=2)
+def _version_to_ask_for(action: str, version: int | None, status: Mapping[str, Any]) -> int | None:
+    """The number that is approved and promoted, whoever is challenger by then.
+
+    Raises:
+        FlowError: there is no challenger.
+    """
+    if action == "rollback" or version is not None:
+        return version
+    if status["challenger"] is None:
+        raise FlowError("there is no challenger to promote: name a version")
+    return int(status["challenger"]["version"])
+
+
+def _require_unmoved(here: Session, before: Mapping[str, Any]) -> None:
+    """A rollback names no version, so the one that was approved must be the one still due.
+
+    Raises:
+        FlowError: somebody has moved the champion since.
+    """
+    now = _status(here)
+    if (now["champion"], now["previous"]) != (before["champion"], before["previous"]):
+        raise FlowError("the champion has moved since this was approved: ask again")
+
+
+def _ask(
+    here: Session, action: str, version: int | None, before: Mapping[str, Any], timeout_s: int
+) -> Approval:
+    status = json.dumps(before, indent=2)
     what = f"{action} {version if version is not None else ''}".strip()
     form = Approval.with_initial_data(
         description=f"**{what}?**\n\nThe registry at present:\n\n```json\n{status}\n```"
     )
-    answer: Approval = pause_flow_run(wait_for_input=form, timeout=timeout_s, poll_interval=2)
-    return answer
+    answer: Future[Approval] = Future()
+
+    def pause() -> None:
+        try:
+            answer.set_result(
+                pause_flow_run(wait_for_input=form, timeout=timeout_s, poll_interval=2)
+            )
+        except BaseException as error:
+            answer.set_exception(error)  # raised where the answer is waited for
+
+    # Beside this thread: a pause looks only whether the run goes on, not whether it is cancelled.
+    Thread(target=copy_context().run, args=(pause,), daemon=True).start()
+    while not answer.done():
+        here.children.rest(0.2)
+    return answer.result()
 
 
 def _status(here: Session) -> dict[str, Any]:

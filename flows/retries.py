@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+import random
+from collections.abc import Callable
+from typing import TypeVar
 
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task, exponential_backoff
+from prefect.logging import get_run_logger
 
 from flows.errors import PassingCommandError
 
 RETRIES = 3
 BACKOFF_S = 10.0
 
-
-class RetryOptions(TypedDict):
-    """The arguments of a Prefect task that have to do with trying again."""
-
-    retries: int
-    retry_delay_seconds: Any
-    retry_jitter_factor: float
-    retry_condition_fn: Any
+T = TypeVar("T")
 
 
-def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.result(raise_on_failure=False), PassingCommandError)
+def with_retries(work: Callable[[], T], rest: Callable[[float], None]) -> T:
+    """Do it, and again where it failed for a reason that may pass.
 
+    Not by Prefect's own retries: these sleep where no cancellation wakes them.
 
-RETRY: RetryOptions = {
-    "retries": RETRIES,
-    "retry_delay_seconds": exponential_backoff(BACKOFF_S),
-    "retry_jitter_factor": 0.5,
-    "retry_condition_fn": _may_pass,
-}
+    Args:
+        work: to do.
+        rest: waits for so many seconds; what it raises ends the attempts.
+
+    Raises:
+        PassingCommandError: it has failed the last time, too.
+    """
+    for attempt in range(RETRIES):
+        try:
+            return work()
+        except PassingCommandError as error:
+            seconds = BACKOFF_S * 2**attempt * random.uniform(0.5, 1.5)  # not all at once
+            get_run_logger().warning("%s; tried again in %.0f s", error, seconds)
+        rest(seconds)
+    return work()

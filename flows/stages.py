@@ -16,9 +16,9 @@ from fer_pipeline.errors import FerError
 from flows.artifacts import Progress
 from flows.children import Children
 from flows.commands import Outcome, execute, require_success
-from flows.errors import CommandError, PassingCommandError, StoppedError
+from flows.errors import CommandError, StoppedError
 from flows.graph import Stage
-from flows.retries import RETRY
+from flows.retries import with_retries
 from flows.slots import Slot, hold_slot
 from flows.supervise import DEADLINE_STATUS
 
@@ -61,9 +61,7 @@ def stage_task(run: Run, stage: Stage, stale: bool) -> Task[[], State[None]]:
         if not stale:
             return Completed(name="Cached", message="Nothing that it depends on has changed.")
         try:
-            return _bring_up_to_date(run, stage)
-        except PassingCommandError:
-            raise  # Prefect tries again
+            return with_retries(lambda: _bring_up_to_date(run, stage), run.children.rest)
         except StoppedError as error:
             return Cancelled(message=str(error))
         except FerError as error:
@@ -75,7 +73,6 @@ def stage_task(run: Run, stage: Stage, stale: bool) -> Task[[], State[None]]:
         description=stage.description,
         cache_policy=NO_CACHE,
         persist_result=False,
-        **RETRY,
     )(work)
 
 
