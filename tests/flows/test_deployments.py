@@ -38,6 +38,7 @@ def bench(
         assert done.returncode == 0, done.stdout + done.stderr
 
     prefect("work-pool", "create", "fer", "--type", "process")
+    prefect("work-queue", "create", "folder", "--pool", "fer", "--limit", "1")
     prefect("deploy", "--all")
     worker = subprocess.Popen(
         [*(sys.executable, "-m", "prefect", "worker", "start"), *("--pool", "fer")],
@@ -105,13 +106,29 @@ def test_the_event_of_new_data_starts_the_pipeline(bench: FlowBench) -> None:
     assert run["created_by"]["type"] == "AUTOMATION"
 
 
+def test_one_deployment_at_a_time_works_in_the_folder_and_a_promotion_does_not_wait(
+    bench: FlowBench,
+) -> None:
+    bench.plan(**{f"train_{name}": {"seconds": 100} for name in "abc"})
+    pipeline = _start(bench, "pipeline/weekly", force=True)
+    wait_until(
+        lambda: ("train@a", "begin") in bench.notes(), PICKED_UP_WITHIN_S, "the trainings run"
+    )
+
+    ingest = _start(bench, "ingest/daily")
+    promotion = _start(bench, "promotion/by-hand")
+
+    wait_until(lambda: _type(bench, promotion) != "SCHEDULED", PICKED_UP_WITHIN_S, "it starts")
+    assert _type(bench, ingest) == "SCHEDULED"  # though it was the first of the two
+    bench.server.cancel(pipeline)
+    wait_until(lambda: _type(bench, ingest) != "SCHEDULED", PICKED_UP_WITHIN_S, "its turn comes")
+    wait_until(lambda: _type(bench, ingest) == "FAILED", PICKED_UP_WITHIN_S, "nothing is pinned")
+    wait_until(lambda: _type(bench, promotion) == "FAILED", PICKED_UP_WITHIN_S, "no registry")
+
+
 def test_cancelling_what_a_worker_runs_leaves_nothing(bench: FlowBench) -> None:
     bench.plan(**{f"train_{name}": {"seconds": 100} for name in "abc"})
-    made = bench.server.ask(
-        f"/deployments/{_deployment(bench, 'pipeline/weekly')['id']}/create_flow_run",
-        state={"type": "SCHEDULED"},
-        parameters={"force": True},
-    )
+    made = _start(bench, "pipeline/weekly", force=True)
     wait_until(
         lambda: (
             {("train@a", "begin"), ("train@b", "begin"), ("train@c", "begin")}
@@ -121,12 +138,10 @@ def test_cancelling_what_a_worker_runs_leaves_nothing(bench: FlowBench) -> None:
         "the trainings run",
     )
 
-    bench.server.cancel(made["id"])
+    bench.server.cancel(made)
 
     wait_until(lambda: not processes_with("step.py train@"), 15, "no training is left")
-    wait_until(
-        lambda: bench.server.state(made["id"])["name"] == "Cancelled", 30, "the run is cancelled"
-    )
+    wait_until(lambda: bench.server.state(made)["name"] == "Cancelled", 30, "the run is cancelled")
     bench.plan()
     status, output = bench.run("pipeline", "--wait", "0")  # and the folder is free
     assert status == 0, output
@@ -137,6 +152,20 @@ def _deployment(bench: FlowBench, name: str) -> dict[str, Any]:
     answer.raise_for_status()
     found: dict[str, Any] = answer.json()
     return found
+
+
+def _start(bench: FlowBench, deployment: str, **parameters: Any) -> str:
+    """Ask for a run; gives its id."""
+    made = bench.server.ask(
+        f"/deployments/{_deployment(bench, deployment)['id']}/create_flow_run",
+        state={"type": "SCHEDULED"},
+        parameters=parameters,
+    )
+    return str(made["id"])
+
+
+def _type(bench: FlowBench, run: str) -> str:
+    return str(bench.server.state(run)["type"])
 
 
 def _runs(bench: FlowBench, deployment: str) -> list[dict[str, Any]]:
