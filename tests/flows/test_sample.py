@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -55,18 +56,16 @@ def test_a_recipe_and_values_are_applied_and_bad_ones_change_nothing(project: Fl
     status, output = project.run("pipeline", "--set", "fusion.method=uniform", "--target", "train")
     assert status == 0, output  # no training depends on it
     assert output.splitlines()[-1] == "Everything is up to date."
+    # Metrics and verdict lie there, but are of the run before, with another fusion.
+    shown = project.server.artifacts(project.newest_run()["id"])
+    assert not {"fer-metrics", "fer-verdict"} & shown.keys()
     assert "method: uniform" in (project.folder / "params.yaml").read_text()
 
 
 def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench) -> None:
     process = project.start("promotion", "promote", "--reason", "the first", "--ask")
-    run = wait_until(
-        lambda: next(
-            (run for run in project.server.flow_runs() if run["state"]["type"] == "PAUSED"), None
-        ),
-        90,
-        "somebody is asked",
-    )
+    run = _paused(project)
+    assert "promote 1?" in _description(project, run)  # by number, whoever is challenger
     answer = {"approved": True, "comment": "looks right"}
     resumed = requests.post(
         f"{project.server.api}/flow_runs/{run['id']}/resume",
@@ -82,6 +81,18 @@ def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench)
     assert "the first; looks right" in shown
     assert f"flow run '{run['name']}'" in shown
     assert '"champion"' in project.server.artifacts(run["id"])["fer-registry"]["data"]
+
+
+def test_cancelling_ends_a_question_that_nobody_has_answered(project: FlowBench) -> None:
+    process = project.start("promotion", "promote", "1", "--ask")
+    run = _paused(project)
+
+    project.server.cancel(run["id"])
+
+    output, _ = process.communicate(timeout=15)
+    assert process.returncode == 1
+    assert output.splitlines()[-1] == "error: The run was cancelled."
+    assert project.server.state(run["id"])["name"] == "Cancelled"
 
 
 def test_a_rollback_without_a_champion_before_says_so(project: FlowBench) -> None:
@@ -105,19 +116,50 @@ def test_ingest_takes_a_new_version_and_tells_of_it(
     assert not (project.folder / "data" / "raw").exists()
 
     write(only(fer2013_csv(random_faces(1))), source)
+    (tmp_path / "kept").write_text("no folder, as good as a server that is away")
+    status, output = project.run("ingest")
+    assert status == 1
+    assert output.splitlines()[-1].startswith("error: push failed: ")
+    assert _pinned(project.workspace) == "unchanged"  # the pin has moved
+    (tmp_path / "kept").unlink()
     status, output = project.run("ingest")
 
     assert status == 0, output
+    assert output.splitlines()[-1].endswith("; pinned, read and checked.")
     assert _pinned(project.workspace) == "unchanged"
     assert (project.folder / "data/prepared/train.npz").exists()
     assert list((tmp_path / "kept").rglob("*"))  # pushed
-    events = server.ask("/events/filter", filter={"event": {"name": ["fer-fusion.source.updated"]}})
-    assert events["events"][0]["payload"]["uri"] == str(source)
+    told = {"event": {"name": ["fer-fusion.source.updated"]}}
+    (event,) = wait_until(
+        lambda: server.ask("/events/filter", filter=told)["events"], 30, "the pipeline is told"
+    )
+    assert event["payload"]["uri"] == str(source)
+    status, output = project.run("ingest")
+    assert output.splitlines()[-1].endswith("is as it was pinned.")
 
     source.unlink()
     status, output = project.run("ingest")
     assert status == 1
     assert f"{source} is missing" in output.splitlines()[-1]
+
+
+def _paused(project: FlowBench) -> dict[str, Any]:
+    """The run that waits for an answer."""
+    runs = project.server.flow_runs
+    found: dict[str, Any] = wait_until(
+        lambda: next((run for run in runs() if run["state"]["type"] == "PAUSED"), None),
+        90,
+        "somebody is asked",
+    )
+    return found
+
+
+def _description(project: FlowBench, run: dict[str, Any]) -> str:
+    """What stands above the form on the run's page."""
+    key = run["state"]["state_details"]["run_input_keyset"]["description"]
+    address = f"{project.server.api}/flow_runs/{run['id']}/input/{key}"
+    shown = wait_until(lambda: (got := requests.get(address, timeout=30)).ok and got, 30, "a form")
+    return str(shown.json())
 
 
 def _pinned(workspace: Workspace) -> str:

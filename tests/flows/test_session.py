@@ -6,19 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_server import PrefectServer
-from processes import wait_until
+from processes import SLEEP, alive, python, wait_until
 
 from flows.__main__ import _final
-
-pytestmark = pytest.mark.slow
+from flows.errors import StoppedError
+from flows.locks import Lock
+from flows.session import Session
 
 _AFTER_ITS_SESSION = """
 import os, sys
@@ -36,6 +39,31 @@ dies()
 """
 
 
+def test_the_folder_is_let_go_when_no_child_is_left(
+    tmp_path: Path, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    left: list[int] = []
+    release = Lock.release
+
+    def look_and_release(lock: Lock) -> None:
+        left.append(len(alive(mark)))
+        release(lock)
+
+    monkeypatch.setattr(Lock, "release", look_and_release)
+    with disable_run_logger():
+        here = Session(tmp_path, 0)
+    with ThreadPoolExecutor() as pool:
+        with here.alone():
+            lines: list[str] = []
+            child = pool.submit(here.children.run, python(SLEEP, mark), lines.append)
+            wait_until(lambda: lines, what="the child runs")
+        with pytest.raises(StoppedError):
+            child.result(timeout=10)
+    assert left == [0]
+
+
+@pytest.mark.slow
 def test_a_flow_that_is_killed_on_its_last_steps_is_told_of(
     tmp_path: Path, root: Path, server: PrefectServer
 ) -> None:
@@ -55,6 +83,7 @@ def test_a_flow_that_is_killed_on_its_last_steps_is_told_of(
     wait_until(lambda: server.state(run["id"])["name"] == "Crashed", 30, "the run is known dead")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("states", "name"),
     [(["RUNNING", "CANCELLING"], "Cancelled"), (["RUNNING", "COMPLETED"], "Completed")],
