@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from flow_bench import FlowBench
 from processes import wait_until
+from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +73,18 @@ def test_the_automation_on_lost_runs_is_taken(root: Path, bench: FlowBench) -> N
 
     names = [one["name"] for one in bench.server.ask("/automations/filter")]
     assert "runs that fell silent" in names
+
+
+def test_every_state_that_a_flow_ends_in_ends_the_wait_for_its_heartbeat(root: Path) -> None:
+    flows = "".join(
+        (root / f"flows/{name}.py").read_text() for name in ("ingest", "pipeline", "promotion")
+    )
+    own = set(re.findall(r'\(\s*name="(\w+)", message=', flows))
+    assert "Unchanged" in own
+    lost = YAML(typ="safe").load((root / "docs/automations/lost-runs.yaml").read_text())
+    awaited = lost["automations"][0]["trigger"]["expect"]
+    ends = own | {"Completed", "Failed", "Cancelled", "Crashed"}
+    assert {f"prefect.flow-run.{name}" for name in ends} < set(awaited)
 
 
 def _create(bench: FlowBench, file: Path) -> None:
