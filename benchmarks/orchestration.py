@@ -69,7 +69,8 @@ def measure(folder: Path, seconds: int, repeats: int) -> dict[str, float]:
     """Medians in seconds, and their ratios."""
     project = folder / "project"
     make_project(project, seconds)
-    home = {"PREFECT_HOME": str(folder / "prefect")}
+    # Slots lie among the machine's temporary files: here none that other runs hold.
+    home = {"PREFECT_HOME": str(folder / "prefect"), "TMPDIR": str(folder)}
 
     def alone() -> float:
         return timed(project, FLOW, home | {"PREFECT_API_URL": ""})
