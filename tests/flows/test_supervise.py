@@ -201,9 +201,12 @@ raise SystemExit(7)
     assert alive(mark) == []
 
 
-def test_what_has_left_its_session_in_the_background_is_ended(mark: str) -> None:
-    child = supervise(python(DAEMON, mark), *GRACE)
+def test_what_has_left_its_session_in_the_background_is_ended(tmp_path: Path, mark: str) -> None:
+    heard = tmp_path / "heard"  # else the command may end before the daemon has said anything
+    code = f"{DAEMON}\nwhile not os.path.exists({str(heard)!r}): time.sleep(0.01)"
+    child = supervise(python(code, mark), *GRACE)
     assert line(child) == "ready"
+    heard.touch()
     assert wait_for_end(child) == 0
     assert alive(mark) == []
 
