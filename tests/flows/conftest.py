@@ -12,7 +12,7 @@ from prefect_server import PrefectServer
 from processes import kill_all, new_mark
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Slots and locks of a machine lie among its temporary files: here none that others hold."""
     folder = str(tmp_path_factory.mktemp("machine"))
