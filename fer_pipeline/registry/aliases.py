@@ -106,18 +106,10 @@ def move_champion(tracking: Tracking, name: str, to: str, request: Request) -> M
     move = begin_move(
         tracking, name, request.action, to, before, request.by, request.reason, request.policy
     )
-    others = [
-        one for one in read_moves(tracking, name, only_open=True) if one.run_id != move.run_id
-    ]
-    if others or read_aliases(tracking, name) != now:
+    hindrance = _hindrance(tracking, name, move, now)
+    if hindrance:
         end_move(tracking, move, made=False)
-        raise (
-            _busy(name, others[0])
-            if others
-            else RegistryBusyError(
-                f"the aliases of {name} have moved at this moment: see 'fer registry status'"
-            )
-        )
+        raise hindrance
     if now.champion is not None:
         tracking.client.set_registered_model_alias(name, PREVIOUS, now.champion)
     tracking.client.set_registered_model_alias(name, CHAMPION, to)
@@ -145,6 +137,20 @@ def heal(tracking: Tracking, name: str) -> Move | None:
             _take_back(tracking, name, move)
             log.info("took back an interrupted %s to version %s", move.action, move.to)
     return finished
+
+
+def _hindrance(
+    tracking: Tracking, name: str, move: Move, before: Aliases
+) -> RegistryBusyError | None:
+    """What another machine did between the look at the aliases and the begin of a move."""
+    for other in read_moves(tracking, name, only_open=True):
+        if other.run_id != move.run_id:
+            return _busy(name, other)
+    if read_aliases(tracking, name) != before:
+        return RegistryBusyError(
+            f"the aliases of {name} have moved at this moment: see 'fer registry status'"
+        )
+    return None
 
 
 def _busy(name: str, move: Move) -> RegistryBusyError:

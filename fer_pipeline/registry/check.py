@@ -100,7 +100,7 @@ def score_version(
             fault = here / "fault.txt"
             said = fault.read_text(encoding="utf-8") if fault.exists() else _last_line(done.stderr)
             raise RegistryError(
-                f"{name} version {number} fails its check: {hide_password(said)}: "
+                f"{name} version {number} fails its check: {hide_password(said)[:300]}: "
                 "no alias was moved"
             )
         return np.asarray(np.load(here / "logits.npy", allow_pickle=False))

@@ -47,7 +47,7 @@ def main(request: dict) -> int:  # type: ignore[type-arg]
             return 0
     except Exception as error:  # whatever it is, it is why this version does not serve
         fault = f"{type(error).__name__}: {error}"
-    Path(request["fault"]).write_text(" ".join(fault.split())[:300], encoding="utf-8")
+    Path(request["fault"]).write_text(" ".join(fault.split()), encoding="utf-8")
     return 1
 
 
