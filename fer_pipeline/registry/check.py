@@ -160,4 +160,4 @@ def _environment(uri: str) -> dict[str, str]:
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1][:300] if lines else "its process ended without a word"
+    return lines[-1] if lines else "its process ended without a word"
