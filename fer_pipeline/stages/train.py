@@ -35,7 +35,7 @@ from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.devices import choose_devices, place, wanted_precision
 from fer_pipeline.training.fit import Trainer
 from fer_pipeline.training.hardware import describe_hardware
-from fer_pipeline.training.job import Job, hold
+from fer_pipeline.training.job import Job, hold, seed_of
 from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH
 from fer_pipeline.training.records import EpochRecord, Observer, Silent, Trained
 from fer_pipeline.writing import whole_file, write_csv, write_json
@@ -62,7 +62,8 @@ def train(params: Params, backbone: str) -> None:
     _require_even(params, backbone, fabric.world_size)
     train_split, val_split = load_split(TRAIN), load_split(VAL)
     tracking = connect(params.registry.experiment)
-    torch.manual_seed(params.seed)  # initial weights
+    seed = seed_of(backbone, params.seed)
+    torch.manual_seed(seed)  # initial weights
     model = build_backbone(backbone, own.weights, shared.dropout, own.auxiliary_weight > 0)
     inputs = _inputs(params, backbone, shared)
     checkpoints = Checkpoints(CHECKPOINTS / backbone, _checkpoint_key(inputs))
@@ -76,7 +77,7 @@ def train(params: Params, backbone: str) -> None:
             shared,
             hold(train_split, fabric.device),
             hold(val_split, fabric.device),
-            params.seed,
+            seed,
             observer,
         )
         log.info("%s on %d x %s", backbone, fabric.world_size, fabric.device.type)

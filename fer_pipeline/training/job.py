@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ class Job:
         params: of the backbone.
         training: what all backbones share.
         train, val: the splits, on the device.
-        seed: of order, augmentation, mixup and dropout.
+        seed: of order, augmentation, mixup and dropout; `seed_of` the backbone.
         observer: told what happens.
     """
 
@@ -68,6 +69,16 @@ class Draws:
     order: torch.Generator
     pictures: torch.Generator
     mixing: np.random.Generator
+
+
+def seed_of(backbone: str, seed: int) -> int:
+    """The seed of one backbone's initial weights and draws, from the experiment's.
+
+    Each backbone has batches and crops of its own: what all saw alike, they would err alike in, and
+    fusing could not average it away.
+    """
+    own = np.random.SeedSequence([seed, zlib.crc32(backbone.encode())])
+    return int(own.generate_state(1)[0])
 
 
 def draws_of_epoch(seed: int, epoch: int, device: torch.device) -> Draws:
