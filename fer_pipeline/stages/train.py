@@ -32,7 +32,7 @@ from fer_pipeline.registry.tracking import Tracking, connect, open_run
 from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.progress import TrainingProgress
 from fer_pipeline.training.checkpoints import Checkpoints
-from fer_pipeline.training.devices import choose_devices, place, wanted_precision
+from fer_pipeline.training.devices import choose_devices, wanted_precision
 from fer_pipeline.training.fit import Trainer
 from fer_pipeline.training.hardware import describe_hardware
 from fer_pipeline.training.job import Job, hold, seed_of
@@ -71,7 +71,7 @@ def train(params: Params, backbone: str) -> None:
     with _observer(fabric, tracking, backbone, inputs) as observer:
         job = Job(
             fabric,
-            place(model, fabric),
+            model.to(fabric.device),
             backbone,
             own,
             shared,

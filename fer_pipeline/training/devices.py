@@ -72,11 +72,11 @@ def _setting(variable: str, key: str, value: object) -> tuple[str, str]:
     return (found, variable) if found else (str(value), key)
 
 
-def place(model: nn.Module, fabric: Fabric) -> nn.Module:
-    """Bring a network to its device; on several GPUs its batch norms see the whole batch.
+def share_norms(model: nn.Module, fabric: Fabric) -> None:
+    """On several GPUs, let a network's batch norms see the whole batch, from now on.
 
-    On CPUs torch has no such batch norm: there each process normalises its own share.
+    Then a device can't pass images through it alone. On CPUs torch has no such batch norm: there
+    each process normalises its own share.
     """
     if fabric.world_size > 1 and fabric.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    return model.to(fabric.device)
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]

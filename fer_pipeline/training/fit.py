@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import without_auxiliary
 from fer_pipeline.models.catalog import CATALOG
-from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.checkpoints import Checkpoints
-from fer_pipeline.training.job import Job, draws_of_epoch
-from fer_pipeline.training.losses import Targets, classification_loss
+from fer_pipeline.training.job import Job
 from fer_pipeline.training.memory import halve_until_it_fits
 from fer_pipeline.training.phases import PhaseRun, enter_phase
 from fer_pipeline.training.precision import Precision, measure_precision
 from fer_pipeline.training.records import EpochRecord, Phase, Trained
+from fer_pipeline.training.trial import trial_loss
 
 if TYPE_CHECKING:
     from fer_pipeline.params import PhaseParams
@@ -177,19 +176,12 @@ class Trainer:
     def _measure(self, count: int) -> tuple[Precision, float]:
         """Of steps of so many images, or of fewer where memory does not suffice."""
         job = self._job
-        images, labels = job.train.pixels[:count], job.train.labels[:count]
-        draws = draws_of_epoch(job.seed, 0, images.device)
-        batch = augment_batch(images, job.params.image_size, job.training.augment, draws.pictures)
         enter_phase(job.model, job.backbone, "finetune")
-        weight = job.params.auxiliary_weight
-
-        def loss(model: nn.Module, count: int) -> Tensor:
-            return classification_loss(model(batch[:count]), Targets(labels[:count]), 0.0, weight)
-
+        loss = trial_loss(job, count)
         try:
             measured, _ = halve_until_it_fits(
-                lambda count: measure_precision(
-                    job.model, images.device, lambda model: loss(model, count)
+                lambda images: measure_precision(
+                    job.model, job.fabric.device, lambda model: loss(model, images)
                 ),
                 count,
             )

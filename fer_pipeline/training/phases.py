@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import head_of
 from fer_pipeline.models.inference import compute_logits
 from fer_pipeline.training.augment import augment_batch
+from fer_pipeline.training.devices import share_norms
 from fer_pipeline.training.features import CachedFeatures, cache_features
 from fer_pipeline.training.job import Draws, Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss, mix
@@ -21,6 +21,7 @@ from fer_pipeline.training.memory import halve_until_it_fits, micro_batches
 from fer_pipeline.training.optimizers import build_average, build_optimizer, build_schedule
 from fer_pipeline.training.precision import Precision, autocast
 from fer_pipeline.training.records import Phase
+from fer_pipeline.training.trial import agree_on_micro_batch
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ CHECK_STEPS = 50
 
 INFERENCE_FACTOR = 4
 """How many times more images fit where no gradients are wanted: nothing is kept for them."""
-
-Result = TypeVar("Result")
 
 
 def enter_phase(model: nn.Module, backbone: str, phase: Phase) -> list[nn.Parameter]:
@@ -62,10 +61,13 @@ class PhaseRun:
     ) -> None:
         params = job.params.head if name == "head" else job.params.finetune
         assert params is not None
-        self.name, self.micro_batch = name, micro_batch
+        self.name = name
         self._job, self._params, self._precision = job, params, precision
         self._last_epoch = first_epoch + params.epochs - 1
         moving = enter_phase(job.model, job.backbone, name)
+        self.micro_batch = self._agreed(micro_batch)
+        if name == "finetune":
+            share_norms(job.model, job.fabric)
         self._optimizer = build_optimizer(moving, params.learning_rate, job.training)
         self._steps = max(1, len(job.train) // params.batch_size)
         warmup = job.training.warmup_epochs if name == "finetune" else 0
@@ -180,11 +182,13 @@ class PhaseRun:
         share = slice(fabric.global_rank, None, fabric.world_size)
         batch, targets = batch[share], targets.select(share)
         now = min(self.micro_batch, len(batch))
-        loss, fitting = self._within_memory(
-            lambda images: self._gradients(batch, targets, images), now
-        )
-        if fitting < now:
-            self._shrink_to(fitting, now)
+        if fabric.world_size == 1:
+            loss, fitting = halve_until_it_fits(
+                lambda images: self._gradients(batch, targets, images), now
+            )
+            self._shrink(now, fitting)
+        else:
+            loss = self._gradients(batch, targets, now)
         if self._job.training.clip_norm is not None:
             fabric.clip_gradients(
                 self._net,
@@ -216,21 +220,28 @@ class PhaseRun:
             total += loss.detach()
         return total
 
-    def _within_memory(self, work: Callable[[int], Result], images: int) -> tuple[Result, int]:
-        """Do the work with so many images at once, or fewer; also gives how many they were."""
-        if self._job.fabric.world_size > 1:
-            return work(images), images  # the other devices could not know
-        return halve_until_it_fits(work, images)
+    def _agreed(self, images: int) -> int:
+        """How many images at once to begin with; several devices can't change it later."""
+        job = self._job
+        if job.fabric.world_size == 1 or self.caches:
+            return images
+        share = min(images, self._params.batch_size // job.fabric.world_size)
+        fitting = agree_on_micro_batch(job, self._precision, share)
+        self._shrink(share, fitting)
+        return fitting
 
-    def _shrink_to(self, images: int, now: int) -> None:
-        self.micro_batch = images
-        log.warning(
-            "%s: out of memory with %d images at once: going on with %d, their gradients added",
-            self._job.backbone,
-            now,
-            images,
-        )
-        self._job.observer.noted(f"micro_batch.{self.name}", str(images))
+    def _shrink(self, images: int, fitting: int) -> None:
+        if fitting == images:
+            return
+        self.micro_batch = fitting
+        if self._job.fabric.is_global_zero:
+            log.warning(
+                "%s: out of memory with %d images at once: going on with %d, their gradients added",
+                self._job.backbone,
+                images,
+                fitting,
+            )
+        self._job.observer.noted(f"micro_batch.{self.name}", str(fitting))
 
     def _require_numbers(self, losses: Tensor, epoch: int) -> None:
         wrong = torch.nonzero(~torch.isfinite(losses))
@@ -248,7 +259,7 @@ class PhaseRun:
         fabric, count = job.fabric, len(job.val)
         each = -(-count // fabric.world_size)
         share = slice(fabric.global_rank * each, (fabric.global_rank + 1) * each)
-        logits, _ = self._within_memory(
+        logits, _ = halve_until_it_fits(
             lambda images: compute_logits(
                 self.model,
                 job.val.pixels[share],
@@ -266,7 +277,7 @@ class PhaseRun:
         job = self._job
         assert job.params.head is not None
         views = job.params.head.cached_views
-        features, _ = self._within_memory(
+        features, _ = halve_until_it_fits(
             lambda images: cache_features(job, views, images, self._precision),
             INFERENCE_FACTOR * self.micro_batch,
         )

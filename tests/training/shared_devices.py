@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from bench import HEAD, PHASE, Bench, fit, group_norm, small_network
+from bench import HEAD, PHASE, Bench, Notebook, fit, group_norm, small_network
 from torch import Tensor
 from torchvision.models.resnet import ResNet
 
@@ -20,10 +20,27 @@ from fer_pipeline.data.sample import draw_sample
 from fer_pipeline.data.splits import split_faces
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.params import load_params
-from fer_pipeline.training.devices import choose_devices, place
+from fer_pipeline.training.devices import choose_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 RANK = [0]
+
+
+class Cramped(ResNet):
+    """Has memory for three images at once, in the second process alone."""
+
+    room = 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        if RANK[0] == 1 and len(x) > self.room:
+            raise torch.OutOfMemoryError
+        return super().forward(x)
+
+
+class Full(Cramped):
+    """Has no memory for two."""
+
+    room = 1
 
 
 class Poisoned(ResNet):
@@ -32,6 +49,9 @@ class Poisoned(ResNet):
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
         return logits * float("nan") if RANK[0] == 1 and self.training else logits
+
+
+NETWORKS = {"cached": ResNet, "cramped": Cramped, "full": Full, "poisoned": Poisoned}
 
 
 def main(kind: str, out: Path) -> int:
@@ -43,10 +63,10 @@ def main(kind: str, out: Path) -> int:
     bench.fabric = choose_devices("auto", "auto")
     bench.fabric.launch()
     RANK[0] = bench.fabric.global_rank
-    model = place(
-        small_network(group_norm, Poisoned if kind == "poisoned" else ResNet), bench.fabric
-    )
-    head = HEAD.model_copy(update={"epochs": 2, "learning_rate": 0.1, "cached_views": 2})
+    model = small_network(group_norm, NETWORKS[kind]).to(bench.fabric.device)
+    notebook = Notebook(model)
+    views = 2 if kind == "cached" else 0
+    head = HEAD.model_copy(update={"epochs": 2, "learning_rate": 0.1, "cached_views": views})
     if kind == "poisoned":
         head, finetune = None, PHASE.model_copy(update={"batch_size": 28})
     else:
@@ -61,13 +81,14 @@ def main(kind: str, out: Path) -> int:
     }
     folder = out.parent / "checkpoints" / f"{kind}-{bench.fabric.world_size}"
     try:
-        trained = fit(bench.job(model, head, finetune, **everything), folder)
+        trained = fit(bench.job(model, head, finetune, observer=notebook, **everything), folder)
     except TrainingError as error:
         out.with_suffix(f".{bench.fabric.global_rank}").write_text(str(error))
         return 1
     if bench.fabric.is_global_zero:
         torch.save(trained.state, out.with_suffix(".pt"))
-        out.write_text(json.dumps([asdict(record) for record in trained.history]))
+        history = [asdict(record) for record in trained.history]
+        out.write_text(json.dumps({"history": history, "notes": notebook.notes}))
     return 0
 
 

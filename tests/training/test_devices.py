@@ -94,19 +94,27 @@ def train_on_two(kind: str, out: Path) -> subprocess.CompletedProcess[str]:
 @on_cpus
 @on_two_cores
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
-    """A network without batch norm, so that nothing depends on how a batch is shared."""
-    assert runpy.run_path(str(SCRIPT))["main"]("cached", tmp_path / "1.json") == 0
-    done = train_on_two("cached", tmp_path / "2.json")
+@pytest.mark.parametrize(
+    ("kind", "notes"),
+    [("cached", {}), ("cramped", {"micro_batch.head": "3", "micro_batch.finetune": "3"})],
+)
+def test_two_processes_train_as_one_does(kind: str, notes: dict[str, str], tmp_path: Path) -> None:
+    """Also where memory does not suffice in one of them for its share of a batch.
+
+    A network without batch norm, so that nothing depends on how a batch is shared.
+    """
+    assert runpy.run_path(str(SCRIPT))["main"](kind, tmp_path / "1.json") == 0
+    done = train_on_two(kind, tmp_path / "2.json")
     assert done.returncode == 0, done.stderr
-    curve, shared_curve = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))
+    one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))
     state, shared_state = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
-    assert [record["phase"] for record in curve] == ["head"] * 2 + ["finetune"] * 3
-    for one, other in zip(curve, shared_curve, strict=True):
+    assert (one["notes"], two["notes"]) == ({}, notes)
+    assert [record["phase"] for record in one["history"]] == ["head"] * 2 + ["finetune"] * 3
+    for alone, shared in zip(one["history"], two["history"], strict=True):
         for key in ("phase", "epoch", "learning_rate", "val_accuracy"):
-            assert one[key] == other[key]
+            assert alone[key] == shared[key]
         for key in ("train_loss", "val_loss"):
-            assert other[key] == pytest.approx(one[key], abs=1e-4)
+            assert shared[key] == pytest.approx(alone[key], abs=1e-4)
     for key, value in state.items():
         torch.testing.assert_close(shared_state[key], value, atol=1e-4, rtol=1e-3)
 
@@ -114,13 +122,23 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
 @on_cpus
 @on_two_cores
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_in_one_process_stops_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (
+            "poisoned",
+            "resnet50: the loss of epoch 1 (finetune), step 1, is nan: "
+            "lower backbones.resnet50.finetune.learning_rate",
+        ),
+        (
+            "full",
+            "resnet50: out of memory: lower backbones.resnet50.image_size or head.batch_size",
+        ),
+    ],
+)
+def test_what_ends_one_process_ends_both(kind: str, says: str, tmp_path: Path) -> None:
     """And both train in the precision that one of them measures."""
-    done = train_on_two("poisoned", tmp_path / "2.json")
+    done = train_on_two(kind, tmp_path / "2.json")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    for rank in (0, 1):
-        assert (tmp_path / f"2.{rank}").read_text() == (
-            "resnet50: the loss of epoch 1 (finetune), step 1, is nan: "
-            "lower backbones.resnet50.finetune.learning_rate"
-        )
+    assert [(tmp_path / f"2.{rank}").read_text() for rank in (0, 1)] == [says, says]

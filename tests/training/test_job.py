@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from fer_pipeline.data.faces import Split
-from fer_pipeline.training.job import Draws, draws_of_epoch, hold
+from fer_pipeline.models.catalog import CATALOG
+from fer_pipeline.training.job import Draws, draws_of_epoch, hold, seed_of
 
 CPU = torch.device("cpu")
 
@@ -36,6 +37,13 @@ def test_seeds_epochs_and_kinds_all_draw_differently() -> None:
         for number in numbers(draws_of_epoch(seed, epoch, CPU))
     ]
     assert len(set(drawn)) == len(drawn) == 3 * 3 * 4
+
+
+def test_each_backbone_and_each_seed_draw_differently() -> None:
+    seeds = [seed_of(backbone, seed) for backbone in CATALOG for seed in (0, 1, 2**32)]
+    drawn = [number for seed in seeds for number in numbers(draws_of_epoch(seed, 1, CPU))]
+    assert len(set(drawn)) == len(drawn) == 3 * 3 * 4
+    assert seed_of("resnet50", 0) == seeds[0]
 
 
 def test_images_are_held_as_bytes(splits: dict[str, Split]) -> None:

@@ -1,0 +1,79 @@
+"""Steps that train nothing, on a copy of the network: what is fast, and what fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from fer_pipeline.training.augment import augment_batch
+from fer_pipeline.training.job import Job, draws_of_epoch
+from fer_pipeline.training.losses import Targets, classification_loss
+from fer_pipeline.training.memory import halve_until_it_fits
+from fer_pipeline.training.precision import Precision, autocast
+
+STANDING_COPIES = 5
+"""Of the weights, that a training may hold and a trial does not: Adam's two moments, the average,
+the buckets in which devices exchange gradients, and those gradients' sum."""
+
+
+def trial_loss(job: Job, images: int) -> Callable[[nn.Module, int], Tensor]:
+    """One forward pass through a network, of so many of the first images of train."""
+    batch = augment_batch(
+        job.train.pixels[:images],
+        job.params.image_size,
+        job.training.augment,
+        draws_of_epoch(job.seed, 0, job.fabric.device).pictures,
+    )
+    labels = job.train.labels[:images]
+
+    def loss(model: nn.Module, count: int) -> Tensor:
+        targets = Targets(labels[:count])
+        return classification_loss(model(batch[:count]), targets, 0.0, job.params.auxiliary_weight)
+
+    return loss
+
+
+def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
+    """How many images at once fit on each of the devices that share a batch.
+
+    Found before they train together: one that runs out of memory in the middle of a step would
+    leave the others waiting for its gradients.
+
+    Args:
+        job: whose network is as the phase wants it, and does not yet exchange anything.
+        precision: that the network runs in.
+        images: of one device's share.
+
+    Raises:
+        torch.OutOfMemoryError: on one of them not even the smallest number fits. All raise it.
+    """
+    try:
+        fitting = _fitting(job, precision, images)
+    except torch.OutOfMemoryError:
+        fitting = 0
+    least = torch.tensor(fitting, device=job.fabric.device)
+    fitting = int(cast(Tensor, job.fabric.all_reduce(least, reduce_op="min")))
+    if not fitting:
+        raise torch.OutOfMemoryError
+    return fitting
+
+
+def _fitting(job: Job, precision: Precision, images: int) -> int:
+    loss = trial_loss(job, images)
+    trial = deepcopy(job.model)
+    weights = sum(parameter.numel() for parameter in trial.parameters())
+
+    def step(count: int) -> None:
+        trial.zero_grad(set_to_none=True)
+        standing = torch.empty(STANDING_COPIES, weights, device=job.fabric.device)
+        with autocast(job.fabric.device, precision):
+            value = loss(trial, count)
+        value.backward()  # type: ignore[no-untyped-call]
+        del standing
+
+    _, fitting = halve_until_it_fits(step, images)
+    return fitting
