@@ -18,7 +18,7 @@ from fer_pipeline.models.catalog import CATALOG, require_known
 from fer_pipeline.params import load_params
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.job import Job, hold
+from fer_pipeline.training.job import Job, hold, seed_of
 from fer_pipeline.training.records import Silent
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -109,7 +109,7 @@ def test_a_recipe_trains_for_one_batch(
         params.training,
         hold(seven["train"], fabric.device),
         hold(seven["val"], fabric.device),
-        params.seed,
+        seed_of(backbone, params.seed),
         observer,
     )
     checkpoints = Checkpoints(tmp_path, "key")

@@ -73,10 +73,10 @@ def _setting(variable: str, key: str, value: object) -> tuple[str, str]:
 
 
 def share_norms(model: nn.Module, fabric: Fabric) -> None:
-    """On several GPUs, let a network's batch norms see the whole batch, from now on.
+    """On several GPUs, let a network's batch norms see what all of them see, from now on.
 
-    Then a device can't pass images through it alone. On CPUs torch has no such batch norm: there
-    each process normalises its own share.
+    Then one of them can't train a step alone. On CPUs torch has no such batch norm: there each
+    process normalises its own share.
     """
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]

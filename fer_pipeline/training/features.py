@@ -45,7 +45,7 @@ def cache_features(job: Job, views: int, batch_size: int, precision: Precision) 
     model = job.model.eval()
     head = head_of(model, job.backbone)
     size, resize, augment = job.params.image_size, job.params.eval_resize, job.training.augment
-    # The same views whether memory sufficed at once or not.
+    # Anew from the first, where memory did not suffice the first time.
     draws = draws_of_epoch(job.seed, 0, job.fabric.device)
     job.observer.caching_started(views * len(job.train) + len(job.val))
     log.info("%s: features of %d views of each image", job.backbone, views)

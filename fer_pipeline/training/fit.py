@@ -54,20 +54,32 @@ class Trainer:
         precision = found["precision"] if found else self._choose_precision()
         first = 1
         for name, phase in self._phases():
-            last = first + phase.epochs - 1
-            if len(self._history) < last and not self._stopped(name):
-                # What another phase left is no part of this one.
-                begun = found if found and len(self._history) >= first else None
-                micro_batch = begun["micro_batch"] if begun else phase.batch_size
-                with self._memory_explained(name):
-                    run = PhaseRun(self._job, name, first, precision, micro_batch)
-                    if begun:
-                        run.load_state_dict(begun["run"])
-                    while len(self._history) < last and not self._stopped(name):
-                        self._run_epoch(run, precision)
-            first = last + 1
+            with self._memory_explained(name):
+                self._run_phase(name, phase, first, precision, found)
+            first += phase.epochs
         assert self._best is not None
         return Trained(tuple(self._history), self._best, self._best_state, precision)
+
+    def _run_phase(
+        self,
+        name: Phase,
+        phase: PhaseParams,
+        first: int,
+        precision: Precision,
+        found: dict[str, Any] | None,
+    ) -> None:
+        """The epochs that are missing of it. What it holds of memory goes when it ends."""
+        last = first + phase.epochs - 1
+        if len(self._history) >= last or self._stopped(name):
+            return
+        # What another phase left is no part of this one.
+        begun = found if found and len(self._history) >= first else None
+        micro_batch = begun["micro_batch"] if begun else phase.batch_size
+        run = PhaseRun(self._job, name, first, precision, micro_batch)
+        if begun:
+            run.load_state_dict(begun["run"])
+        while len(self._history) < last and not self._stopped(name):
+            self._run_epoch(run, precision)
 
     def _phases(self) -> list[tuple[Phase, PhaseParams]]:
         phases: list[tuple[Phase, PhaseParams]] = [("finetune", self._job.params.finetune)]

@@ -74,8 +74,7 @@ class Draws:
 def seed_of(backbone: str, seed: int) -> int:
     """The seed of one backbone's initial weights and draws, from the experiment's.
 
-    Each backbone has batches and crops of its own: what all saw alike, they would err alike in, and
-    fusing could not average it away.
+    So each has batches and crops of its own: fusing averages away only what each has by chance.
     """
     own = np.random.SeedSequence([seed, zlib.crc32(backbone.encode())])
     return int(own.generate_state(1)[0])

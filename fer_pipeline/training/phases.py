@@ -65,7 +65,9 @@ class PhaseRun:
         self._job, self._params, self._precision = job, params, precision
         self._last_epoch = first_epoch + params.epochs - 1
         moving = enter_phase(job.model, job.backbone, name)
-        self.micro_batch = self._agreed(micro_batch)
+        self.micro_batch = micro_batch
+        if job.fabric.world_size > 1 and not self.caches:
+            self._agree()
         if name == "finetune":
             share_norms(job.model, job.fabric)
         self._optimizer = build_optimizer(moving, params.learning_rate, job.training)
@@ -120,7 +122,9 @@ class PhaseRun:
         draws = draws_of_epoch(job.seed, epoch, job.fabric.device)
         order = torch.randperm(len(job.train), generator=draws.order)
         # Batch norm can't take a last batch of one image; a short one would also weigh more.
-        batches = torch.split(order[: self._steps * size], size)
+        # All devices get as many, so that each goes as often through the network.
+        count = min(self._steps * size, len(order))
+        batches = torch.split(order[: count - count % job.fabric.world_size], size)
         losses = torch.zeros(len(batches), device=job.fabric.device)
         for step, rows in enumerate(batches):
             batch, targets = self._prepare(rows.to(job.fabric.device), draws, epoch)
@@ -144,7 +148,9 @@ class PhaseRun:
                 logits = self._val_logits()
         loss = functional.cross_entropy(logits, job.val.labels)
         hits = (logits.argmax(dim=1) == job.val.labels).float().mean()
-        return float(loss), float(hits)
+        # Each device has cached features of its own: were they to differ in a last digit, so might
+        # the best epoch, and one would stop where the others wait.
+        return job.fabric.broadcast((float(loss), float(hits)))
 
     @property
     def caches(self) -> bool:
@@ -220,15 +226,10 @@ class PhaseRun:
             total += loss.detach()
         return total
 
-    def _agreed(self, images: int) -> int:
-        """How many images at once to begin with; several devices can't change it later."""
-        job = self._job
-        if job.fabric.world_size == 1 or self.caches:
-            return images
-        share = min(images, self._params.batch_size // job.fabric.world_size)
-        fitting = agree_on_micro_batch(job, self._precision, share)
-        self._shrink(share, fitting)
-        return fitting
+    def _agree(self) -> None:
+        """Several devices can't change later how many images they take at once."""
+        share = min(self.micro_batch, self._params.batch_size // self._job.fabric.world_size)
+        self._shrink(share, agree_on_micro_batch(self._job, self._precision, share))
 
     def _shrink(self, images: int, fitting: int) -> None:
         if fitting == images:

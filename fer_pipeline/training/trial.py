@@ -1,4 +1,4 @@
-"""Steps that train nothing, on a copy of the network: what is fast, and what fits into memory."""
+"""Steps that train nothing, to find out beforehand what a device can do."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fer_pipeline.training.losses import Targets, classification_loss
 from fer_pipeline.training.memory import halve_until_it_fits
 from fer_pipeline.training.precision import Precision, autocast
 
-STANDING_COPIES = 5
-"""Of the weights, that a training may hold and a trial does not: Adam's two moments, the average,
-the buckets in which devices exchange gradients, and those gradients' sum."""
+STANDING_COPIES = 4
+"""Of the moving weights, that a training may hold and a trial does not: Adam's two moments, the
+average, and the buckets in which devices exchange gradients."""
 
 
 def trial_loss(job: Job, images: int) -> Callable[[nn.Module, int], Tensor]:
@@ -27,7 +27,7 @@ def trial_loss(job: Job, images: int) -> Callable[[nn.Module, int], Tensor]:
         job.params.image_size,
         job.training.augment,
         draws_of_epoch(job.seed, 0, job.fabric.device).pictures,
-    )
+    )  # (B, 3, S, S)
     labels = job.train.labels[:images]
 
     def loss(model: nn.Module, count: int) -> Tensor:
@@ -55,21 +55,23 @@ def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
         fitting = _fitting(job, precision, images)
     except torch.OutOfMemoryError:
         fitting = 0
+    if job.fabric.device.type == "cuda":
+        torch.cuda.empty_cache()  # what exchanges gradients takes its memory elsewhere
     least = torch.tensor(fitting, device=job.fabric.device)
     fitting = int(cast(Tensor, job.fabric.all_reduce(least, reduce_op="min")))
     if not fitting:
-        raise torch.OutOfMemoryError
+        raise torch.OutOfMemoryError("a step does not fit into the memory of every device")
     return fitting
 
 
 def _fitting(job: Job, precision: Precision, images: int) -> int:
-    loss = trial_loss(job, images)
+    loss = trial_loss(job, images * job.fabric.world_size)  # each prepares the whole batch
     trial = deepcopy(job.model)
-    weights = sum(parameter.numel() for parameter in trial.parameters())
+    moving = sum(weight.numel() for weight in trial.parameters() if weight.requires_grad)
 
     def step(count: int) -> None:
         trial.zero_grad(set_to_none=True)
-        standing = torch.empty(STANDING_COPIES, weights, device=job.fabric.device)
+        standing = torch.empty(STANDING_COPIES, moving, device=job.fabric.device)
         with autocast(job.fabric.device, precision):
             value = loss(trial, count)
         value.backward()  # type: ignore[no-untyped-call]

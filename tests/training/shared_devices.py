@@ -84,6 +84,7 @@ def main(kind: str, out: Path) -> int:
         trained = fit(bench.job(model, head, finetune, observer=notebook, **everything), folder)
     except TrainingError as error:
         out.with_suffix(f".{bench.fabric.global_rank}").write_text(str(error))
+        bench.fabric.barrier()  # whoever ends first would have the other killed
         return 1
     if bench.fabric.is_global_zero:
         torch.save(trained.state, out.with_suffix(".pt"))

@@ -8,13 +8,17 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
+from bench import small_network
+from lightning_fabric import Fabric
+from torch import nn
 
 from fer_pipeline.errors import TrainingError
-from fer_pipeline.training.devices import choose_devices
+from fer_pipeline.training.devices import choose_devices, share_norms
 
 SCRIPT = Path(__file__).with_name("shared_devices.py")
 CORES = os.cpu_count() or 1
@@ -71,6 +75,22 @@ def test_an_unknown_strategy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 def test_without_gpus_auto_is_one_process_on_the_cpu() -> None:
     fabric = choose_devices("auto", "auto")
     assert (fabric.world_size, fabric.device) == (1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "devices", "shared"), [("cuda", 2, True), ("cuda", 1, False), ("cpu", 2, False)]
+)
+def test_batch_norms_of_several_gpus_are_shared_with_the_weights_they_have(
+    kind: str, devices: int, shared: bool
+) -> None:
+    model = small_network()
+    weights, state = list(model.parameters()), list(model.state_dict())
+    fabric = SimpleNamespace(world_size=devices, device=torch.device(kind))
+    share_norms(model, cast(Fabric, fabric))
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()) == shared
+    assert any(type(module) is nn.BatchNorm2d for module in model.modules()) != shared
+    assert list(map(id, model.parameters())) == list(map(id, weights))
+    assert list(model.state_dict()) == state
 
 
 @on_cpus
@@ -137,7 +157,6 @@ def test_two_processes_train_as_one_does(kind: str, notes: dict[str, str], tmp_p
     ],
 )
 def test_what_ends_one_process_ends_both(kind: str, says: str, tmp_path: Path) -> None:
-    """And both train in the precision that one of them measures."""
     done = train_on_two(kind, tmp_path / "2.json")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
