@@ -78,6 +78,14 @@ def processes_with(mark: str) -> list[str]:
     return found
 
 
+def assert_none_left(mark: str, within_s: float, but: str | None = None) -> None:
+    """Processes with a mark end within a while; a failure names those that do not."""
+    end = time.monotonic() + within_s
+    while left := [line for line in processes_with(mark) if but is None or but not in line]:
+        assert time.monotonic() < end, f"left after {within_s:g} s: {left}"
+        time.sleep(0.05)
+
+
 def end_tree(pid: int) -> None:
     """Kill a process and all below it."""
     try:
