@@ -78,10 +78,10 @@ def processes_with(mark: str) -> list[str]:
     return found
 
 
-def assert_none_left(mark: str, within_s: float, but: str | None = None) -> None:
+def assert_none_left(mark: str, within_s: float) -> None:
     """Processes with a mark end within a while; a failure names those that do not."""
     end = time.monotonic() + within_s
-    while left := [line for line in processes_with(mark) if but is None or but not in line]:
+    while left := processes_with(mark):
         assert time.monotonic() < end, f"left after {within_s:g} s: {left}"
         time.sleep(0.05)
 
