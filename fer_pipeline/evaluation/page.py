@@ -65,9 +65,12 @@ def percent(fraction: float) -> str:
 
 
 def points(fraction: float, sign: str = "-") -> str:
-    """A difference of two fractions in points; `sign` is `+` to mark gains too."""
+    """A difference of two fractions in points; `sign` is `+` to mark gains too.
+
+    Two digits show on which side of zero it lies: one image of PrivateTest's 3,589 is 0.03 points.
+    """
     # Adding 0.0 turns a rounded -0.0 into 0.0.
-    return f"{round(100 * fraction, 1) + 0.0:{sign}.1f}".replace("-", MINUS)
+    return f"{round(100 * fraction, 2) + 0.0:{sign}.2f}".replace("-", MINUS)
 
 
 def p_value(p: float) -> str:

@@ -182,8 +182,8 @@ def test_drift_is_told_in_figures_and_words(drifted: Page) -> None:
         "drifted further from the earlier version than the limit allows",
         "0.012 Class shares (Cramér’s V) On a scale from 0, equal shares, to 1, "
         "this is hardly any difference (χ² 9.7, p 0.1374).",
-        "the share of darker faces differs by 8.3 points at most (p < 0.0001)",
-        "the share of flatter faces differs by 0.5 points at most (p 0.8312)",
+        "the share of darker faces differs by 8.34 points at most (p < 0.0001)",
+        "the share of flatter faces differs by 0.49 points at most (p 0.8312)",
         "s3://faces/fer2013.csv , version 0aa1 , 30,112 images",
         "ef" * 32,
     ):

@@ -27,7 +27,7 @@ def test_every_table_is_whole() -> None:
 
 def test_the_figures_are_the_reports() -> None:
     card = render_model_card(make_inputs())
-    assert "Fused 71.8\u00a0% vs best single 68.7\u00a0%: +3.1 points" in card
+    assert "Fused 71.8\u00a0% vs best single 68.7\u00a0%: +3.10 points" in card
     assert "| fused | 71.8\u00a0% | 0.698 | 0.823 | 0.382 | 0.021 | 71.8\u00a0% |" in card
     assert "| disgust (rare) | 55 |" in card
     assert "Gate: passed." in card

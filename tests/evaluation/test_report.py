@@ -19,8 +19,8 @@ def page() -> Page:
 
 def test_page_opens_with_verdict_and_gain(page: Page) -> None:
     assert (
-        "Fused 71.8 % vs best single 68.7 %: +3.1 points "
-        "(95 % interval 2.0 to 4.1, McNemar p 0.0001)"
+        "Fused 71.8 % vs best single 68.7 %: +3.10 points "
+        "(95 % interval 2.04 to 4.09, McNemar p 0.0001)"
     ) in page.text
     assert "✓ Gate passed" in page.text
     assert (
@@ -30,12 +30,12 @@ def test_page_opens_with_verdict_and_gain(page: Page) -> None:
 
 def test_loss_and_tiny_p_are_written_as_such() -> None:
     inputs = make_inputs()
-    gain = {"accuracy": -0.0123, "ci95": [-0.021, -0.0001], "mcnemar_p": 3e-9}
+    gain = {"accuracy": -0.0123, "ci95": [-0.021, -0.0003], "mcnemar_p": 3e-9}
     lost = replace(inputs, evaluation={**inputs.evaluation, "gain": gain})
     text = Page(render_report(lost)).text
     minus = "\N{MINUS SIGN}"
-    interval = f"95 % interval {minus}2.1 to 0.0"
-    assert f"{minus}1.2 points ({interval}, McNemar p < 0.0001)" in text
+    interval = f"95 % interval {minus}2.10 to {minus}0.03"
+    assert f"{minus}1.23 points ({interval}, McNemar p < 0.0001)" in text
     assert "Fusing harms on this test set: the interval lies below zero" in text
 
 
