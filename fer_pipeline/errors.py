@@ -6,6 +6,7 @@
     │   └── SourceUnreachableError
     ├── WeightsError         initial weights that can't be had or don't fit
     ├── TrainingError        a training that can't go on
+    │   └── SharedTrainingError
     ├── FusionError          logits or weights that can't be fused
     ├── RegistryError        an MLflow server or registry that can't be used
     │   ├── RegistryUnreachableError
@@ -51,6 +52,10 @@ class WeightsError(FerError):
 
 class TrainingError(FerError):
     """A training can't go on."""
+
+
+class SharedTrainingError(TrainingError):
+    """It can't go on on any of the devices that share it: the first one speaks for all."""
 
 
 class FusionError(FerError):

@@ -8,6 +8,7 @@ sections of a training are in `training_params`, and imported from here like the
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -196,12 +197,29 @@ def load_params(path: Path) -> Params:
 def _explain(error: ValidationError, content: dict[str, Any]) -> str:
     # A misspelt key is both missing and unknown; only the latter can say what was meant.
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return _explain_fault(faults[0], content) + others
+    keys = [_key_of(fault, content) for fault in faults]
+    # Where a value may be of several kinds, there is a fault for each that it is not.
+    same = [fault for fault, key in zip(faults, keys, strict=True) if key == keys[0]]
+    others = f" (and {len(set(keys)) - 1} more)" if len(set(keys)) > 1 else ""
+    return _explain_faults(keys[0], same) + others
 
 
-def _explain_fault(fault: ErrorDetails, content: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+def _key_of(fault: ErrorDetails, content: object) -> str:
+    """Where it is in the file; pydantic adds which of several kinds it has tried."""
+    parts = []
+    for part in fault["loc"]:
+        if isinstance(content, dict) and (part in content or fault["type"] == "missing"):
+            content = content.get(part)
+        elif isinstance(content, list) and isinstance(part, int):
+            content = content[part]
+        else:
+            break
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _explain_faults(key: str, faults: list[ErrorDetails]) -> str:
+    fault = faults[0]
     if fault["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(Section), n=1)
         hint = f"did you mean '{close[0]}'?" if close else "remove it"
@@ -210,10 +228,18 @@ def _explain_fault(fault: ErrorDetails, content: dict[str, Any]) -> str:
         return f"{key} is not a known key: {hint}"
     if fault["type"] == "missing":
         return f"{key} is missing: see recipes/ for complete files"
-    message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ")
     if not key:  # of several keys together: it names them
         return message
-    return f"{key} is {fault['input']!r}: it must be {message}"
+    wanted = " or ".join(_wanted(one["msg"]) for one in faults)
+    return f"{key} is {fault['input']!r}: it must {wanted}"
+
+
+def _wanted(message: str) -> str:
+    """What pydantic says of a value, as it goes on after "it must"."""
+    if found := re.fullmatch(r"\w+ should have (.+) after validation, not \d+", message):
+        return f"have {found[1]}"
+    return f"be {message.removeprefix('Input should be ').removeprefix('Value error, ')}"
 
 
 def _known_keys(section: type[Section]) -> list[str]:

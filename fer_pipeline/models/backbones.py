@@ -39,9 +39,15 @@ def build_backbone(
     model: nn.Module = get_model(name, weights=None, num_classes=NUM_EMOTIONS, **options)
     _move_dropout(model, info, dropout)
     if weights != "none":
-        state = _fetch_imagenet(name) if weights == "imagenet" else _read_state(Path(weights))
+        path = weights_file(weights)
+        state = _read_state(path) if path else _fetch_imagenet(name)
         _load_all_but_head(model, state, info, weights)
     return model.to(memory_format=torch.channels_last)
+
+
+def weights_file(weights: str) -> Path | None:
+    """The file that `weights` of a backbone's params names, where it names one."""
+    return None if weights in ("none", "imagenet") else Path(weights)
 
 
 def load_trained(name: str, path: Path) -> nn.Module:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from fer_pipeline.data.faces import load_split
-from fer_pipeline.errors import TrainingError
+from fer_pipeline.errors import SharedTrainingError, TrainingError
 from fer_pipeline.layout import (
     CHECKPOINTS,
     TRAIN,
@@ -26,24 +26,24 @@ from fer_pipeline.layout import (
     training_curve,
     training_metrics,
 )
-from fer_pipeline.models.backbones import build_backbone
+from fer_pipeline.models.backbones import build_backbone, weights_file
 from fer_pipeline.registry.lineage import content_digest, git_state
 from fer_pipeline.registry.tracking import Tracking, connect, open_run
 from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.progress import TrainingProgress
 from fer_pipeline.training.checkpoints import Checkpoints
-from fer_pipeline.training.devices import choose_devices, wanted_precision
+from fer_pipeline.training.devices import choose_devices, shares_evenly, wanted_precision
 from fer_pipeline.training.fit import Trainer
 from fer_pipeline.training.hardware import describe_hardware
 from fer_pipeline.training.job import Job, hold, seed_of
-from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH
+from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH, explain_out_of_memory
 from fer_pipeline.training.records import EpochRecord, Observer, Silent, Trained
 from fer_pipeline.writing import whole_file, write_csv, write_json
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from fer_pipeline.params import Params, TrainingParams
+    from fer_pipeline.params import BackboneParams, Params, TrainingParams
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,7 @@ def train(params: Params, backbone: str) -> None:
         update={"precision": wanted_precision(params.training.precision)}
     )
     # What can be wrong is found before other processes are started.
-    fabric = choose_devices(shared.devices, shared.strategy)
-    _require_even(params, backbone, fabric.world_size)
+    fabric = _devices(backbone, own, shared)
     train_split, val_split = load_split(TRAIN), load_split(VAL)
     tracking = connect(params.registry.experiment)
     seed = seed_of(backbone, params.seed)
@@ -68,26 +67,30 @@ def train(params: Params, backbone: str) -> None:
     inputs = _inputs(params, backbone, shared)
     checkpoints = Checkpoints(CHECKPOINTS / backbone, _checkpoint_key(inputs))
     fabric.launch()
+    if not fabric.is_global_zero:
+        logging.getLogger("fer_pipeline").setLevel(logging.ERROR)  # the first process speaks
     with _observer(fabric, tracking, backbone, inputs) as observer:
-        job = Job(
-            fabric,
-            model.to(fabric.device),
-            backbone,
-            own,
-            shared,
-            hold(train_split, fabric.device),
-            hold(val_split, fabric.device),
-            seed,
-            observer,
-        )
+        with explain_out_of_memory(backbone, "the device is full before training begins: free it"):
+            job = Job(
+                fabric,
+                model.to(fabric.device),
+                backbone,
+                own,
+                shared,
+                hold(train_split, fabric.device),
+                hold(val_split, fabric.device),
+                seed,
+                observer,
+            )
         log.info("%s on %d x %s", backbone, fabric.world_size, fabric.device.type)
-        trained = Trainer(job, checkpoints).fit()
-        if fabric.is_global_zero:
+        trained = _fit(job, checkpoints)
+        if trained and fabric.is_global_zero:
             _write(trained, backbone)
             _write_provenance(
                 trained, backbone, describe_hardware(fabric.device, fabric.world_size)
             )
-            checkpoints.clear()
+    if fabric.is_global_zero:
+        checkpoints.clear()  # only now: closing the MLflow run may fail, and hours would be lost
 
 
 @contextmanager
@@ -130,12 +133,12 @@ def flatten(content: dict[str, object], prefix: str = "") -> dict[str, object]:
 
 def _inputs(params: Params, backbone: str, training: TrainingParams) -> dict[str, object]:
     """Everything that decides the weights."""
+    files = {"train": TRAIN, "val": VAL}
+    if path := weights_file(params.backbones[backbone].weights):
+        files["weights"] = path
     return {
         "seed": params.seed,
-        "data": {
-            "train": content_digest([TRAIN]),
-            "val": content_digest([VAL]),
-        },
+        "data": {name: content_digest([path]) for name, path in files.items()},
         "backbone": backbone,
         **params.backbones[backbone].model_dump(),
         "training": training.model_dump(),
@@ -149,17 +152,34 @@ def _checkpoint_key(inputs: dict[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _require_even(params: Params, backbone: str, devices: int) -> None:
-    own = params.backbones[backbone]
-    for name, phase in (("head", own.head), ("finetune", own.finetune)):
-        if phase is None:
-            continue
-        if phase.batch_size % devices or phase.batch_size < devices * SMALLEST_MICRO_BATCH:
+def _devices(backbone: str, own: BackboneParams, training: TrainingParams) -> Fabric:
+    """Those that each phase's batches can be shared among."""
+    sizes = {"finetune": own.finetune.batch_size}
+    if own.head:
+        sizes = {"head": own.head.batch_size, **sizes}
+    fabric = choose_devices(training.devices, training.strategy, sizes.values())
+    devices = fabric.world_size
+    for phase, size in sizes.items():
+        if devices > 1 and not shares_evenly(size, devices):
             raise TrainingError(
-                f"backbones.{backbone}.{name}.batch_size is {phase.batch_size}: it must be a "
-                f"multiple of the {devices} devices that share it, with "
-                f"{SMALLEST_MICRO_BATCH} images or more for each"
+                f"backbones.{backbone}.{phase}.batch_size is {size}: it must be a multiple of the "
+                f"{devices} devices that share it, with {SMALLEST_MICRO_BATCH} images or more for "
+                f"each"
             )
+    return fabric
+
+
+def _fit(job: Job, checkpoints: Checkpoints) -> Trained | None:
+    """None where the first process says what ended the training.
+
+    The others then end with status 0: else Fabric would kill the one that has yet to say it.
+    """
+    try:
+        return Trainer(job, checkpoints).fit()
+    except SharedTrainingError:
+        if job.fabric.is_global_zero:
+            raise
+        return None
 
 
 def _write(trained: Trained, backbone: str) -> None:
@@ -186,7 +206,7 @@ def _write_provenance(trained: Trained, backbone: str, hardware: str) -> None:
     write_json(
         provenance(backbone),
         {
-            "seconds": round(sum(record.seconds for record in trained.history), 1),
+            "seconds": round(trained.seconds, 1),
             "hardware": hardware,
             "precision": trained.precision,
             "torch": torch.__version__,

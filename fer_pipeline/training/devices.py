@@ -6,24 +6,36 @@ command again from its beginning (torch's DistributedDataParallel; gloo on CPUs,
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Collection
 from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import distributed, nn
 
 from fer_pipeline.errors import TrainingError
+from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH
 from fer_pipeline.training.precision import PRECISIONS
 
+log = logging.getLogger(__name__)
 
-def choose_devices(devices: Literal["auto"] | int, strategy: Literal["auto", "ddp"]) -> Fabric:
+
+def choose_devices(
+    devices: Literal["auto"] | int,
+    strategy: Literal["auto", "ddp"],
+    batch_sizes: Collection[int] = (),
+) -> Fabric:
     """The devices; `launch` then starts the processes that share them.
 
     Args:
-        devices: `auto` takes all visible GPUs, or one CPU process. A number is of GPUs where there
-            are any, else of CPU processes. `FER_DEVICES` in the environment overrides it.
-        strategy: `ddp`, or `auto`, which is ddp for more than one device. `FER_STRATEGY` overrides.
+        devices: `auto` takes all visible GPUs that the batches can be shared among, or one CPU
+            process. A number is of GPUs where there are any, else of CPU processes. `FER_DEVICES`
+            in the environment overrides it.
+        strategy: `ddp`, or `auto`; both are ddp for more than one device, and for one device
+            nothing is exchanged. `FER_STRATEGY` overrides it.
+        batch_sizes: of the batches that are to be shared.
 
     Raises:
         TrainingError: there are not so many devices, or no such strategy.
@@ -35,7 +47,7 @@ def choose_devices(devices: Literal["auto"] | int, strategy: Literal["auto", "dd
         raise TrainingError(f"{how_name} is {how!r}: it must be auto or ddp")
     if wanted != "auto" and not (wanted.isdecimal() and int(wanted) >= 1):
         raise TrainingError(f"{name} is {wanted!r}: it must be auto or a number from 1")
-    count = max(gpus, 1) if wanted == "auto" else int(wanted)
+    count = most_devices(gpus, batch_sizes) if wanted == "auto" else int(wanted)
     if gpus and count > gpus:
         raise TrainingError(
             f"{name} is {count}, but only {gpus} GPUs are visible: ask for fewer, or "
@@ -49,9 +61,24 @@ def choose_devices(devices: Literal["auto"] | int, strategy: Literal["auto", "dd
     return Fabric(
         accelerator="cuda" if gpus else "cpu",
         devices=count,
-        strategy="ddp" if count > 1 or how == "ddp" else "auto",
+        strategy="ddp" if count > 1 else "auto",
         precision="32-true",  # autocast is set where the network runs, see `precision`
     )
+
+
+def shares_evenly(batch_size: int, devices: int) -> bool:
+    """Whether each device gets as many images of a batch, and enough for batch norm."""
+    return batch_size % devices == 0 and batch_size >= devices * SMALLEST_MICRO_BATCH
+
+
+def most_devices(gpus: int, batch_sizes: Collection[int]) -> int:
+    """How many of the GPUs can share all of the batches evenly; 1 if there is none."""
+    count = next(
+        (n for n in range(gpus, 1, -1) if all(shares_evenly(size, n) for size in batch_sizes)), 1
+    )
+    if count < gpus and "LOCAL_RANK" not in os.environ:  # which the processes have that it starts
+        log.info("%d of %d GPUs: more can't share the batches evenly", count, gpus)
+    return count
 
 
 def wanted_precision(precision: str) -> str:
@@ -80,3 +107,13 @@ def share_norms(model: nn.Module, fabric: Fabric) -> None:
     """
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+
+
+def share_statistics(model: nn.Module, fabric: Fabric) -> None:
+    """Give every process the first one's batch norm statistics.
+
+    Where each normalises its own share of a batch they differ, and the first one's are stored.
+    """
+    if fabric.world_size > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, src=0)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +56,15 @@ def cache_features(job: Job, views: int, batch_size: int, precision: Precision) 
                 model, head, images, batch_size, prepare, job.observer.batch_done
             )
 
-    train = [
-        features_of(
+    # First of all: if there is no room for them, that is known before hours of forward passes.
+    width = cast(int, head.in_features)
+    train = torch.empty(views, len(job.train), width, device=job.fabric.device)
+    for view in train:
+        view[:] = features_of(
             job.train.pixels, lambda batch: augment_batch(batch, size, augment, draws.pictures)
         )
-        for _ in range(views)
-    ]
     val = features_of(job.val.pixels, lambda batch: centre_batch(batch, size, resize))
-    return CachedFeatures(torch.stack(train), val)
+    return CachedFeatures(train, val)
 
 
 @torch.no_grad()

@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from fer_pipeline.errors import TrainingError
+from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.models.backbones import without_auxiliary
 from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.job import Job
-from fer_pipeline.training.memory import halve_until_it_fits
+from fer_pipeline.training.memory import explain_out_of_memory, halve_until_it_fits
 from fer_pipeline.training.phases import PhaseRun, enter_phase
 from fer_pipeline.training.precision import Precision, measure_precision
 from fer_pipeline.training.records import EpochRecord, Phase, Trained
@@ -39,6 +38,7 @@ class Trainer:
         self._history: list[EpochRecord] = []
         self._best: EpochRecord | None = None
         self._best_state: dict[str, Tensor] = {}
+        self._spent_s, self._started = 0.0, time.perf_counter()
 
     def fit(self) -> Trained:
         """Train through both phases and keep the best epoch by val accuracy.
@@ -46,8 +46,10 @@ class Trainer:
         Goes on after the last epoch of which there is a checkpoint.
 
         Raises:
-            TrainingError: the loss is no longer a number, or memory does not suffice.
+            TrainingError: the loss is no longer a number, or memory does not suffice; a
+                `SharedTrainingError` where all devices know it.
         """
+        self._started = time.perf_counter()
         found = self._checkpoints.load()
         if found:
             self._take_over(found)
@@ -58,7 +60,13 @@ class Trainer:
                 self._run_phase(name, phase, first, precision, found)
             first += phase.epochs
         assert self._best is not None
-        return Trained(tuple(self._history), self._best, self._best_state, precision)
+        return Trained(
+            tuple(self._history), self._best, self._best_state, precision, self._seconds()
+        )
+
+    def _seconds(self) -> float:
+        """Of this process, and of those whose epochs it went on after."""
+        return self._spent_s + time.perf_counter() - self._started
 
     def _run_phase(
         self,
@@ -75,6 +83,8 @@ class Trainer:
         # What another phase left is no part of this one.
         begun = found if found and len(self._history) >= first else None
         micro_batch = begun["micro_batch"] if begun else phase.batch_size
+        if micro_batch < phase.batch_size:
+            self._job.observer.noted(f"micro_batch.{name}", str(micro_batch))
         run = PhaseRun(self._job, name, first, precision, micro_batch)
         if begun:
             run.load_state_dict(begun["run"])
@@ -87,17 +97,13 @@ class Trainer:
             phases.insert(0, ("head", self._job.params.head))
         return phases
 
-    @contextmanager
-    def _memory_explained(self, phase: Phase) -> Iterator[None]:
+    def _memory_explained(self, phase: Phase) -> AbstractContextManager[None]:
         """The engine halves what goes through the network at once; this is where that ends."""
-        backbone = self._job.backbone
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"{backbone}: out of memory: lower backbones.{backbone}.image_size or "
-                f"{phase}.batch_size"
-            ) from error
+        backbone, head = self._job.backbone, self._job.params.head
+        what = "cached_views" if phase == "head" and head and head.cached_views else "batch_size"
+        return explain_out_of_memory(
+            backbone, f"lower backbones.{backbone}.image_size or {phase}.{what}"
+        )
 
     def _run_epoch(self, run: PhaseRun, precision: Precision) -> None:
         job, epoch = self._job, len(self._history) + 1
@@ -109,7 +115,7 @@ class Trainer:
         images_per_s = seen / (time.perf_counter() - started)
         val_loss, val_accuracy = run.validate()
         if not math.isfinite(val_loss):  # the last step may have spoilt the weights
-            raise TrainingError(
+            raise SharedTrainingError(
                 f"{job.backbone}: the loss on val after epoch {epoch} ({run.name}) is {val_loss}: "
                 f"lower backbones.{job.backbone}.{run.name}.learning_rate"
             )
@@ -151,6 +157,7 @@ class Trainer:
                     "run": run.state_dict(),
                     "precision": precision,
                     "micro_batch": run.micro_batch,
+                    "seconds": self._seconds(),
                 },
             )
         self._job.fabric.barrier()
@@ -168,9 +175,12 @@ class Trainer:
         self._history = [EpochRecord(**record) for record in found["history"]]
         self._best = EpochRecord(**found["best"])
         self._best_state = {**first, **found["best_state"]}
+        self._spent_s = found["seconds"]
         model.load_state_dict({**model.state_dict(), **found["model"]})
         log.info("%s: going on after epoch %d", self._job.backbone, len(self._history))
         self._job.observer.resumed(self._history)
+        if self._job.training.precision == "auto":
+            self._job.observer.noted("precision", found["precision"])
 
     def _choose_precision(self) -> Precision:
         """What params say, or what is faster here; the same on all devices."""
@@ -179,8 +189,8 @@ class Trainer:
         if wanted != "auto":
             return wanted
         share = job.params.finetune.batch_size // job.fabric.world_size
-        chosen, gain = self._measure(share) if job.fabric.is_global_zero else ("fp32", 1.0)
-        chosen = job.fabric.broadcast(chosen)
+        measured = self._measure(share) if job.fabric.is_global_zero else ("fp32", 1.0)
+        chosen, gain = job.fabric.broadcast(measured)
         log.info("%s: %s, since bf16 is %.2f times as fast", job.backbone, chosen, gain)
         job.observer.noted("precision", chosen)
         return chosen

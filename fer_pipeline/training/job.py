@@ -80,13 +80,16 @@ def seed_of(backbone: str, seed: int) -> int:
     return int(own.generate_state(1)[0])
 
 
-def draws_of_epoch(seed: int, epoch: int, device: torch.device) -> Draws:
+def draws_of_epoch(seed: int, epoch: int, device: torch.device, rank: int = 0) -> Draws:
     """Seed everything that an epoch draws by the epoch's number, torch's own generator included.
 
     So an epoch draws the same whether or not those before it ran in the same process, and no
-    generator's state has to be kept.
+    generator's state has to be kept. Devices that share a batch draw it alike; torch's own
+    generator, of dropout, is for each device's share alone, and differs by its rank.
     """
     order, pictures, mixing, dropout = np.random.SeedSequence([seed, epoch]).generate_state(4)
+    if rank:
+        (dropout,) = np.random.SeedSequence([seed, epoch, rank]).generate_state(1)
     torch.manual_seed(int(dropout))
     return Draws(
         torch.Generator().manual_seed(int(order)),

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TypeVar
 
 import torch
 
+from fer_pipeline.errors import SharedTrainingError, TrainingError
+
 Result = TypeVar("Result")
 
 SMALLEST_MICRO_BATCH = 2
 """Batch norm needs two images."""
+
+_SAID_OTHERWISE = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+)
+"""What torch says where it was not its own allocator of GPU memory that had none left."""
+
+
+class NoRoomError(torch.OutOfMemoryError):
+    """The devices that share a batch have found together that it fits on none, or not on all."""
 
 
 def halve_until_it_fits(work: Callable[[int], Result], images: int) -> tuple[Result, int]:
@@ -26,15 +41,41 @@ def halve_until_it_fits(work: Callable[[int], Result], images: int) -> tuple[Res
     while True:
         try:
             return work(images), images
-        except torch.OutOfMemoryError:
-            if images < 2 * SMALLEST_MICRO_BATCH:
+        except RuntimeError as error:
+            if not says_out_of_memory(error):
                 raise
-        images //= 2
+            if images <= SMALLEST_MICRO_BATCH:
+                raise torch.OutOfMemoryError(str(error)) from error
+        images = max(SMALLEST_MICRO_BATCH, images // 2)
         torch.cuda.empty_cache()  # not sooner: the error held what the work had made
 
 
+def says_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch is about memory that does not suffice."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(text in str(error) for text in _SAID_OTHERWISE)
+
+
+@contextmanager
+def explain_out_of_memory(backbone: str, advice: str) -> Iterator[None]:
+    """Where halving ends, or is no help.
+
+    Raises:
+        TrainingError: memory did not suffice; what it says ends with the advice.
+        SharedTrainingError: so all devices have found together.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not says_out_of_memory(error):
+            raise
+        kind = SharedTrainingError if isinstance(error, NoRoomError) else TrainingError
+        raise kind(f"{backbone}: out of memory: {advice}") from error
+
+
 def micro_batches(images: int, at_once: int) -> list[slice]:
-    """Parts of a batch, of at most so many images each, none of a single image."""
+    """Parts of a batch, of at most so many images each, or one more: none is of a single image."""
     parts = -(-images // at_once)
     parts = max(1, min(parts, images // SMALLEST_MICRO_BATCH))
     ends = [images * done // parts for done in range(parts + 1)]

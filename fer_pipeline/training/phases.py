@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fer_pipeline.errors import TrainingError
+from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.models.backbones import head_of
 from fer_pipeline.models.inference import compute_logits
 from fer_pipeline.training.augment import augment_batch
-from fer_pipeline.training.devices import share_norms
+from fer_pipeline.training.compilation import compile_network
+from fer_pipeline.training.devices import share_norms, share_statistics
 from fer_pipeline.training.features import CachedFeatures, cache_features
 from fer_pipeline.training.job import Draws, Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss, mix
@@ -116,10 +117,10 @@ class PhaseRun:
         """One pass over the training images in a new order: mean loss, and images seen.
 
         Raises:
-            TrainingError: the loss is no longer a number.
+            SharedTrainingError: the loss is no longer a number.
         """
         job, size = self._job, self._params.batch_size
-        draws = draws_of_epoch(job.seed, epoch, job.fabric.device)
+        draws = draws_of_epoch(job.seed, epoch, job.fabric.device, job.fabric.global_rank)
         order = torch.randperm(len(job.train), generator=draws.order)
         # Batch norm can't take a last batch of one image; a short one would also weigh more.
         # All devices get as many, so that each goes as often through the network.
@@ -139,6 +140,8 @@ class PhaseRun:
     def validate(self) -> tuple[float, float]:
         """Mean cross-entropy and top-1 accuracy of `model` on val."""
         job = self._job
+        for model in dict.fromkeys((job.model, self.model)):
+            share_statistics(model, job.fabric)
         with autocast(job.fabric.device, self._precision):
             if self._features is not None:
                 with torch.no_grad():
@@ -161,10 +164,7 @@ class PhaseRun:
         job = self._job
         if self.caches:
             return head_of(job.model, job.backbone)
-        choice: Literal["auto"] | bool = job.training.compile
-        if choice is True or (choice == "auto" and job.fabric.device.type == "cuda"):
-            return cast(nn.Module, torch.compile(job.model))
-        return job.model
+        return compile_network(job.model, job.training.compile, job.fabric.device)
 
     def _prepare(self, rows: Tensor, draws: Draws, epoch: int) -> tuple[Tensor, Targets]:
         """A batch's inputs and targets, the same on every device that shares it."""
@@ -248,7 +248,7 @@ class PhaseRun:
         wrong = torch.nonzero(~torch.isfinite(losses))
         if len(wrong):
             step = int(wrong[0])
-            raise TrainingError(
+            raise SharedTrainingError(
                 f"{self._job.backbone}: the loss of epoch {epoch} ({self.name}), step {step + 1}, "
                 f"is {float(losses[step])}: lower "
                 f"backbones.{self._job.backbone}.{self.name}.learning_rate"

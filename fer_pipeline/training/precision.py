@@ -59,7 +59,9 @@ def _step_seconds(
     loss: Callable[[nn.Module], Tensor],
 ) -> float:
     seconds = []
-    with torch.random.fork_rng():  # dropout must not draw from what the training draws from
+    devices = [device] if device.type == "cuda" else []
+    # Dropout must not draw from what the training draws from.
+    with torch.random.fork_rng(devices):
         for _ in range(WARM_STEPS + TIMED_STEPS):
             _wait_for(device)
             started = time.perf_counter()

@@ -35,13 +35,21 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a training: all epochs, the weights of the best by val accuracy, and the
-    precision that the network ran in."""
+    """The result of a training.
+
+    Attributes:
+        history: all epochs.
+        best: the one with the best val accuracy.
+        state: its weights.
+        precision: that the network ran in.
+        seconds: from beginning to end, of all processes that did a part of it.
+    """
 
     history: tuple[EpochRecord, ...]
     best: EpochRecord
     state: dict[str, Tensor]
     precision: Precision
+    seconds: float
 
 
 class Observer(Protocol):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.job import Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss
-from fer_pipeline.training.memory import halve_until_it_fits
+from fer_pipeline.training.memory import NoRoomError, halve_until_it_fits
 from fer_pipeline.training.precision import Precision, autocast
 
 STANDING_COPIES = 4
@@ -49,7 +49,7 @@ def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
         images: of one device's share.
 
     Raises:
-        torch.OutOfMemoryError: on one of them not even the smallest number fits. All raise it.
+        NoRoomError: on one of them not even the smallest number fits. All raise it.
     """
     try:
         fitting = _fitting(job, precision, images)
@@ -60,7 +60,7 @@ def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
     least = torch.tensor(fitting, device=job.fabric.device)
     fitting = int(cast(Tensor, job.fabric.all_reduce(least, reduce_op="min")))
     if not fitting:
-        raise torch.OutOfMemoryError("a step does not fit into the memory of every device")
+        raise NoRoomError("a step does not fit into the memory of every device")
     return fitting
 
 

@@ -7,7 +7,12 @@ import os
 
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
+from safetensors.torch import save_file
 from workspace import TRAIN, TrainHere, Workspace, tiny_backbone
+
+from fer_pipeline.models.backbones import build_backbone
+from fer_pipeline.registry.lineage import content_digest
 
 pytestmark = [
     pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPU cores"),
@@ -42,6 +47,29 @@ def test_two_processes_follow_the_curve_of_one(workspace: Workspace, train_here:
         assert float(other["train_loss"]) == pytest.approx(float(one["train_loss"]), abs=within)
         assert float(other["val_loss"]) == pytest.approx(float(one["val_loss"]), abs=within)
     assert not (workspace.folder / "checkpoints/resnet50").exists()
+
+
+@pytest.mark.slow
+def test_what_ends_all_processes_is_said_once_and_marks_the_run_failed(
+    workspace: Workspace,
+) -> None:
+    spoilt = workspace.folder / "spoilt.safetensors"
+    state = build_backbone("resnet50", "none").state_dict()
+    state["conv1.weight"].fill_(float("nan"))
+    save_file({key: value.contiguous() for key, value in state.items()}, spoilt)
+    workspace.edit_params(backbones__resnet50__weights=str(spoilt), backbones__resnet50__head=None)
+    done = workspace.run(*TRAIN, FER_DEVICES="2")
+    assert done.returncode == 1, done.stderr
+    assert [line for line in done.stderr.splitlines() if "error: " in line] == [
+        "error: resnet50: the loss of epoch 1 (finetune), step 1, is nan: "
+        "lower backbones.resnet50.finetune.learning_rate"
+    ]
+    assert "Traceback" not in done.stderr
+    assert not (workspace.folder / "models").exists()
+    store = MlflowClient(f"sqlite:///{workspace.folder / 'mlflow.db'}")
+    (run,) = store.search_runs([store.get_experiment_by_name("fer2013").experiment_id])
+    assert run.info.status == "FAILED"
+    assert run.data.params["data.weights"] == content_digest([spoilt])  # and so checkpoints' key
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from workspace import TRAIN, TrainHere, Workspace, copy_workspace, tiny_backbone
 
@@ -145,4 +146,29 @@ def test_checkpoints_of_other_params_are_not_used(
     assert "going on" not in caplog.text
     epochs = re.findall(rf"^resnet50 \w+ +(\d)/{EPOCHS} ", done.stdout, re.MULTILINE)
     assert epochs == [str(epoch + 1) for epoch in range(EPOCHS)]
+    assert not checkpoints(workspace)
+
+
+@pytest.mark.slow
+def test_mlflow_that_fails_when_all_is_done_costs_no_epoch(
+    ready: Workspace,
+    tmp_path: Path,
+    train_here: TrainHere,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object) -> None:
+        raise MlflowException("the disk is full")
+
+    workspace = copy_workspace(ready, tmp_path / "late")
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", fail)
+        done = train_here(workspace)
+    assert (done.returncode, "the disk is full" in done.stderr) == (1, True)
+    assert checkpoints(workspace)
+    with caplog.at_level(logging.INFO, "fer_pipeline"):
+        done = train_here(workspace)
+    assert done.returncode == 0, done.stderr
+    assert f"resnet50: going on after epoch {EPOCHS}" in caplog.messages
+    assert not re.findall(rf"^resnet50 \w+ +\d/{EPOCHS} ", done.stdout, re.MULTILINE)
     assert not checkpoints(workspace)

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import torch
 from bench import HEAD, PHASE, Bench, Notebook, fit, group_norm, small_network
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
 from fer_pipeline.data.quality import group_by_pixels
 from fer_pipeline.data.sample import draw_sample
 from fer_pipeline.data.splits import split_faces
-from fer_pipeline.errors import TrainingError
+from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.params import load_params
 from fer_pipeline.training.devices import choose_devices
+from fer_pipeline.training.job import Job
 
 ROOT = Path(__file__).resolve().parents[2]
 RANK = [0]
@@ -51,20 +53,24 @@ class Poisoned(ResNet):
         return logits * float("nan") if RANK[0] == 1 and self.training else logits
 
 
-NETWORKS = {"cached": ResNet, "cramped": Cramped, "full": Full, "poisoned": Poisoned}
+NETWORKS = {
+    "cached": ResNet,
+    "normed": ResNet,
+    "cramped": Cramped,
+    "full": Full,
+    "poisoned": Poisoned,
+}
 
 
-def main(kind: str, out: Path) -> int:
+def make_job(kind: str, fabric: Fabric) -> Job:
     faces = draw_sample(28, 13, 14, seed=3)  # 13 val images are no equal shares
     bench = Bench(
         split_faces(faces, group_by_pixels(faces), "official"),
         load_params(ROOT / "params.yaml").training,
     )
-    bench.fabric = choose_devices("auto", "auto")
-    bench.fabric.launch()
-    RANK[0] = bench.fabric.global_rank
-    model = small_network(group_norm, NETWORKS[kind]).to(bench.fabric.device)
-    notebook = Notebook(model)
+    bench.fabric = fabric
+    norm = nn.BatchNorm2d if kind == "normed" else group_norm
+    model = small_network(norm, NETWORKS[kind]).to(fabric.device)
     views = 2 if kind == "cached" else 0
     head = HEAD.model_copy(update={"epochs": 2, "learning_rate": 0.1, "cached_views": views})
     if kind == "poisoned":
@@ -79,17 +85,26 @@ def main(kind: str, out: Path) -> int:
         "mixup": 0.2,
         "precision": "auto" if kind == "poisoned" else "fp32",
     }
-    folder = out.parent / "checkpoints" / f"{kind}-{bench.fabric.world_size}"
+    return bench.job(model, head, finetune, observer=Notebook(model), **everything)
+
+
+def main(kind: str, out: Path) -> int:
+    fabric = choose_devices("auto", "auto")
+    fabric.launch()
+    RANK[0] = fabric.global_rank
+    job = make_job(kind, fabric)
+    folder = out.parent / "checkpoints" / f"{kind}-{fabric.world_size}"
     try:
-        trained = fit(bench.job(model, head, finetune, observer=notebook, **everything), folder)
-    except TrainingError as error:
-        out.with_suffix(f".{bench.fabric.global_rank}").write_text(str(error))
-        bench.fabric.barrier()  # whoever ends first would have the other killed
+        trained = fit(job, folder)
+    except SharedTrainingError as error:
+        out.with_suffix(f".{fabric.global_rank}").write_text(str(error))
+        fabric.barrier()  # whoever ends first would have the other killed
         return 1
-    if bench.fabric.is_global_zero:
+    if fabric.is_global_zero:
         torch.save(trained.state, out.with_suffix(".pt"))
         history = [asdict(record) for record in trained.history]
-        out.write_text(json.dumps({"history": history, "notes": notebook.notes}))
+        notes = job.observer.notes  # type: ignore[attr-defined]
+        out.write_text(json.dumps({"history": history, "notes": notes}))
     return 0
 
 

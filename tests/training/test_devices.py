@@ -13,12 +13,19 @@ from typing import Any, cast
 
 import pytest
 import torch
-from bench import small_network
+from bench import Bench, small_network
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import SingleDeviceStrategy
 from torch import nn
 
 from fer_pipeline.errors import TrainingError
-from fer_pipeline.training.devices import choose_devices, share_norms
+from fer_pipeline.training.devices import (
+    choose_devices,
+    most_devices,
+    share_norms,
+    wanted_precision,
+)
+from fer_pipeline.training.phases import PhaseRun
 
 SCRIPT = Path(__file__).with_name("shared_devices.py")
 CORES = os.cpu_count() or 1
@@ -29,7 +36,7 @@ on_cpus = pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs come before
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("FER_DEVICES", "FER_STRATEGY"):
+    for variable in ("FER_DEVICES", "FER_STRATEGY", "FER_PRECISION"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -69,6 +76,52 @@ def test_an_unknown_strategy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(TrainingError) as refused:
         choose_devices("auto", "auto")
     assert str(refused.value) == "FER_STRATEGY is 'fsdp': it must be auto or ddp"
+
+
+def test_precision_is_the_environments_and_an_unknown_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert wanted_precision("fp32") == "fp32"
+    monkeypatch.setenv("FER_PRECISION", "bf16")
+    assert wanted_precision("fp32") == "bf16"
+    monkeypatch.setenv("FER_PRECISION", "fp8")
+    with pytest.raises(TrainingError) as refused:
+        wanted_precision("fp32")
+    assert str(refused.value) == "FER_PRECISION is 'fp8': it must be auto, fp32 or bf16"
+
+
+def test_more_gpus_than_are_visible_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(TrainingError) as refused:
+        choose_devices(3, "auto")
+    assert str(refused.value) == (
+        "training.devices is 3, but only 2 GPUs are visible: ask for fewer, or check "
+        "CUDA_VISIBLE_DEVICES"
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpus", "batch_sizes", "count"),
+    [
+        (0, (8,), 1),
+        (8, (), 8),
+        (8, (64, 128), 8),
+        (8, (8,), 4),  # two images for each
+        (8, (64, 8), 4),
+        (3, (64,), 2),
+        (6, (96,), 6),
+        (8, (7,), 1),
+    ],
+)
+def test_auto_takes_the_most_gpus_that_can_share_every_batch(
+    gpus: int, batch_sizes: tuple[int, ...], count: int
+) -> None:
+    assert most_devices(gpus, batch_sizes) == count
+
+
+@on_cpus
+def test_one_device_exchanges_nothing_even_if_ddp_is_asked_for() -> None:
+    assert isinstance(choose_devices(1, "ddp").strategy, SingleDeviceStrategy)
 
 
 @on_cpus
@@ -137,6 +190,22 @@ def test_two_processes_train_as_one_does(kind: str, notes: dict[str, str], tmp_p
             assert shared[key] == pytest.approx(alone[key], abs=1e-4)
     for key, value in state.items():
         torch.testing.assert_close(shared_state[key], value, atol=1e-4, rtol=1e-3)
+
+
+@on_cpus
+@on_two_cores
+@pytest.mark.slow
+def test_where_each_normalises_its_share_the_figures_are_those_of_the_stored_weights(
+    bench: Bench, tmp_path: Path
+) -> None:
+    out = tmp_path / "2.json"
+    assert (done := train_on_two("normed", out)).returncode == 0, done.stderr
+    best = max(json.loads(out.read_text())["history"], key=lambda one: one["val_accuracy"])
+    job = runpy.run_path(str(SCRIPT))["make_job"]("normed", bench.fabric)
+    job.model.load_state_dict(torch.load(out.with_suffix(".pt"), weights_only=True))
+    val_loss, val_accuracy = PhaseRun(job, "finetune", 1, "fp32", 14).validate()
+    assert val_accuracy == pytest.approx(best["val_accuracy"])
+    assert val_loss == pytest.approx(best["val_loss"], abs=1e-5)
 
 
 @on_cpus

@@ -42,6 +42,13 @@ def test_seeds_epochs_and_kinds_all_draw_differently() -> None:
     assert len(set(drawn)) == len(drawn) == 3 * 3 * 4
 
 
+def test_devices_that_share_a_batch_draw_it_alike_and_their_dropout_apart() -> None:
+    one, other = (numbers(draws_of_epoch(5, 3, CPU, rank)) for rank in (0, 1))
+    assert one[1:] == other[1:]
+    assert one[0] != other[0]
+    assert one == numbers(draws_of_epoch(5, 3, CPU))
+
+
 def test_each_backbone_and_each_seed_draw_differently() -> None:
     seeds = [seed_of(backbone, seed) for backbone in CATALOG for seed in (0, 1, 2**32 - 1)]
     drawn = [number for seed in seeds for number in numbers(draws_of_epoch(seed, 1, CPU))]

@@ -206,6 +206,20 @@ def test_out_of_memory_while_views_are_cached_takes_fewer_images_at_once(bench: 
     assert len(trained.history) == 2
 
 
+def test_views_that_memory_does_not_hold_end_the_training_before_any_forward_pass(
+    bench: Bench,
+) -> None:
+    model = small_network()
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    with pytest.raises(TrainingError) as ended:
+        fit(bench.job(model, HEAD.model_copy(update={"cached_views": 10**12})))
+    assert str(ended.value) == (
+        "resnet50: out of memory: lower backbones.resnet50.image_size or head.cached_views"
+    )
+    assert seen == []
+
+
 @pytest.mark.parametrize("views", [1, 3])
 def test_cached_views_cost_one_forward_pass_each_for_all_epochs(views: int, bench: Bench) -> None:
     model = small_network()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -181,4 +182,26 @@ def test_the_parts_that_fit_into_memory_are_kept(bench: Bench, folder: Path) -> 
     wanted = fit(cramped())
     for epoch in (1, 2):
         stop(cramped(), folder, epoch)
-    assert_same(fit(cramped(), folder), wanted)
+    last = cramped()
+    assert_same(fit(last, folder), wanted)
+    assert last.observer.notes == {"micro_batch.finetune": "7"}  # another MLflow run may watch it
+
+
+def test_a_precision_that_was_measured_is_said_again(bench: Bench, folder: Path) -> None:
+    model = small_network()
+    job = bench.job(model, HEAD, FINETUNE, observer=Notebook(model), precision="auto")
+    first = stop(job, folder, 1)
+    again = Notebook(job.model)
+    fit(replace(job, observer=again), folder)
+    assert again.notes == first.notes
+    assert set(again.notes) == {"precision"}
+
+
+def test_the_time_of_all_processes_is_added(bench: Bench, folder: Path) -> None:
+    stop(new_job(bench, "adam"), folder, EPOCHS)
+    (newest,) = folder.rglob(f"epoch-{EPOCHS:05}-*.pt")
+    spent = torch.load(newest, weights_only=True)["seconds"]
+    began = time.perf_counter()
+    trained = fit(new_job(bench, "adam"), folder)
+    assert spent > sum(record.seconds for record in trained.history)
+    assert spent < trained.seconds < spent + time.perf_counter() - began
