@@ -7,10 +7,10 @@ phase with cached views beside the one without.
     engine  this project: uint8 on the device, one batched affine map, channels last, and the
             precision that it measures to be faster
 
-For each backbone of each RECIPE (default: recipes/paper.yaml) at its own size and batch, on the
-built-in sample, from random weights. `in use` is the arithmetic of a step (two operations per
-multiplication and addition) against what a large matrix product reaches on this device in the same
-precision; `augment` is the augmentation's share of the engine's step.
+For each backbone of each RECIPE (default: recipes/paper.yaml and cpu.yaml) at its own size and
+batch, on the built-in sample, from random weights. `in use` is the arithmetic of a step (two
+operations per multiplication and addition) against what a large matrix product reaches on this
+device in the same precision; `augment` is the augmentation's share of the engine's step.
 
 The heads are trained on a ResNet-50 that has learnt the sample for some epochs. Prints tables, and
 as its last line one JSON object with `speedup.BACKBONE`, `head_speedup` and `head_accuracy_gap` (in
@@ -72,7 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipes", nargs="*", type=Path, default=[ROOT / "recipes/paper.yaml"])
+    recipes = [ROOT / "recipes" / name for name in ("paper.yaml", "cpu.yaml")]
+    parser.add_argument("recipes", nargs="*", type=Path, default=recipes, metavar="RECIPE")
     parser.add_argument("--steps", type=int, default=4, help="timed steps of each loop")
     parser.add_argument("--head-epochs", type=int, default=10, help="of the head's comparison")
     options = parser.parse_args()
@@ -84,7 +85,7 @@ def main() -> None:
         for path in options.recipes
     }
     heads = compare_heads(fabric, load_params(options.recipes[0]), options.head_epochs)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peak_mb = peak_memory_mb(fabric.device)
     said = ", ".join(f"{value / 1e12:.2f} TFLOP/s in {name}" for name, value in ceilings.items())
     print(f"matrix product on {fabric.device.type}: {said}")
     print(
@@ -155,6 +156,14 @@ def compare(
         engine * training_flops(name, own.image_size) / ceilings[precision],
         engine * augmentation_seconds(train, own, training, fabric.device) / size,
     )
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The device's, or on a CPU this process's: megabytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes * 1024 / 1e6
 
 
 def training_flops(name: str, image_size: int) -> float:
