@@ -211,8 +211,8 @@ def _key_of(fault: ErrorDetails, content: object) -> str:
         if isinstance(content, dict) and (part in content or fault["type"] == "missing"):
             content = content.get(part)
         elif isinstance(content, list) and isinstance(part, int):
-            content = content[part]
-        else:
+            content = content[part] if part < len(content) else None
+        elif part != "[key]":  # which says that the key itself is wrong
             break
         parts.append(str(part))
     return ".".join(parts)
@@ -237,9 +237,10 @@ def _explain_faults(key: str, faults: list[ErrorDetails]) -> str:
 
 def _wanted(message: str) -> str:
     """What pydantic says of a value, as it goes on after "it must"."""
-    if found := re.fullmatch(r"\w+ should have (.+) after validation, not \d+", message):
-        return f"have {found[1]}"
-    return f"be {message.removeprefix('Input should be ').removeprefix('Value error, ')}"
+    message = re.sub(r" after validation, not \d+$| or instance of \w+", "", message)
+    if found := re.fullmatch(r"\w+ should (.+)", message):
+        return found[1]
+    return f"be {message.removeprefix('Value error, ')}"
 
 
 def _known_keys(section: type[Section]) -> list[str]:

@@ -85,8 +85,9 @@ class TrainingParams(Section):
     """What all trainings share.
 
     `devices` is how many GPUs (on a machine without, CPU processes) share each batch, by
-    `strategy`: `ddp`, or `auto`, which is ddp for more than one. `precision` `auto` takes bf16
-    where a few timed steps show it to be faster; `compile` `auto` compiles on GPUs. `momentum` is
+    `strategy`, which is `ddp` for more than one, named or not. `precision` `auto` takes bf16 where
+    a few timed steps show it to be faster; `compile` `auto` compiles on GPUs, where that can be
+    done. `momentum` is
     that of `sgd`, which is Nesterov's. `weight_decay` spares norms and biases. `schedule` moves
     the learning rate within each phase, after `warmup_epochs` of the fine-tuning. `ema_decay`
     keeps a moving average of the weights, which then is the model. `dropout` before the head is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,24 @@ def test_an_impossible_value_is_refused_with_file_key_and_value(
         load_params(path)
     assert str(refused.value).startswith(f"{path}: {key} is {value!r}: it must ")
     assert says in str(refused.value)
+    assert not re.search(r"should|instance of|after validation", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("training.augment.crop_scale", [0.5], "training.augment.crop_scale.1 is missing"),
+        ("training.augment.crop_ratio", [], "training.augment.crop_ratio.0 is missing"),
+        ("backbones", {2: None}, "backbones.2.[key] is 2: it must be a valid string"),
+    ],
+)
+def test_what_a_list_or_a_key_lacks_is_named(
+    key: str, value: object, says: str, committed: str, tmp_path: Path
+) -> None:
+    path = write_edited(committed, {key: value}, tmp_path / "mine.yaml")
+    with pytest.raises(ParamsError) as refused:
+        load_params(path)
+    assert str(refused.value).startswith(f"{path}: {says}")
 
 
 def test_a_validation_image_smaller_than_the_input_is_refused(

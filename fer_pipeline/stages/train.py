@@ -32,7 +32,12 @@ from fer_pipeline.registry.tracking import Tracking, connect, open_run
 from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.progress import TrainingProgress
 from fer_pipeline.training.checkpoints import Checkpoints
-from fer_pipeline.training.devices import choose_devices, shares_evenly, wanted_precision
+from fer_pipeline.training.devices import (
+    choose_devices,
+    end_with_first_process,
+    shares_evenly,
+    wanted_precision,
+)
 from fer_pipeline.training.fit import Trainer
 from fer_pipeline.training.hardware import describe_hardware
 from fer_pipeline.training.job import Job, hold, seed_of
@@ -67,6 +72,7 @@ def train(params: Params, backbone: str) -> None:
     inputs = _inputs(params, backbone, shared)
     checkpoints = Checkpoints(CHECKPOINTS / backbone, _checkpoint_key(inputs))
     fabric.launch()
+    end_with_first_process(fabric)
     if not fabric.is_global_zero:
         logging.getLogger("fer_pipeline").setLevel(logging.ERROR)  # the first process speaks
     with _observer(fabric, tracking, backbone, inputs) as observer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sysconfig
+from pathlib import Path
 from typing import Literal, cast
 
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 
 log = logging.getLogger(__name__)
 
-_COMPILERS = ("gcc", "clang", "cc")
+_COMPILERS = ("gcc", "clang")
 
 
 def compile_network(
@@ -22,17 +24,19 @@ def compile_network(
 
     Args:
         model: on its device.
-        choice: `auto` compiles on GPUs, if there is the C compiler that this takes.
+        choice: `auto` compiles on GPUs, if there is the C compiler that this takes; true does in
+            any case, and without a compiler the first step fails.
         device: which that is.
     """
     if choice == "auto":
-        choice = device.type == "cuda" and _compiler_is_there()
+        choice = device.type == "cuda" and _can_compile()
     return cast(nn.Module, torch.compile(model)) if choice else model
 
 
-def _compiler_is_there() -> bool:
-    """What builds the launcher of a GPU's kernels looks for it in the same places."""
-    if "CC" in os.environ or any(map(shutil.which, _COMPILERS)):
+def _can_compile() -> bool:
+    """Whether Triton finds what it builds the launcher of a GPU's kernels with."""
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if header.exists() and ("CC" in os.environ or any(map(shutil.which, _COMPILERS))):
         return True
-    log.warning("not compiled, since there is no C compiler: install gcc to train faster")
+    log.warning("not compiled: install gcc, and Python's header files, to train faster")
     return False

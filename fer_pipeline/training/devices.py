@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from collections.abc import Collection
 from typing import Literal
 
@@ -107,6 +109,22 @@ def share_norms(model: nn.Module, fabric: Fabric) -> None:
     """
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+
+
+def end_with_first_process(fabric: Fabric) -> None:
+    """In any other process: end when the first one does.
+
+    Fabric ends all if one of those fails that the first one started, but not the other way round:
+    they would wait for it, their memory taken, until torch's patience ends.
+    """
+    if not fabric.is_global_zero:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def share_statistics(model: nn.Module, fabric: Fabric) -> None:

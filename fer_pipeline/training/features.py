@@ -36,12 +36,30 @@ class CachedFeatures:
     val: Tensor
 
 
-def cache_features(job: Job, views: int, batch_size: int, precision: Precision) -> CachedFeatures:
+def room_for_features(job: Job, views: int) -> Tensor:
+    """An empty (K, N, D), before any of the passes that fill it.
+
+    Raises:
+        torch.OutOfMemoryError: a GPU's memory does not suffice for so many views.
+        RuntimeError: so it is on a CPU.
+    """
+    width = cast(int, head_of(job.model, job.backbone).in_features)
+    return torch.empty(views, len(job.train), width, device=job.fabric.device)
+
+
+def cache_features(job: Job, room: Tensor, batch_size: int, precision: Precision) -> CachedFeatures:
     """Send K views of train, and val, through the network, which is left in eval mode.
+
+    Args:
+        job: whose network and images.
+        room: (K, N, D), to be filled.
+        batch_size: images per forward pass.
+        precision: of the network.
 
     Raises:
         torch.OutOfMemoryError: memory does not suffice for so many images at once.
     """
+    views = len(room)
     model = job.model.eval()
     head = head_of(model, job.backbone)
     size, resize, augment = job.params.image_size, job.params.eval_resize, job.training.augment
@@ -56,15 +74,12 @@ def cache_features(job: Job, views: int, batch_size: int, precision: Precision) 
                 model, head, images, batch_size, prepare, job.observer.batch_done
             )
 
-    # First of all: if there is no room for them, that is known before hours of forward passes.
-    width = cast(int, head.in_features)
-    train = torch.empty(views, len(job.train), width, device=job.fabric.device)
-    for view in train:
+    for view in room:
         view[:] = features_of(
             job.train.pixels, lambda batch: augment_batch(batch, size, augment, draws.pictures)
         )
     val = features_of(job.val.pixels, lambda batch: centre_batch(batch, size, resize))
-    return CachedFeatures(train, val)
+    return CachedFeatures(room, val)
 
 
 @torch.no_grad()

@@ -9,15 +9,18 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from fer_pipeline.errors import SharedTrainingError
+from fer_pipeline.errors import SharedTrainingError, TrainingError
 from fer_pipeline.models.backbones import without_auxiliary
 from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.job import Job
-from fer_pipeline.training.memory import explain_out_of_memory, halve_until_it_fits
+from fer_pipeline.training.memory import (
+    explain_out_of_memory,
+    halve_until_it_fits,
+    says_out_of_memory,
+)
 from fer_pipeline.training.phases import PhaseRun, enter_phase
 from fer_pipeline.training.precision import Precision, measure_precision
 from fer_pipeline.training.records import EpochRecord, Phase, Trained
@@ -38,7 +41,8 @@ class Trainer:
         self._history: list[EpochRecord] = []
         self._best: EpochRecord | None = None
         self._best_state: dict[str, Tensor] = {}
-        self._spent_s, self._started = 0.0, time.perf_counter()
+        self._micro_batches: dict[str, int] = {}
+        self._spent_s = self._started = 0.0
 
     def fit(self) -> Trained:
         """Train through both phases and keep the best epoch by val accuracy.
@@ -50,7 +54,8 @@ class Trainer:
                 `SharedTrainingError` where all devices know it.
         """
         self._started = time.perf_counter()
-        found = self._checkpoints.load()
+        with self._job.fabric.rank_zero_first():  # which reports and deletes a damaged one
+            found = self._checkpoints.load()
         if found:
             self._take_over(found)
         precision = found["precision"] if found else self._choose_precision()
@@ -82,9 +87,7 @@ class Trainer:
             return
         # What another phase left is no part of this one.
         begun = found if found and len(self._history) >= first else None
-        micro_batch = begun["micro_batch"] if begun else phase.batch_size
-        if micro_batch < phase.batch_size:
-            self._job.observer.noted(f"micro_batch.{name}", str(micro_batch))
+        micro_batch = self._micro_batches.get(name, phase.batch_size)
         run = PhaseRun(self._job, name, first, precision, micro_batch)
         if begun:
             run.load_state_dict(begun["run"])
@@ -145,22 +148,29 @@ class Trainer:
         return bool(tuned) and tuned[-1] - max(self._best.epoch, tuned[0] - 1) >= patience
 
     def _save(self, run: PhaseRun, precision: Precision) -> None:
-        assert self._best is not None
+        """The first device does; where it can't, all end."""
+        self._micro_batches[run.name] = run.micro_batch
+        fault = ""
         if self._job.fabric.is_global_zero:
-            self._checkpoints.save(
-                len(self._history),
-                {
-                    "history": [asdict(record) for record in self._history],
-                    "best": asdict(self._best),
-                    "best_state": self._moving(run, self._best_state),
-                    "model": self._moving(run, self._job.model.state_dict()),
-                    "run": run.state_dict(),
-                    "precision": precision,
-                    "micro_batch": run.micro_batch,
-                    "seconds": self._seconds(),
-                },
-            )
-        self._job.fabric.barrier()
+            try:
+                self._checkpoints.save(len(self._history), self._state(run, precision))
+            except TrainingError as error:
+                fault = str(error)
+        if fault := self._job.fabric.broadcast(fault):
+            raise SharedTrainingError(fault)
+
+    def _state(self, run: PhaseRun, precision: Precision) -> dict[str, Any]:
+        assert self._best is not None
+        return {
+            "history": [asdict(record) for record in self._history],
+            "best": asdict(self._best),
+            "best_state": self._moving(run, self._best_state),
+            "model": self._moving(run, self._job.model.state_dict()),
+            "run": run.state_dict(),
+            "precision": precision,
+            "micro_batches": self._micro_batches,
+            "seconds": self._seconds(),
+        }
 
     def _moving(self, run: PhaseRun, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """What a phase moves: in the head phase a thousandth, written in no time."""
@@ -175,12 +185,16 @@ class Trainer:
         self._history = [EpochRecord(**record) for record in found["history"]]
         self._best = EpochRecord(**found["best"])
         self._best_state = {**first, **found["best_state"]}
+        self._micro_batches = found["micro_batches"]
         self._spent_s = found["seconds"]
         model.load_state_dict({**model.state_dict(), **found["model"]})
         log.info("%s: going on after epoch %d", self._job.backbone, len(self._history))
         self._job.observer.resumed(self._history)
         if self._job.training.precision == "auto":
             self._job.observer.noted("precision", found["precision"])
+        for name, phase in self._phases():
+            if self._micro_batches.get(name, phase.batch_size) < phase.batch_size:
+                self._job.observer.noted(f"micro_batch.{name}", str(self._micro_batches[name]))
 
     def _choose_precision(self) -> Precision:
         """What params say, or what is faster here; the same on all devices."""
@@ -199,15 +213,17 @@ class Trainer:
         """Of steps of so many images, or of fewer where memory does not suffice."""
         job = self._job
         enter_phase(job.model, job.backbone, "finetune")
-        loss = trial_loss(job, count)
         try:
+            loss = trial_loss(job, count)
             measured, _ = halve_until_it_fits(
                 lambda images: measure_precision(
                     job.model, job.fabric.device, lambda model: loss(model, images)
                 ),
                 count,
             )
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not says_out_of_memory(error):
+                raise
             return "fp32", 1.0  # the training will say that memory does not suffice
         return measured
 

@@ -16,13 +16,15 @@ Result = TypeVar("Result")
 SMALLEST_MICRO_BATCH = 2
 """Batch norm needs two images."""
 
-_SAID_OTHERWISE = (
+SAID_OTHERWISE = (
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "Triton Error [CUDA]: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "can't allocate memory",
 )
-"""What torch says where it was not its own allocator of GPU memory that had none left."""
+"""What is said where it was not torch's own allocator of GPU memory that had none left."""
 
 
 class NoRoomError(torch.OutOfMemoryError):
@@ -54,7 +56,7 @@ def says_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of torch is about memory that does not suffice."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return any(text in str(error) for text in _SAID_OTHERWISE)
+    return any(text in str(error) for text in SAID_OTHERWISE)
 
 
 @contextmanager

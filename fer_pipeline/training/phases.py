@@ -15,14 +15,14 @@ from fer_pipeline.models.inference import compute_logits
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.compilation import compile_network
 from fer_pipeline.training.devices import share_norms, share_statistics
-from fer_pipeline.training.features import CachedFeatures, cache_features
+from fer_pipeline.training.features import CachedFeatures, cache_features, room_for_features
 from fer_pipeline.training.job import Draws, Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss, mix
-from fer_pipeline.training.memory import halve_until_it_fits, micro_batches
+from fer_pipeline.training.memory import halve_until_it_fits, micro_batches, says_out_of_memory
 from fer_pipeline.training.optimizers import build_average, build_optimizer, build_schedule
 from fer_pipeline.training.precision import Precision, autocast
 from fer_pipeline.training.records import Phase
-from fer_pipeline.training.trial import agree_on_micro_batch
+from fer_pipeline.training.trial import agree_on_micro_batch, least_of_all
 
 log = logging.getLogger(__name__)
 
@@ -275,12 +275,20 @@ class PhaseRun:
         return cast(Tensor, fabric.all_reduce(whole, reduce_op="sum"))
 
     def _cache(self) -> CachedFeatures:
-        job = self._job
+        """Each device's own; where one has no room for them, all end."""
+        job, features = self._job, None
         assert job.params.head is not None
-        views = job.params.head.cached_views
-        features, _ = halve_until_it_fits(
-            lambda images: cache_features(job, views, images, self._precision),
-            INFERENCE_FACTOR * self.micro_batch,
-        )
+        try:
+            room = room_for_features(job, job.params.head.cached_views)
+            features, _ = halve_until_it_fits(
+                lambda images: cache_features(job, room, images, self._precision),
+                INFERENCE_FACTOR * self.micro_batch,
+            )
+        except RuntimeError as error:
+            if job.fabric.world_size == 1 or not says_out_of_memory(error):
+                raise
+        if job.fabric.world_size > 1:
+            least_of_all(job.fabric, int(features is not None))
+        assert features is not None
         enter_phase(job.model, job.backbone, self.name)
         return features

@@ -42,7 +42,8 @@ class Trained:
         best: the one with the best val accuracy.
         state: its weights.
         precision: that the network ran in.
-        seconds: from beginning to end, of all processes that did a part of it.
+        seconds: of wall time, caching and measuring included; of a process that was cut off, up to
+            its last checkpoint.
     """
 
     history: tuple[EpochRecord, ...]

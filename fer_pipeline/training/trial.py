@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.job import Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss
-from fer_pipeline.training.memory import NoRoomError, halve_until_it_fits
+from fer_pipeline.training.memory import NoRoomError, halve_until_it_fits, says_out_of_memory
 from fer_pipeline.training.precision import Precision, autocast
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 STANDING_COPIES = 4
 """Of the moving weights, that a training may hold and a trial does not: Adam's two moments, the
@@ -53,15 +56,26 @@ def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
     """
     try:
         fitting = _fitting(job, precision, images)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not says_out_of_memory(error):
+            raise
         fitting = 0
     if job.fabric.device.type == "cuda":
         torch.cuda.empty_cache()  # what exchanges gradients takes its memory elsewhere
-    least = torch.tensor(fitting, device=job.fabric.device)
-    fitting = int(cast(Tensor, job.fabric.all_reduce(least, reduce_op="min")))
-    if not fitting:
-        raise NoRoomError("a step does not fit into the memory of every device")
-    return fitting
+    return least_of_all(job.fabric, fitting)
+
+
+def least_of_all(fabric: Fabric, fitting: int) -> int:
+    """The smallest of the numbers that the devices found to fit.
+
+    Raises:
+        NoRoomError: it is 0. All raise it.
+    """
+    least = torch.tensor(fitting, device=fabric.device)
+    found = int(cast(Tensor, fabric.all_reduce(least, reduce_op="min")))
+    if not found:
+        raise NoRoomError("it does not fit into the memory of every device")
+    return found
 
 
 def _fitting(job: Job, precision: Precision, images: int) -> int:

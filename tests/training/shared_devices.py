@@ -6,7 +6,9 @@ With several devices this process starts the others, each of which runs this fil
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from fer_pipeline.data.sample import draw_sample
 from fer_pipeline.data.splits import split_faces
 from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.params import load_params
-from fer_pipeline.training.devices import choose_devices
+from fer_pipeline.training.devices import choose_devices, end_with_first_process
 from fer_pipeline.training.job import Job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,9 +90,22 @@ def make_job(kind: str, fabric: Fabric) -> Job:
     return bench.job(model, head, finetune, observer=Notebook(model), **everything)
 
 
+def abandon(fabric: Fabric, pid_file: Path) -> int:
+    """The first process ends, while the other would wait for it."""
+    end_with_first_process(fabric)
+    if not fabric.is_global_zero:
+        pid_file.write_text(str(os.getpid()))
+        time.sleep(600)
+    while not pid_file.exists():
+        time.sleep(0.05)
+    return 1
+
+
 def main(kind: str, out: Path) -> int:
     fabric = choose_devices("auto", "auto")
     fabric.launch()
+    if kind == "abandoned":
+        return abandon(fabric, out.with_suffix(".pid"))
     RANK[0] = fabric.global_rank
     job = make_job(kind, fabric)
     folder = out.parent / "checkpoints" / f"{kind}-{fabric.world_size}"

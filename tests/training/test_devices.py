@@ -11,11 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import psutil
 import pytest
 import torch
 from bench import Bench, small_network
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import SingleDeviceStrategy
+from processes import wait_until
 from torch import nn
 
 from fer_pipeline.errors import TrainingError
@@ -230,3 +232,12 @@ def test_what_ends_one_process_ends_both(kind: str, says: str, tmp_path: Path) -
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert [(tmp_path / f"2.{rank}").read_text() for rank in (0, 1)] == [says, says]
+
+
+@on_cpus
+@on_two_cores
+@pytest.mark.slow
+def test_no_process_outlives_the_first(tmp_path: Path) -> None:
+    assert train_on_two("abandoned", tmp_path / "2.json").returncode == 1
+    other = int((tmp_path / "2.pid").read_text())
+    wait_until(lambda: not psutil.pid_exists(other), what=f"process {other} is gone")

@@ -7,6 +7,7 @@ import torch
 
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.training.memory import (
+    SAID_OTHERWISE,
     explain_out_of_memory,
     halve_until_it_fits,
     micro_batches,
@@ -55,6 +56,19 @@ def test_memory_that_torch_asks_the_system_for_counts_as_well() -> None:
     with pytest.raises(TrainingError) as ended, explain_out_of_memory("resnet50", "do less"):
         halve_until_it_fits(lambda n: torch.empty(n, MORE_THAN_THERE_IS, dtype=torch.uint8), 4)
     assert str(ended.value) == "resnet50: out of memory: do less"
+
+
+@pytest.mark.parametrize("said", SAID_OTHERWISE)
+def test_what_others_say_counts_as_well(said: str) -> None:
+    tried: list[int] = []
+
+    def work(images: int) -> None:
+        tried.append(images)
+        if images > 2:
+            raise RuntimeError(f"{said} (while calling something)")
+
+    halve_until_it_fits(work, 8)
+    assert tried == [8, 4, 2]
 
 
 def test_another_error_is_not_taken_for_it() -> None:
