@@ -75,10 +75,11 @@ def make_job(kind: str, fabric: Fabric) -> Job:
     model = small_network(norm, NETWORKS[kind]).to(fabric.device)
     views = 2 if kind == "cached" else 0
     head = HEAD.model_copy(update={"epochs": 2, "learning_rate": 0.1, "cached_views": views})
+    finetune = PHASE.model_copy(update={"epochs": 3, "learning_rate": 0.01})
     if kind == "poisoned":
         head, finetune = None, PHASE.model_copy(update={"batch_size": 28})
-    else:
-        finetune = PHASE.model_copy(update={"epochs": 3, "learning_rate": 0.01})
+    elif kind == "normed":  # the head phase leaves batch norms alone
+        head = None
     everything: dict[str, object] = {
         "optimizer": "sgd",
         "schedule": "cosine",
