@@ -146,7 +146,7 @@ def test_an_impossible_value_is_refused(key: str, value: Any, message: str, fold
     before = text(folder)
     with pytest.raises(ParamsError) as caught:
         apply(folder, None, {key: value})
-    assert str(caught.value).startswith(f"params.yaml: {message}: it must be ")
+    assert str(caught.value).startswith(f"params.yaml: {message}: it must ")
     assert text(folder) == before
     assert apply(folder, "quick", {})  # nor is anything remembered of it
 
