@@ -87,13 +87,12 @@ class TrainingParams(Section):
     `devices` is how many GPUs (on a machine without, CPU processes) share each batch, by
     `strategy`, which is `ddp` for more than one, named or not. `precision` `auto` takes bf16 where
     a few timed steps show it to be faster; `compile` `auto` compiles on GPUs, where that can be
-    done. `momentum` is
-    that of `sgd`, which is Nesterov's. `weight_decay` spares norms and biases. `schedule` moves
-    the learning rate within each phase, after `warmup_epochs` of the fine-tuning. `ema_decay`
-    keeps a moving average of the weights, which then is the model. `dropout` before the head is
-    the network's own where it is null. `mixup` is the parameter of its beta distribution, not
-    used in the last `mixup_off_epochs`. With `patience` fine-tuning ends after so many epochs
-    without a better val accuracy.
+    done. `momentum` is that of `sgd`, which is Nesterov's. `weight_decay` spares norms and biases.
+    `schedule` moves the learning rate within each phase, after `warmup_epochs` of the fine-tuning.
+    `ema_decay` keeps a moving average of the weights, which then is the model. `dropout` before
+    the head is the network's own where it is null. `mixup` is the parameter of its beta
+    distribution, not used in the last `mixup_off_epochs`. With `patience` fine-tuning ends after
+    so many epochs without a better val accuracy.
     """
 
     devices: Literal["auto"] | Count

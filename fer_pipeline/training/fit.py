@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from fer_pipeline.errors import SharedTrainingError, TrainingError
@@ -19,7 +20,7 @@ from fer_pipeline.training.job import Job
 from fer_pipeline.training.memory import (
     explain_out_of_memory,
     halve_until_it_fits,
-    says_out_of_memory,
+    one_kind_of_error,
 )
 from fer_pipeline.training.phases import PhaseRun, enter_phase
 from fer_pipeline.training.precision import Precision, measure_precision
@@ -214,16 +215,15 @@ class Trainer:
         job = self._job
         enter_phase(job.model, job.backbone, "finetune")
         try:
-            loss = trial_loss(job, count)
-            measured, _ = halve_until_it_fits(
-                lambda images: measure_precision(
-                    job.model, job.fabric.device, lambda model: loss(model, images)
-                ),
-                count,
-            )
-        except RuntimeError as error:
-            if not says_out_of_memory(error):
-                raise
+            with one_kind_of_error():
+                loss = trial_loss(job, count)
+                measured, _ = halve_until_it_fits(
+                    lambda images: measure_precision(
+                        job.model, job.fabric.device, lambda model: loss(model, images)
+                    ),
+                    count,
+                )
+        except torch.OutOfMemoryError:
             return "fp32", 1.0  # the training will say that memory does not suffice
         return measured
 

@@ -42,12 +42,11 @@ def halve_until_it_fits(work: Callable[[int], Result], images: int) -> tuple[Res
     """
     while True:
         try:
-            return work(images), images
-        except RuntimeError as error:
-            if not says_out_of_memory(error):
-                raise
+            with one_kind_of_error():
+                return work(images), images
+        except torch.OutOfMemoryError:
             if images <= SMALLEST_MICRO_BATCH:
-                raise torch.OutOfMemoryError(str(error)) from error
+                raise
         images = max(SMALLEST_MICRO_BATCH, images // 2)
         torch.cuda.empty_cache()  # not sooner: the error held what the work had made
 
@@ -60,6 +59,21 @@ def says_out_of_memory(error: RuntimeError) -> bool:
 
 
 @contextmanager
+def one_kind_of_error() -> Iterator[None]:
+    """Whatever word torch has for it, memory that does not suffice is one kind of error.
+
+    Raises:
+        torch.OutOfMemoryError: it did not.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or not says_out_of_memory(error):
+            raise
+        raise torch.OutOfMemoryError(str(error)) from error
+
+
+@contextmanager
 def explain_out_of_memory(backbone: str, advice: str) -> Iterator[None]:
     """Where halving ends, or is no help.
 
@@ -68,10 +82,9 @@ def explain_out_of_memory(backbone: str, advice: str) -> Iterator[None]:
         SharedTrainingError: so all devices have found together.
     """
     try:
-        yield
-    except RuntimeError as error:
-        if not says_out_of_memory(error):
-            raise
+        with one_kind_of_error():
+            yield
+    except torch.OutOfMemoryError as error:
         kind = SharedTrainingError if isinstance(error, NoRoomError) else TrainingError
         raise kind(f"{backbone}: out of memory: {advice}") from error
 

@@ -18,7 +18,7 @@ from fer_pipeline.training.devices import share_norms, share_statistics
 from fer_pipeline.training.features import CachedFeatures, cache_features, room_for_features
 from fer_pipeline.training.job import Draws, Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss, mix
-from fer_pipeline.training.memory import halve_until_it_fits, micro_batches, says_out_of_memory
+from fer_pipeline.training.memory import halve_until_it_fits, micro_batches, one_kind_of_error
 from fer_pipeline.training.optimizers import build_average, build_optimizer, build_schedule
 from fer_pipeline.training.precision import Precision, autocast
 from fer_pipeline.training.records import Phase
@@ -279,13 +279,14 @@ class PhaseRun:
         job, features = self._job, None
         assert job.params.head is not None
         try:
-            room = room_for_features(job, job.params.head.cached_views)
-            features, _ = halve_until_it_fits(
-                lambda images: cache_features(job, room, images, self._precision),
-                INFERENCE_FACTOR * self.micro_batch,
-            )
-        except RuntimeError as error:
-            if job.fabric.world_size == 1 or not says_out_of_memory(error):
+            with one_kind_of_error():
+                room = room_for_features(job, job.params.head.cached_views)
+                features, _ = halve_until_it_fits(
+                    lambda images: cache_features(job, room, images, self._precision),
+                    INFERENCE_FACTOR * self.micro_batch,
+                )
+        except torch.OutOfMemoryError:
+            if job.fabric.world_size == 1:
                 raise
         if job.fabric.world_size > 1:
             least_of_all(job.fabric, int(features is not None))

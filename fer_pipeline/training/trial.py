@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.job import Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss
-from fer_pipeline.training.memory import NoRoomError, halve_until_it_fits, says_out_of_memory
+from fer_pipeline.training.memory import NoRoomError, halve_until_it_fits, one_kind_of_error
 from fer_pipeline.training.precision import Precision, autocast
 
 if TYPE_CHECKING:
@@ -55,10 +55,9 @@ def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
         NoRoomError: on one of them not even the smallest number fits. All raise it.
     """
     try:
-        fitting = _fitting(job, precision, images)
-    except RuntimeError as error:
-        if not says_out_of_memory(error):
-            raise
+        with one_kind_of_error():
+            fitting = _fitting(job, precision, images)
+    except torch.OutOfMemoryError:
         fitting = 0
     if job.fabric.device.type == "cuda":
         torch.cuda.empty_cache()  # what exchanges gradients takes its memory elsewhere

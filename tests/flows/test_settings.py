@@ -135,18 +135,18 @@ def test_an_unknown_key_is_refused(key: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("seed", -1, "seed is -1"),
-        ("seed", "many", "seed is 'many'"),
-        ("training.optimizer", "magic", "training.optimizer is 'magic'"),
-        ("backbones", {}, "backbones is {}"),
-        ("training", None, "training is None"),
+        ("seed", -1, "seed is -1: it must be "),
+        ("seed", "many", "seed is 'many': it must be "),
+        ("training.optimizer", "magic", "training.optimizer is 'magic': it must be "),
+        ("backbones", {}, "backbones is {}: it must have "),
+        ("training", None, "training is None: it must be "),
     ],
 )
 def test_an_impossible_value_is_refused(key: str, value: Any, message: str, folder: Path) -> None:
     before = text(folder)
     with pytest.raises(ParamsError) as caught:
         apply(folder, None, {key: value})
-    assert str(caught.value).startswith(f"params.yaml: {message}: it must ")
+    assert str(caught.value).startswith(f"params.yaml: {message}")
     assert text(folder) == before
     assert apply(folder, "quick", {})  # nor is anything remembered of it
 
