@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS ?= true
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo flow test check lint lock clean
+.PHONY: help setup demo flow test check lint lock locks clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -58,6 +58,16 @@ lock: setup  ## Resolve the dependencies again and write both lock files
 		--custom-compile-command 'make lock' -o requirements.lock pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' -c requirements.lock --extra flows --extra dev -o requirements-dev.lock pyproject.toml
+	$(MAKE) locks
+
+# What each stage of dvc.yaml computes with: its direct libraries, at the versions of requirements.lock.
+# What these bring with them is pinned by them (torch pins CUDA's libraries) or computes nothing.
+locks: setup
+	grep -oE '^(numpy|pillow|pyarrow|scipy)==[^ ]+' requirements.lock > locks/data.txt
+	grep -oE '^(lightning-fabric|numpy|safetensors|torch|torchvision)==[^ ]+' requirements.lock > locks/train.txt
+	grep -oE '^(numpy|scikit-learn|scipy)==[^ ]+' requirements.lock > locks/numbers.txt
+	grep -oE '^(jinja2|markupsafe|numpy|pillow|plotly)==[^ ]+' requirements.lock > locks/pages.txt
+	grep -oE '^(mlflow|numpy|pandas|pillow|safetensors|torch|torchvision)==[^ ]+' requirements.lock > locks/registry.txt
 
 clean:  ## Delete what the pipeline and the tools made, but neither DVC's cache nor MLflow's data
 	rm -rf data/downloads data/raw data/prepared checkpoints metrics models plots predictions provenance registry reports dvc_plots

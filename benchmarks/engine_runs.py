@@ -11,11 +11,11 @@ import torch
 from lightning_fabric import Fabric
 
 from fer_pipeline.data.faces import Split
-from fer_pipeline.data.quality import group_by_pixels
-from fer_pipeline.data.sample import draw_sample
-from fer_pipeline.data.splits import split_faces
+from fer_pipeline.data.quality.duplicates import group_by_pixels
+from fer_pipeline.data.quality.splits import split_faces
+from fer_pipeline.data.sources.sample import draw_sample
 from fer_pipeline.models.backbones import build_backbone
-from fer_pipeline.params import BackboneParams, TrainingParams
+from fer_pipeline.params.schema import BackboneParams, TrainingParams
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.fit import Trainer
 from fer_pipeline.training.job import Job, hold

@@ -33,7 +33,8 @@ from fer_pipeline.evaluation.significance import BoolArray, gain_interval
 from fer_pipeline.fusion.average import FloatArray, Int64Array, fuse, image_hits
 from fer_pipeline.fusion.methods import Candidate, fit_methods, prepare_methods
 from fer_pipeline.fusion.stability import measure_stability
-from fer_pipeline.params import FusionParams, load_params
+from fer_pipeline.params.load import load_params
+from fer_pipeline.params.schema import FusionParams
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "paper.yaml"
 IMAGES = 3_589

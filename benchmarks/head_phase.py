@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from timing import median_gap
 
 from fer_pipeline.data.faces import Split
-from fer_pipeline.params import BackboneParams, HeadParams, Params, TrainingParams
+from fer_pipeline.params.schema import BackboneParams, HeadParams, Params, TrainingParams
 
 HEAD_SIZE, HEAD_BATCH, HEAD_VIEWS = 40, 64, 2
 """Of the head phase's comparison: small, so that it ends; its ratio hardly depends on them."""

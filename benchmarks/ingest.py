@@ -36,11 +36,11 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.datasets import FER2013
 
-from fer_pipeline.data.editions import Reading, read_edition
 from fer_pipeline.data.faces import Faces
+from fer_pipeline.data.sources.editions import Reading, read_edition
 from fer_pipeline.data.store import read_faces
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.layout import FACES
+from fer_pipeline.paths import FACES
 
 FER2013_IMAGES = 35_887
 READING = Reading("fer", "refuse", holdout=False)
@@ -115,7 +115,7 @@ def peak_memory_mb(path: Path) -> float:
     From /proc, for what the kernel adds up for a parent starts with the parent's own size.
     """
     script = (
-        "import sys; from pathlib import Path; from fer_pipeline.data.editions import *; "
+        "import sys; from pathlib import Path; from fer_pipeline.data.sources.editions import *; "
         "read_edition(Path(sys.argv[1]), Reading('fer', 'refuse', False)); "
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGE = ("python", "-m", "fer_pipeline.stages.register", "--help")
+STAGE = ("python", "-m", "fer_pipeline.stages", "--help")
 
 
 def main() -> None:

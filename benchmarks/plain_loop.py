@@ -13,7 +13,7 @@ from torchvision import transforms
 
 from fer_pipeline.data.faces import Split
 from fer_pipeline.models.backbones import build_backbone
-from fer_pipeline.params import BackboneParams, TrainingParams
+from fer_pipeline.params.schema import BackboneParams, TrainingParams
 
 
 class Faces(Dataset[tuple[Tensor, int]]):

@@ -40,7 +40,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fer_pipeline.data.faces import Split
 from fer_pipeline.models.backbones import build_backbone
-from fer_pipeline.params import BackboneParams, Params, TrainingParams, load_params
+from fer_pipeline.params.load import load_params
+from fer_pipeline.params.schema import BackboneParams, Params, TrainingParams
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.devices import choose_devices
 from fer_pipeline.training.job import draws_of_epoch, hold

@@ -13,7 +13,7 @@
     │   └── RegistryBusyError
     └── RequestError         what a client sent to the served model
 
-A gate that does not pass is a result (`fer_pipeline.registry.gate.Verdict`), not an error.
+A gate that does not pass is a result (`fer_pipeline.evaluation.gate.Verdict`), not an error.
 """
 
 from __future__ import annotations

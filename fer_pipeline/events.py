@@ -18,7 +18,7 @@ from typing import Any
 VARIABLE = "FER_EVENTS"
 
 
-def tell(event: str, **values: str | float | bool | None) -> None:
+def emit(event: str, **values: str | float | bool | None) -> None:
     """Append one event, if anybody listens; values must be JSON's."""
     path = os.environ.get(VARIABLE)
     if not path:
@@ -36,7 +36,7 @@ class Listener:
         self._path = path
         self._read = 0
 
-    def news(self) -> list[dict[str, Any]]:
+    def read(self) -> list[dict[str, Any]]:
         """The events since the last call; a line that is still being written waits."""
         if not self._path.exists():
             return []

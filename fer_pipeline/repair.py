@@ -22,8 +22,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from fer_pipeline.errors import DataError
-from fer_pipeline.layout import DVC_LOCK
-from fer_pipeline.writing import write_text
+from fer_pipeline.files import write_text
+from fer_pipeline.paths import DVC_LOCK
 
 _DVC_TMP = Path(".dvc/tmp")
 _LOCK_TIMEOUT_S = 5.0

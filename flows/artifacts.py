@@ -17,7 +17,7 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
-from fer_pipeline.layout import EVALUATION, REPORT, VERDICT
+from fer_pipeline.paths import EVALUATION, REPORT, VERDICT
 
 _COLUMNS = ("accuracy", "macro_f1", "nll", "ece", "brier")
 

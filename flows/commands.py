@@ -12,8 +12,8 @@ from typing import Any
 from prefect.logging import get_run_logger
 
 from fer_pipeline.events import VARIABLE, Listener
-from flows.children import Children
 from flows.errors import CommandError, PassingCommandError
+from flows.process import Children
 
 
 @dataclass
@@ -75,7 +75,7 @@ def execute(
         listener = Listener(file)
 
         def listen() -> None:
-            for event in listener.news():
+            for event in listener.read():
                 kind = event.pop("event")
                 if kind == "error":
                     outcome.error, outcome.passing = event["message"], event["transient"]

@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from fer_pipeline.errors import FerError
-from fer_pipeline.writing import write_text
+from fer_pipeline.files import write_text
 from flows.commands import Outcome, execute, require_success
 from flows.errors import StoppedError
 from flows.graph import look

@@ -20,7 +20,7 @@ from flows.errors import StoppedError
 from flows.graph import Graph, closure, downstream, look, parallel_slots
 from flows.session import Session, cancelled, session
 from flows.slots import machine_slots
-from flows.stages import Run, stage_task
+from flows.tasks import Run, stage_task
 
 # A cast, because Prefect declares its futures invariant.
 RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=64))

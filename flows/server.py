@@ -14,8 +14,8 @@ from prefect.client.orchestration import get_client
 from prefect.context import refresh_global_settings_context
 from prefect.settings import PREFECT_API_URL
 
-from flows.children import end, start_supervised
 from flows.errors import FlowError
+from flows.process import end, start_supervised
 
 STARTUP_TIMEOUT_S = 120.0
 """A first start migrates a database, on a machine that may be busy."""

@@ -19,7 +19,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
-from flows.children import Children
+from flows.process import Children
 from flows.workspace import Patience, alone_in
 
 _ASK_EVERY_S = 2.0

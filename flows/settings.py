@@ -16,10 +16,10 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from fer_pipeline.errors import ParamsError, one_line
-from fer_pipeline.layout import PARAMS
+from fer_pipeline.files import write_text
 from fer_pipeline.models.catalog import require_known
-from fer_pipeline.params import load_params
-from fer_pipeline.writing import write_text
+from fer_pipeline.params.load import load_params
+from fer_pipeline.paths import PARAMS
 from flows.errors import FlowError
 
 RECIPES = Path("recipes")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from fer_pipeline.data.faces import Split
-from fer_pipeline.data.splits import SplitName
-from fer_pipeline.params import (
+from fer_pipeline.data.quality.splits import SplitName
+from fer_pipeline.params.schema import (
     AugmentParams,
     BackboneParams,
     HeadParams,

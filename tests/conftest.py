@@ -12,10 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from fer_pipeline.data.faces import Split
-from fer_pipeline.data.quality import group_by_pixels
-from fer_pipeline.data.sample import draw_sample
-from fer_pipeline.data.splits import SplitName, split_faces
-from fer_pipeline.params import Params, load_params
+from fer_pipeline.data.quality.duplicates import group_by_pixels
+from fer_pipeline.data.quality.splits import SplitName, split_faces
+from fer_pipeline.data.sources.sample import draw_sample
+from fer_pipeline.params.load import load_params
+from fer_pipeline.params.schema import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 

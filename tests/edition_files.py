@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fer_pipeline.data.editions import Reading, read_edition
 from fer_pipeline.data.faces import USAGES, Faces
+from fer_pipeline.data.sources.editions import Reading, read_edition
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import DataError
 

@@ -21,7 +21,7 @@ RUN_WITHIN_S = 420.0
 _STEP = """
 import json, os, sys, time
 from pathlib import Path
-from fer_pipeline.events import tell
+from fer_pipeline.events import emit
 
 name = sys.argv[1]
 plan = json.loads(Path("plan.json").read_text()).get(name, {})
@@ -36,16 +36,16 @@ if "checkpoint" in plan:  # as a training that goes on where it was
     done = Path(f"checkpoint-{name}")
     done.write_text(str(int(done.read_text()) + 1 if done.exists() else 1))
 for epoch in range(1, plan.get("epochs", 0) + 1):
-    tell("epoch", backbone=name, phase="finetune", epoch=epoch, epochs=plan["epochs"],
+    emit("epoch", backbone=name, phase="finetune", epoch=epoch, epochs=plan["epochs"],
          val_accuracy=epoch / 10, images_per_s=7.0)
     print("epoch", epoch, flush=True)
 time.sleep(plan.get("seconds", 0))
 if plan.get("fails_once") and not Path(f"tried-{name}").exists():
     Path(f"tried-{name}").touch()
-    tell("error", message="the server is away", transient=True)
+    emit("error", message="the server is away", transient=True)
     sys.exit(1)
 if "fails" in plan:
-    tell("error", message=plan["fails"], transient=False)
+    emit("error", message=plan["fails"], transient=False)
     sys.exit(1)
 out = Path(f"out/{name}")
 out.parent.mkdir(exist_ok=True)

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from fer_pipeline.data.faces import Split, save_split
-from fer_pipeline.layout import TEST
+from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.models.backbones import build_backbone
-from fer_pipeline.models.fusion import Fusion
-from fer_pipeline.params import Params
+from fer_pipeline.params.schema import Params
+from fer_pipeline.paths import TEST
+from fer_pipeline.provenance import content_digest, file_sha256
 from fer_pipeline.registry.check import FILE_TAG, SIZE_TAG
-from fer_pipeline.registry.lineage import content_digest, file_sha256
+from fer_pipeline.registry.promote import GATE_TAG
 from fer_pipeline.registry.records import Record, split_sha256, write_record
-from fer_pipeline.registry.succession import GATE_TAG
 from fer_pipeline.registry.tracking import Tracking, open_run
 from fer_pipeline.registry.versions import Candidate, register_once
 from fer_pipeline.serving.bundle import bundle_files, write_bundle

@@ -10,7 +10,7 @@ from pages import make_data
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.cases import Case, Cases
 from fer_pipeline.evaluation.reliability import Bin
-from fer_pipeline.evaluation.report import ReportInputs
+from fer_pipeline.reports.report import ReportInputs
 
 IMAGES = (491, 55, 528, 879, 594, 416, 626)
 PAPER = ("resnet50", "resnet101", "inception_v3")

@@ -9,10 +9,10 @@ import numpy as np
 
 from fer_pipeline.data.faces import Split, save_split
 from fer_pipeline.evaluation.comparison import TestLogits, compare
+from fer_pipeline.files import write_json
 from fer_pipeline.fusion.average import fuse
-from fer_pipeline.layout import EVALUATION, FUSION, TEST, predictions
-from fer_pipeline.params import EvaluationParams
-from fer_pipeline.writing import write_json
+from fer_pipeline.params.schema import EvaluationParams
+from fer_pipeline.paths import EVALUATION, FUSION, TEST, predictions
 
 IMAGES = 40
 WEIGHTS = {"resnet50": 0.75, "inception_v3": 0.25}

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from edition_files import fer2013_csv, only, random_faces
 
-from fer_pipeline.data.pins import Pin
-from fer_pipeline.data.sources import SAMPLE_PIN
+from fer_pipeline.data.sources.pins import Pin
+from fer_pipeline.data.sources.source import SAMPLE_PIN
 from fer_pipeline.errors import DataError
 
 FACES = random_faces()

@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 
 from fer_pipeline.fusion.average import FloatArray, Int64Array
 from fer_pipeline.fusion.methods import METHODS, Candidate, fit_methods, prepare_methods
-from fer_pipeline.params import FusionParams
+from fer_pipeline.params.schema import FusionParams
 
 IMAGES = 300
 NAMES = ["resnet50", "resnet101", "inception_v3"]

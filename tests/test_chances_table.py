@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fer_pipeline.cli import chances_table
+from fer_pipeline.cli.main import chances_table
 from fer_pipeline.emotions import EMOTIONS
 
 CHANCES = np.array(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_pipeline.events import VARIABLE, Listener, tell
+from fer_pipeline.events import VARIABLE, Listener, emit
 
 LONG = 3_000  # more than fits into a buffer of stdio's, were there one for several lines
 
@@ -28,23 +28,23 @@ def test_without_a_listener_nothing_is_told(
     monkeypatch.delenv(VARIABLE, raising=False)
     if said is not None:
         monkeypatch.setenv(VARIABLE, said)
-    tell("epoch", epoch=1)
+    emit("epoch", epoch=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_events_arrive_once_and_in_order(file: Path) -> None:
     listener = Listener(file)
-    assert listener.news() == []
-    tell("run", name="ä\nb", uri=None)
-    tell("epoch", epoch=1, val_accuracy=0.25)
-    assert listener.news() == [
+    assert listener.read() == []
+    emit("run", name="ä\nb", uri=None)
+    emit("epoch", epoch=1, val_accuracy=0.25)
+    assert listener.read() == [
         {"event": "run", "name": "ä\nb", "uri": None},
         {"event": "epoch", "epoch": 1, "val_accuracy": 0.25},
     ]
-    assert listener.news() == []
-    tell("error", message="no", transient=True)
-    assert listener.news() == [{"event": "error", "message": "no", "transient": True}]
-    assert len(Listener(file).news()) == 3
+    assert listener.read() == []
+    emit("error", message="no", transient=True)
+    assert listener.read() == [{"event": "error", "message": "no", "transient": True}]
+    assert len(Listener(file).read()) == 3
 
 
 def test_a_line_that_is_being_written_waits(file: Path) -> None:
@@ -52,21 +52,21 @@ def test_a_line_that_is_being_written_waits(file: Path) -> None:
     line = json.dumps({"event": "epoch", "backbone": "ä"}, ensure_ascii=False).encode() + b"\n"
     with file.open("ab", buffering=0) as stream:
         stream.write(line + line[:-5])
-        assert listener.news() == [{"event": "epoch", "backbone": "ä"}]
-        assert listener.news() == []
+        assert listener.read() == [{"event": "epoch", "backbone": "ä"}]
+        assert listener.read() == []
         stream.write(line[-5:-1])
-        assert listener.news() == []
+        assert listener.read() == []
         stream.write(line[-1:] + line[:3])
-        assert listener.news() == [{"event": "epoch", "backbone": "ä"}]
+        assert listener.read() == [{"event": "epoch", "backbone": "ä"}]
 
 
 def test_the_lines_of_many_processes_do_not_mix(file: Path, root: Path) -> None:
     code = f"""
 import sys
-from fer_pipeline.events import tell
+from fer_pipeline.events import emit
 sys.stdin.read()
 for number in range(100):
-    tell("epoch", who=sys.argv[1], number=number, text=sys.argv[1] * {LONG})
+    emit("epoch", who=sys.argv[1], number=number, text=sys.argv[1] * {LONG})
 """
     processes = [
         subprocess.Popen(
@@ -82,8 +82,8 @@ for number in range(100):
     listener = Listener(file)
     events = []
     while any(process.poll() is None for process in processes):
-        events += listener.news()
-    events += listener.news()
+        events += listener.read()
+    events += listener.read()
     assert [process.returncode for process in processes] == [0] * 4
     assert len(events) == 400
     for who in "abcd":

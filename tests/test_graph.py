@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from fer_pipeline import layout
-from fer_pipeline.params import Params
+from fer_pipeline import paths
+from fer_pipeline.params.schema import Params
 
 # What may change without any out changing: these validate, name and announce, or keep a record
 # of what happened. params.py reads values that each stage declares; emotions and layout are
@@ -18,15 +18,15 @@ from fer_pipeline.params import Params
 OBSERVERS = {
     "fer_pipeline.emotions",
     "fer_pipeline.errors",
-    "fer_pipeline.layout",
+    "fer_pipeline.paths",
     "fer_pipeline.params",
     "fer_pipeline.events",
     "fer_pipeline.sections",
     "fer_pipeline.training_params",
-    "fer_pipeline.writing",
+    "fer_pipeline.files",
     "fer_pipeline.registry.observation",
     "fer_pipeline.registry.tracking",
-    "fer_pipeline.registry.lineage",
+    "fer_pipeline.provenance",
     "fer_pipeline.stages.launch",
     "fer_pipeline.stages.progress",
 }
@@ -93,7 +93,7 @@ def test_a_stage_depends_on_all_the_code_that_it_imports(
 def test_every_stage_depends_on_the_lock_of_its_requirements(
     name: str, stages: dict[str, dict[str, Any]]
 ) -> None:
-    assert str(layout.REQUIREMENTS_LOCK) in stages[name]["deps"]
+    assert str(paths.REQUIREMENTS_LOCK) in stages[name]["deps"]
 
 
 def test_every_dependency_exists_or_is_made_by_a_stage(
@@ -118,27 +118,27 @@ def test_the_layout_and_dvc_yaml_name_the_same_files(stages: dict[str, dict[str,
     made = {path_of(entry) for stage in stages.values() for entry in out_entries(stage)}
     key = "${key}"
     named = {
-        layout.FACES,
-        layout.TRAIN,
-        layout.VAL,
-        layout.TEST,
-        layout.DATA_METRICS,
-        layout.CLASS_BALANCE,
-        layout.DATA_PAGE,
-        layout.model_file(key),
-        layout.training_metrics(key),
-        layout.training_curve(key),
-        layout.provenance(key),
-        layout.predictions(key),
-        layout.FUSION,
-        layout.SIMPLEX,
-        layout.EVALUATION,
-        layout.SUMMARY,
-        layout.ACCURACY,
-        layout.CONFUSION,
-        layout.REPORT,
-        layout.MODEL_CARD,
-        layout.VERDICT,
+        paths.FACES,
+        paths.TRAIN,
+        paths.VAL,
+        paths.TEST,
+        paths.DATA_METRICS,
+        paths.CLASS_BALANCE,
+        paths.DATA_PAGE,
+        paths.model_file(key),
+        paths.training_metrics(key),
+        paths.training_curve(key),
+        paths.provenance(key),
+        paths.predictions(key),
+        paths.FUSION,
+        paths.SIMPLEX,
+        paths.EVALUATION,
+        paths.SUMMARY,
+        paths.ACCURACY,
+        paths.CONFUSION,
+        paths.REPORT,
+        paths.MODEL_CARD,
+        paths.VERDICT,
     }
     assert made == {path.as_posix() for path in named}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from fer_pipeline import layout
+from fer_pipeline import paths
 
 PAGES = (
     "README.md",
@@ -46,7 +46,7 @@ def test_every_fer_command_exists(text: str) -> None:
     assert named >= {"source pin", "source status", "check", "compare", "predict", "repair"}
     assert named >= {f"registry {do}" for do in ("status", "history", "promote", "rollback", "gc")}
     for command in named:
-        entry = "from fer_pipeline.cli import main; main()"
+        entry = "from fer_pipeline.cli.main import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", entry, *command.split(), "--help"],
             capture_output=True,
@@ -71,7 +71,7 @@ def test_the_table_of_recipes_lists_every_recipe(root: Path) -> None:
 
 
 def test_the_places_to_look_are_outs_of_the_graph(text: str) -> None:
-    for path in (layout.REPORT, layout.DATA_PAGE, layout.VERDICT):
+    for path in (paths.REPORT, paths.DATA_PAGE, paths.VERDICT):
         assert path.as_posix() in text
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from fer_pipeline.layout import PARAMS, SOURCE_LOCK
+from fer_pipeline.paths import PARAMS, SOURCE_LOCK
 
 TrainHere = Callable[..., subprocess.CompletedProcess[str]]
 """The fixture `train_here`: takes a workspace, and variables of the environment."""
@@ -75,7 +75,7 @@ class Workspace:
 
 def stage(name: str, *arguments: str) -> tuple[str, ...]:
     """The command of a stage."""
-    return (sys.executable, "-m", f"fer_pipeline.stages.{name}", *arguments)
+    return (sys.executable, "-m", "fer_pipeline.stages", name, *arguments)
 
 
 TRAIN = stage("train", "resnet50")

@@ -12,7 +12,7 @@ from fer_pipeline.evaluation.metrics import FloatArray, Int64Array, score
 from fer_pipeline.evaluation.significance import BoolArray, gain_over
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import EvaluationParams
+    from fer_pipeline.params.schema import EvaluationParams
 
 
 @dataclass(frozen=True)

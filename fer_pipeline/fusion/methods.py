@@ -26,7 +26,7 @@ from fer_pipeline.fusion.temperature import fit_temperature
 from fer_pipeline.fusion.weights import prepare_accuracy, prepare_nll, prepare_uniform
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import FusionParams
+    from fer_pipeline.params.schema import FusionParams
 
 
 @dataclass(frozen=True)

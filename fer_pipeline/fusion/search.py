@@ -23,7 +23,7 @@ from fer_pipeline.fusion.average import (
 from fer_pipeline.fusion.simplex import grid_points
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import FusionParams
+    from fer_pipeline.params.schema import FusionParams
 
 SAME_NLL = 1e-9
 """Relative difference of two NLLs below which only the rounding of sums tells them apart."""

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from fer_pipeline.fusion.average import Fitter, FloatArray, Int64Array, image_hits, scale_of
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import FusionParams
+    from fer_pipeline.params.schema import FusionParams
 
 
 def prepare_uniform(logits: FloatArray, labels: Int64Array, settings: FusionParams) -> Fitter:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fer_pipeline.errors import ParamsError
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import BackboneParams
+    from fer_pipeline.params.schema import BackboneParams
 
 
 AUXILIARY_MIN_SIZE = 299

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fer_pipeline.emotions import NUM_EMOTIONS
-from fer_pipeline.models.inputs import distinct_views, view_batch
+from fer_pipeline.models.transforms import distinct_views, view_batch
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import Views
+    from fer_pipeline.params.schema import Views
 
 
 def pick_device() -> torch.device:

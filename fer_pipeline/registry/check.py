@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.errors import DataError, RegistryError, hide_password, one_line
-from fer_pipeline.layout import TEST
+from fer_pipeline.paths import TEST
 from fer_pipeline.registry.records import Record, read_record, split_sha256
 from fer_pipeline.registry.storage import open_storage
 
@@ -145,7 +145,7 @@ def images_to_check(
     return test.images[rows], record.logits[rows], "test images"
 
 
-_SCRIPT = Path(__file__).with_name("score_version.py")
+_SCRIPT = Path(__file__).with_name("scoring.py")
 
 
 def _environment(uri: str) -> dict[str, str]:

@@ -10,15 +10,15 @@ import numpy as np
 
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.errors import DataError, RegistryError
-from fer_pipeline.layout import TEST
+from fer_pipeline.paths import TEST
 from fer_pipeline.registry.check import score_version
-from fer_pipeline.registry.promotion import Duel
+from fer_pipeline.registry.policy import Duel
 from fer_pipeline.registry.records import Record, read_record, split_sha256
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from fer_pipeline.params import Params
+    from fer_pipeline.params.schema import Params
     from fer_pipeline.registry.tracking import Tracking
 
 log = logging.getLogger(__name__)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_pipeline.errors import ParamsError
-from fer_pipeline.params import load_params
+from fer_pipeline.params.load import load_params
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fer_pipeline.params import Params
+    from fer_pipeline.params.schema import Params
 
 
 def headline(evaluation: Mapping[str, Any]) -> dict[str, float]:

@@ -12,8 +12,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from fer_pipeline.layout import TRAIN, VAL
-from fer_pipeline.registry.lineage import file_sha256
+from fer_pipeline.paths import TRAIN, VAL
+from fer_pipeline.provenance import file_sha256
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

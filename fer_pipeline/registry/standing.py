@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.registry.aliases import read_aliases
-from fer_pipeline.registry.succession import weigh
+from fer_pipeline.registry.promote import weigh
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import Params
+    from fer_pipeline.params.schema import Params
     from fer_pipeline.registry.tracking import Tracking
 
 _FIGURES = (

@@ -30,9 +30,9 @@ from fer_pipeline.errors import (
     hide_password,
     one_line,
 )
-from fer_pipeline.events import tell
-from fer_pipeline.layout import TRACKING_ARTIFACTS, TRACKING_DB
-from fer_pipeline.registry.lineage import git_state
+from fer_pipeline.events import emit
+from fer_pipeline.paths import TRACKING_ARTIFACTS, TRACKING_DB
+from fer_pipeline.provenance import git_state
 from fer_pipeline.registry.observation import log_data, system_metrics
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def open_run(
     )
     run_id = run.info.run_id
     tracking.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    tell(
+    emit(
         "run",
         name=name,
         run_id=run_id,

@@ -145,7 +145,7 @@ def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
         with mlflow.start_run(run_id=candidate.run_id, experiment_id=tracking.experiment_id):
             model = mlflow.pyfunc.log_model(
                 name="model",
-                python_model=str(Path(__file__).with_name("fused_pyfunc.py")),
+                python_model=str(Path(__file__).with_name("pyfunc.py")),
                 artifacts={key: str(folder) for key, folder in candidate.folders.items()},
                 code_paths=[str(Path(fer_pipeline.__file__).parent)],
                 signature=_signature(),

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from fer_pipeline.errors import FusionError
-from fer_pipeline.writing import write_json
+from fer_pipeline.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fer_pipeline.models.fusion import Fusion
-    from fer_pipeline.params import BackboneParams, Views
+    from fer_pipeline.fusion.result import Fusion
+    from fer_pipeline.params.schema import BackboneParams, Views
 
 SPEC = "spec.json"
 

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from fer_pipeline.errors import FusionError
+from fer_pipeline.fusion.torch_average import fuse_logits, probabilities
 from fer_pipeline.models.backbones import load_trained
 from fer_pipeline.models.catalog import CATALOG
-from fer_pipeline.models.exact import full_float32
-from fer_pipeline.models.fused import fuse_logits, probabilities
 from fer_pipeline.models.inference import compute_logits, pick_device
-from fer_pipeline.models.inputs import VIEWS
+from fer_pipeline.models.precision import full_float32
+from fer_pipeline.models.transforms import VIEWS
 from fer_pipeline.serving.bundle import Member, read_spec, weights_file
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import Views
+    from fer_pipeline.params.schema import Views
 
 BATCH_SIZE = 32
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import TYPE_CHECKING
 
 from fer_pipeline.data.faces import load_split
+from fer_pipeline.files import write_csv, write_json
 from fer_pipeline.fusion.average import FloatArray
 from fer_pipeline.fusion.methods import (
     Candidate,
@@ -14,16 +14,14 @@ from fer_pipeline.fusion.methods import (
     prepare_methods,
     require_method,
 )
+from fer_pipeline.fusion.predictions import read_logits
+from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.fusion.simplex import simplex_rows
 from fer_pipeline.fusion.stability import Spread, Stability, measure_stability
-from fer_pipeline.layout import FUSION, SIMPLEX, VAL
-from fer_pipeline.models.fusion import Fusion
-from fer_pipeline.stages.launch import run_stage
-from fer_pipeline.stages.logits import read_logits
-from fer_pipeline.writing import write_csv, write_json
+from fer_pipeline.paths import FUSION, SIMPLEX, VAL
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import Params
+    from fer_pipeline.params.schema import Params
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +83,3 @@ def _spread_json(names: list[str], spread: Spread) -> dict[str, object]:
 
 def _by_name(names: list[str], values: FloatArray) -> dict[str, float]:
     return dict(zip(names, values.tolist(), strict=True))
-
-
-if __name__ == "__main__":
-    sys.exit(run_stage(calibrate, "Fit the fusion weights and the temperature on val."))

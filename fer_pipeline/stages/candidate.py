@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_pipeline.data.faces import load_split
-from fer_pipeline.data.sample import draw_face
+from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import DataError
 from fer_pipeline.fusion.average import fuse
-from fer_pipeline.layout import (
+from fer_pipeline.fusion.predictions import read_logits
+from fer_pipeline.fusion.result import Fusion, read_fusion
+from fer_pipeline.paths import (
     DATA_METRICS,
     DVC_LOCK,
     EVALUATION,
@@ -29,22 +31,20 @@ from fer_pipeline.layout import (
     require,
     training_metrics,
 )
-from fer_pipeline.models.fusion import Fusion, read_fusion
+from fer_pipeline.provenance import content_digest, dvc_hashes, file_sha256, git_state
 from fer_pipeline.registry.check import FILE_TAG, IMAGES, SIZE_TAG
 from fer_pipeline.registry.facts import figure_tags, recipe_name
-from fer_pipeline.registry.lineage import content_digest, dvc_hashes, file_sha256, git_state
+from fer_pipeline.registry.promote import GATE_TAG
 from fer_pipeline.registry.records import Record, split_sha256, write_record
-from fer_pipeline.registry.succession import GATE_TAG
 from fer_pipeline.registry.training_runs import find_training_run
 from fer_pipeline.registry.versions import Candidate
 from fer_pipeline.serving.bundle import bundle_files
 from fer_pipeline.serving.predictor import FusedPredictor
-from fer_pipeline.stages.logits import read_logits
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from fer_pipeline.params import Params
+    from fer_pipeline.params.schema import Params
     from fer_pipeline.registry.tracking import RunLog, Tracking
 
 

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import logging
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +14,14 @@ from fer_pipeline.data.faces import Split, load_split
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.cases import find_cases
 from fer_pipeline.evaluation.comparison import TestLogits, compare, top1_accuracy
+from fer_pipeline.evaluation.gate import judge
 from fer_pipeline.evaluation.metrics import FloatArray, confusion
-from fer_pipeline.evaluation.model_card import render_model_card
 from fer_pipeline.evaluation.reliability import reliability
-from fer_pipeline.evaluation.report import ReportInputs, render_report
+from fer_pipeline.files import write_csv, write_json, write_text
 from fer_pipeline.fusion.average import fuse
-from fer_pipeline.layout import (
+from fer_pipeline.fusion.predictions import read_logits
+from fer_pipeline.fusion.result import read_fusion
+from fer_pipeline.paths import (
     ACCURACY,
     DATA_METRICS,
     EVALUATION,
@@ -36,17 +37,14 @@ from fer_pipeline.layout import (
     require,
     training_curve,
 )
-from fer_pipeline.models.fusion import read_fusion
-from fer_pipeline.registry.gate import judge
-from fer_pipeline.registry.lineage import git_state
-from fer_pipeline.stages.launch import run_stage
-from fer_pipeline.stages.logits import read_logits
-from fer_pipeline.writing import write_csv, write_json, write_text
+from fer_pipeline.provenance import git_state
+from fer_pipeline.reports.card import render_model_card
+from fer_pipeline.reports.report import ReportInputs, render_report
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fer_pipeline.params import Params
+    from fer_pipeline.params.schema import Params
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +224,3 @@ def _announce(evaluation: dict[str, Any]) -> None:
         gain["mcnemar_p"],
         REPORT,
     )
-
-
-if __name__ == "__main__":
-    sys.exit(run_stage(evaluate, "Score the fused and single models on test and report."))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import TYPE_CHECKING
 
-from fer_pipeline.data.pins import read_pin
-from fer_pipeline.data.sources import Fetcher, read_pinned
+from fer_pipeline.data.sources.pins import read_pin
+from fer_pipeline.data.sources.source import Fetcher, read_pinned
 from fer_pipeline.data.store import write_faces
-from fer_pipeline.layout import DOWNLOADS, FACES, SOURCE_LOCK
-from fer_pipeline.stages.launch import run_stage
+from fer_pipeline.files import whole_file
+from fer_pipeline.paths import DOWNLOADS, FACES, SOURCE_LOCK
 from fer_pipeline.stages.progress import bytes_bar
-from fer_pipeline.writing import whole_file
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import Params
+    from fer_pipeline.params.schema import Params
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +30,3 @@ def ingest(params: Params) -> None:
         if count:
             log.info("left out: %d %s", count, reason)
     log.info("%d faces (%s) in %s", len(faces), origin.edition, FACES)
-
-
-if __name__ == "__main__":
-    sys.exit(run_stage(ingest, "Read the pinned source of faces and store it as parquet."))

@@ -1,65 +1,55 @@
 """How a stage starts and ends: arguments, validated params, log, and one line for an error.
 
-Every stage is `python -m fer_pipeline.stages.NAME` in the folder of `dvc.yaml`. Exit status:
-0 done, 1 an error that the user can mend, 130 interrupted.
+Exit status: 0 done, 1 an error that the user can mend, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import logging
 import os
 import sys
-from collections.abc import Callable
 
 from fer_pipeline.errors import FerError, ParamsError
-from fer_pipeline.events import tell
-from fer_pipeline.layout import PARAMS
+from fer_pipeline.events import emit
 from fer_pipeline.models.catalog import require_known
-from fer_pipeline.params import Params, load_params
+from fer_pipeline.params.load import load_params
+from fer_pipeline.paths import PARAMS
+
+STAGES = (
+    "ingest",
+    "prepare",
+    "describe",
+    "train",
+    "predict",
+    "calibrate",
+    "evaluate",
+    "report",
+    "register",
+)
+PER_BACKBONE = {"train", "predict"}
 
 
-def run_stage(work: Callable[[Params], None], description: str) -> int:
-    """Run a stage that works on the whole graph; returns the exit status."""
-    _parser(description).parse_args()
-    return _run(lambda params: work(params))
-
-
-def run_backbone_stage(work: Callable[[Params, str], None], description: str) -> int:
-    """Run a stage that works on the one backbone named on the command line."""
-    parser = _parser(description)
-    parser.add_argument("backbone", help="a key of 'backbones' in params.yaml")
-    backbone: str = parser.parse_args().backbone
-
-    def start(params: Params) -> None:
-        if backbone not in params.backbones:
-            known = ", ".join(params.backbones)
-            raise ParamsError(f"{PARAMS} has no backbone '{backbone}': choose among {known}")
-        work(params, backbone)
-
-    return _run(start)
-
-
-def _parser(description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        description=description,
-        epilog="Reads params.yaml in the current folder. FER_DEBUG=1 shows tracebacks.",
+def main() -> int:
+    """Run the stage that the command line names; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fer_pipeline.stages",
+        description="Run one stage of dvc.yaml in the current folder, as 'dvc repro' does.",
+        epilog="Reads params.yaml. FER_DEBUG=1 shows tracebacks.",
     )
-
-
-def _run(start: Callable[[Params], None]) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows each epoch at once
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for noisy in ("alembic", "mlflow", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument(
+        "backbone", nargs="?", help="for train and predict: a key of 'backbones' in params.yaml"
+    )
+    chosen = parser.parse_args()
+    # DVC says which of a group's stages it runs, so that no key of params.yaml reaches a shell.
+    _, _, of_group = os.environ.get("DVC_STAGE", "").partition("@")
     try:
-        params = load_params(PARAMS)
-        require_known(params.backbones)
-        start(params)
+        _run(chosen.stage, chosen.backbone or of_group)
     except FerError as error:
-        tell("error", message=str(error), transient=error.transient)
+        emit("error", message=str(error), transient=error.transient)
         if os.environ.get("FER_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -68,3 +58,22 @@ def _run(start: Callable[[Params], None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(stage: str, backbone: str) -> None:
+    _set_up_log()
+    params = load_params(PARAMS)
+    require_known(params.backbones)
+    if stage in PER_BACKBONE and backbone not in params.backbones:
+        known = ", ".join(params.backbones)
+        raise ParamsError(f"{PARAMS} has no backbone '{backbone}': choose among {known}")
+    work = getattr(importlib.import_module(f"fer_pipeline.stages.{stage}"), stage)
+    work(params, *([backbone] if stage in PER_BACKBONE else []))
+
+
+def _set_up_log() -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows each epoch at once
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for noisy in ("alembic", "mlflow", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

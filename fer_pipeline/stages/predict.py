@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from fer_pipeline.data.faces import load_split
-from fer_pipeline.layout import TEST, VAL, model_file, predictions, require
+from fer_pipeline.files import whole_file
 from fer_pipeline.models.backbones import load_trained
-from fer_pipeline.models.exact import full_float32
 from fer_pipeline.models.inference import compute_logits, pick_device
-from fer_pipeline.stages.launch import run_backbone_stage
+from fer_pipeline.models.precision import full_float32
+from fer_pipeline.paths import TEST, VAL, model_file, predictions, require
 from fer_pipeline.stages.progress import image_bar
-from fer_pipeline.writing import whole_file
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import Params
+    from fer_pipeline.params.schema import Params
 
 
 def predict(params: Params, backbone: str) -> None:
@@ -47,7 +45,3 @@ def predict(params: Params, backbone: str) -> None:
             )
     with whole_file(predictions(backbone)) as partial:
         np.savez(partial, allow_pickle=False, **logits)
-
-
-if __name__ == "__main__":
-    sys.exit(run_backbone_stage(predict, "Compute one backbone's logits of val and test."))

@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fer_pipeline.data.cleaning import Policies, clean
-from fer_pipeline.data.drift import Drift, measure_drift, require_small
 from fer_pipeline.data.faces import Faces, Int64Array, Split, save_split
-from fer_pipeline.data.oddities import caption, suspicious, worst_conflicts
-from fer_pipeline.data.pins import Earlier, read_pin
 from fer_pipeline.data.profile import (
     BRIGHTNESS_MIDDLES,
     CONTRAST_MIDDLES,
     Profile,
     profile_of,
 )
-from fer_pipeline.data.quality import (
+from fer_pipeline.data.quality.cleaning import Policies, clean
+from fer_pipeline.data.quality.drift import Drift, measure_drift, require_small
+from fer_pipeline.data.quality.duplicates import (
     assess,
     count_classes,
     differences_from_known,
     group_by_pixels,
     group_nearly,
 )
-from fer_pipeline.data.splits import SplitName, hold_out, members, split_faces
+from fer_pipeline.data.quality.review import caption, suspicious, worst_conflicts
+from fer_pipeline.data.quality.splits import SplitName, hold_out, members, split_faces
+from fer_pipeline.data.sources.pins import Earlier, read_pin
 from fer_pipeline.data.store import Origin, read_faces
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
 from fer_pipeline.errors import DataError
-from fer_pipeline.evaluation.data_page import (
-    ConflictExample,
-    DataPageInputs,
-    Example,
-    render_data_page,
-)
-from fer_pipeline.evaluation.data_plots import Histogram
-from fer_pipeline.layout import (
+from fer_pipeline.files import whole_file, write_csv, write_json, write_text
+from fer_pipeline.paths import (
     CLASS_BALANCE,
     DATA_METRICS,
     DATA_PAGE,
@@ -50,11 +43,16 @@ from fer_pipeline.layout import (
     VAL,
     require,
 )
-from fer_pipeline.stages.launch import run_stage
-from fer_pipeline.writing import whole_file, write_csv, write_json, write_text
+from fer_pipeline.reports.data_page import (
+    ConflictExample,
+    DataPageInputs,
+    Example,
+    render_data_page,
+)
+from fer_pipeline.reports.data_plots import Histogram
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import Params
+    from fer_pipeline.params.schema import Params
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +199,3 @@ def _versions(
 ) -> dict[str, tuple[int, ...]]:
     profiles = {"now": profile} | ({"before": earlier.profile} if earlier else {})
     return {name: getattr(one, measure) for name, one in profiles.items()}
-
-
-if __name__ == "__main__":
-    sys.exit(run_stage(prepare, "Check, clean and split the faces."))

@@ -21,7 +21,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from fer_pipeline.events import tell
+from fer_pipeline.events import emit
 
 if TYPE_CHECKING:
     from fer_pipeline.training.records import EpochRecord, Phase
@@ -74,7 +74,7 @@ class TrainingProgress:
             self._progress.advance(self._task, images)
 
     def epoch_done(self, record: EpochRecord) -> None:
-        tell("epoch", backbone=self._backbone, epochs=self._epochs, **asdict(record))
+        emit("epoch", backbone=self._backbone, epochs=self._epochs, **asdict(record))
         self._progress.console.print(
             f"{self._backbone} {record.phase:8} {record.epoch:>3}/{self._epochs}"
             f"  loss {record.train_loss:.3f}  val {record.val_accuracy:6.2%}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_pipeline.layout import (
+from fer_pipeline.evaluation.gate import judge
+from fer_pipeline.files import write_json
+from fer_pipeline.fusion.result import Fusion, read_fusion
+from fer_pipeline.paths import (
     DATA_METRICS,
     DATA_PAGE,
     DVC_LOCK,
@@ -23,13 +25,11 @@ from fer_pipeline.layout import (
     model_file,
     require,
 )
-from fer_pipeline.models.fusion import Fusion, read_fusion
+from fer_pipeline.provenance import content_digest
 from fer_pipeline.registry.aliases import read_aliases
 from fer_pipeline.registry.facts import headline
-from fer_pipeline.registry.gate import judge
-from fer_pipeline.registry.lineage import content_digest
+from fer_pipeline.registry.promote import Asking, nominate, promote
 from fer_pipeline.registry.standing import opinion
-from fer_pipeline.registry.succession import Asking, nominate, promote
 from fer_pipeline.registry.tracking import (
     RunLog,
     Tracking,
@@ -40,11 +40,9 @@ from fer_pipeline.registry.tracking import (
 from fer_pipeline.registry.versions import register_once
 from fer_pipeline.serving.bundle import bundle_files, write_bundle
 from fer_pipeline.stages.candidate import make_candidate
-from fer_pipeline.stages.launch import run_stage
-from fer_pipeline.writing import write_json
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import Params
+    from fer_pipeline.params.schema import Params
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +127,3 @@ def _log_fusion(run: RunLog, evaluation: dict[str, Any], fusion: Fusion, passed:
     for path in (PARAMS, DVC_LOCK, SOURCE_LOCK):
         if path.exists():
             run.artifact(path, LINEAGE)
-
-
-if __name__ == "__main__":
-    sys.exit(run_stage(register, "Register the fused model in MLflow if it passes the gate."))

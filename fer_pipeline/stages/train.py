@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +16,9 @@ from safetensors.torch import save_file
 
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.errors import SharedTrainingError, TrainingError
-from fer_pipeline.layout import (
+from fer_pipeline.files import whole_file, write_csv, write_json
+from fer_pipeline.models.backbones import build_backbone, weights_file
+from fer_pipeline.paths import (
     CHECKPOINTS,
     TRAIN,
     VAL,
@@ -26,10 +27,8 @@ from fer_pipeline.layout import (
     training_curve,
     training_metrics,
 )
-from fer_pipeline.models.backbones import build_backbone, weights_file
-from fer_pipeline.registry.lineage import content_digest, git_state
+from fer_pipeline.provenance import content_digest, git_state
 from fer_pipeline.registry.tracking import Tracking, connect, open_run
-from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.progress import TrainingProgress
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.devices import (
@@ -43,12 +42,11 @@ from fer_pipeline.training.hardware import describe_hardware
 from fer_pipeline.training.job import Job, hold, seed_of
 from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH, explain_out_of_memory
 from fer_pipeline.training.records import EpochRecord, Observer, Silent, Trained
-from fer_pipeline.writing import whole_file, write_csv, write_json
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from fer_pipeline.params import BackboneParams, Params, TrainingParams
+    from fer_pipeline.params.schema import BackboneParams, Params, TrainingParams
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +225,3 @@ def _write_curve(history: Sequence[EpochRecord], path: Path) -> None:
     for row in rows:
         del row["images_per_s"], row["seconds"]
     write_csv(path, rows)
-
-
-if __name__ == "__main__":
-    sys.exit(run_backbone_stage(train, "Train one backbone: its head, then all of it."))

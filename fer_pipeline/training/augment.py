@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fer_pipeline.models.inputs import sample_affine
+from fer_pipeline.models.transforms import sample_affine
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import AugmentParams
+    from fer_pipeline.params.schema import AugmentParams
 
 ERASED_AREA = (0.02, 0.25)
 """Of the image, by random erasing (Zhong et al., arXiv 1708.04896)."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fer_pipeline.errors import TrainingError
-from fer_pipeline.writing import whole_file
+from fer_pipeline.files import whole_file
 
 log = logging.getLogger(__name__)
 

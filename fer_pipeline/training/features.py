@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_pipeline.models.backbones import head_of
-from fer_pipeline.models.inputs import centre_batch
+from fer_pipeline.models.transforms import centre_batch
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.job import draws_of_epoch
 from fer_pipeline.training.precision import Precision, autocast

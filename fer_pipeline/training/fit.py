@@ -28,7 +28,7 @@ from fer_pipeline.training.records import EpochRecord, Phase, Trained
 from fer_pipeline.training.trial import trial_loss
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import PhaseParams
+    from fer_pipeline.params.schema import PhaseParams
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from fer_pipeline.data.faces import Split
-    from fer_pipeline.params import BackboneParams, TrainingParams
+    from fer_pipeline.params.schema import BackboneParams, TrainingParams
     from fer_pipeline.training.records import Observer
 
 

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 if TYPE_CHECKING:
-    from fer_pipeline.params import TrainingParams
+    from fer_pipeline.params.schema import TrainingParams
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 Schedule = Literal["constant", "cosine", "onecycle"]

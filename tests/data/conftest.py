@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from web_server import WebServer
 
-from fer_pipeline.data.pins import Pin
-from fer_pipeline.data.sources import Fetcher, pin_source
-from fer_pipeline.data.web import Web
-from fer_pipeline.params import DataParams, Params
+from fer_pipeline.data.sources.pins import Pin
+from fer_pipeline.data.sources.source import Fetcher, pin_source
+from fer_pipeline.data.sources.web import Web
+from fer_pipeline.params.schema import DataParams, Params
 
 
 @pytest.fixture

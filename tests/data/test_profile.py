@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from two_greys import halves
 
 from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, Profile, profile_of
-from fer_pipeline.data.sample import draw_sample
+from fer_pipeline.data.sources.sample import draw_sample
 
 
 def filled(counts: tuple[int, ...], middles: tuple[int, ...]) -> dict[int, int]:

@@ -10,7 +10,7 @@ import pytest
 from fer_pipeline.evaluation.comparison import TestLogits, compare, top1_accuracy
 from fer_pipeline.evaluation.metrics import FloatArray, Int64Array, score
 from fer_pipeline.evaluation.significance import gain_interval, mcnemar_p
-from fer_pipeline.params import EvaluationParams
+from fer_pipeline.params.schema import EvaluationParams
 
 PARAMS = EvaluationParams(bootstrap_draws=500, ece_bins=10)
 LABELS = np.array([0, 1, 2, 3, 4, 5, 6, 0, 1, 2])

@@ -10,8 +10,8 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from flows import retries as module
-from flows.children import Children
 from flows.errors import CommandError, PassingCommandError, StoppedError
+from flows.process import Children
 from flows.retries import RETRIES, with_retries
 
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from workspace import environment
 
 from fer_pipeline.errors import ParamsError
-from fer_pipeline.params import load_params
+from fer_pipeline.params.load import load_params
 from flows.errors import FlowError
 from flows.settings import apply, described
 

@@ -10,9 +10,9 @@ from filelock import FileLock
 
 from fer_pipeline import repair as repair_module
 from flows import workspace as module
-from flows.children import Children
 from flows.errors import BusyError, FlowError, StoppedError
 from flows.locks import Lock
+from flows.process import Children
 from flows.workspace import Patience, alone_in
 
 

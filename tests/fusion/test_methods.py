@@ -21,9 +21,9 @@ from synthetic_logits import (
 )
 
 from fer_pipeline.errors import FusionError
-from fer_pipeline.evaluation.report import METHOD_NOTES
 from fer_pipeline.fusion.methods import METHODS, prepare_methods, require_method
-from fer_pipeline.params import FusionParams
+from fer_pipeline.params.schema import FusionParams
+from fer_pipeline.reports.report import METHOD_NOTES
 
 
 def test_identical_models_fuse_to_themselves() -> None:

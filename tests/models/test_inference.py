@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fer_pipeline.models.backbones import build_backbone, head_of
 from fer_pipeline.models.inference import compute_logits
-from fer_pipeline.models.inputs import VIEWS, centre_batch, view_batch
-from fer_pipeline.params import Views
+from fer_pipeline.models.transforms import VIEWS, centre_batch, view_batch
+from fer_pipeline.params.schema import Views
 
 SIZE, RESIZE = 32, 36
 

@@ -19,13 +19,13 @@ from fused_model import (
 )
 
 from fer_pipeline.errors import RegistryError
-from fer_pipeline.params import Params
+from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.aliases import Aliases, read_aliases
 from fer_pipeline.registry.check import IMAGES, check_version, images_to_check
 from fer_pipeline.registry.duels import find_duel
+from fer_pipeline.registry.promote import nominate
 from fer_pipeline.registry.records import Record, load_record, read_record, write_record
 from fer_pipeline.registry.storage import open_storage
-from fer_pipeline.registry.succession import nominate
 from fer_pipeline.registry.tracking import Tracking
 from fer_pipeline.serving.predictor import FusedPredictor
 from fer_pipeline.serving.requests import MAX_IMAGES

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from report_inputs import make_inputs
 
-from fer_pipeline.params import load_params
+from fer_pipeline.params.load import load_params
 from fer_pipeline.registry.facts import figure_tags, headline, recipe_name
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

@@ -20,9 +20,10 @@ from fused_model import NAME, draw_test_split, make_bundle, put_test_split, regi
 from postgres_server import PostgresServer, find_binaries
 from s3_server import S3Server
 
-from fer_pipeline.params import Params, load_params
+from fer_pipeline.params.load import load_params
+from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.aliases import Aliases, read_aliases
-from fer_pipeline.registry.succession import Asking, nominate, promote
+from fer_pipeline.registry.promote import Asking, nominate, promote
 from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.serving.predictor import FusedPredictor
 
@@ -48,8 +49,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from fused_model import draw_test_split, register_bundle
 from fer_pipeline.errors import FerError
-from fer_pipeline.params import load_params
-from fer_pipeline.registry.succession import nominate
+from fer_pipeline.params.load import load_params
+from fer_pipeline.registry.promote import nominate
 from fer_pipeline.registry.tracking import connect
 tracking, bundle = connect("faces"), Path(sys.argv[2])
 print("connected", flush=True)
@@ -82,7 +83,12 @@ class Servers:
     def fer(self, *arguments: str) -> tuple[str, float]:
         """The output of `fer registry`, and the seconds that it took."""
         started = time.monotonic()
-        command = [sys.executable, "-c", "from fer_pipeline.cli import main; main()", "registry"]
+        command = [
+            sys.executable,
+            "-c",
+            "from fer_pipeline.cli.main import main; main()",
+            "registry",
+        ]
         done = subprocess.run(
             [*command, *arguments], cwd=self.folder, capture_output=True, text=True, check=False
         )

@@ -23,7 +23,7 @@ from fused_model import NAME, draw_test_split, make_bundle, register_bundle
 from PIL import Image
 
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.params import Params
+from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.aliases import CHAMPION
 from fer_pipeline.registry.tracking import Tracking
 from fer_pipeline.serving.predictor import FusedPredictor

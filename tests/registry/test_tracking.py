@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from fer_pipeline.errors import RegistryError
-from fer_pipeline.registry.lineage import git_state
+from fer_pipeline.provenance import git_state
 from fer_pipeline.registry.tracking import Tracking, connect, open_run, tracking_uri
 
 pytestmark = [

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fer_pipeline.errors import FusionError
-from fer_pipeline.models.fusion import Fusion
-from fer_pipeline.params import BackboneParams, Params
+from fer_pipeline.fusion.result import Fusion
+from fer_pipeline.params.schema import BackboneParams, Params
 from fer_pipeline.serving.bundle import Member, Spec, read_spec, weights_file, write_bundle
 
 FUSION = Fusion("nll", {"inception_v3": 0.3, "resnet50": 0.7}, 1.25)

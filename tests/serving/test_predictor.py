@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fer_pipeline.errors import FusionError, WeightsError
+from fer_pipeline.fusion.result import Fusion
+from fer_pipeline.fusion.torch_average import fuse_logits
 from fer_pipeline.models.backbones import build_backbone, load_trained
-from fer_pipeline.models.fused import fuse_logits
-from fer_pipeline.models.fusion import Fusion
 from fer_pipeline.models.inference import compute_logits, pick_device
-from fer_pipeline.params import BackboneParams, Params, Views
+from fer_pipeline.params.schema import BackboneParams, Params, Views
 from fer_pipeline.serving.bundle import weights_file, write_bundle
 from fer_pipeline.serving.predictor import BATCH_SIZE, FusedPredictor
 

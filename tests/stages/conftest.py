@@ -21,7 +21,7 @@ from workspace import (
     stage,
 )
 
-from fer_pipeline.layout import TRACKING_DB
+from fer_pipeline.paths import TRACKING_DB
 from fer_pipeline.stages.launch import run_backbone_stage
 from fer_pipeline.stages.train import train
 

@@ -12,8 +12,8 @@ from synthetic_logits import make_logits
 from fer_pipeline.data.faces import Split, save_split
 from fer_pipeline.errors import FusionError
 from fer_pipeline.fusion.methods import METHODS
-from fer_pipeline.layout import FUSION, VAL, predictions
-from fer_pipeline.params import Params
+from fer_pipeline.params.schema import Params
+from fer_pipeline.paths import FUSION, VAL, predictions
 from fer_pipeline.stages.calibrate import calibrate
 
 

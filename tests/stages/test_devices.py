@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from workspace import TRAIN, TrainHere, Workspace, tiny_backbone
 
 from fer_pipeline.models.backbones import build_backbone
-from fer_pipeline.registry.lineage import content_digest
+from fer_pipeline.provenance import content_digest
 
 pytestmark = [
     pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPU cores"),

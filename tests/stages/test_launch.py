@@ -12,7 +12,7 @@ import pytest
 
 from fer_pipeline.errors import DataError, SourceUnreachableError
 from fer_pipeline.events import VARIABLE, Listener
-from fer_pipeline.params import Params
+from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.tracking import connect
 from fer_pipeline.stages.launch import run_backbone_stage, run_stage
 
@@ -20,7 +20,7 @@ News = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def news(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> News:
+def read(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> News:
     """A folder with the committed params, and somebody who listens."""
     (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)

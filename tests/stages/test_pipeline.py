@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 from workspace import Workspace, copy_workspace
 
-from fer_pipeline.cli import app
+from fer_pipeline.cli.main import app
 from fer_pipeline.emotions import EMOTIONS
 
 BACKBONES = {"resnet50", "inception_v3"}

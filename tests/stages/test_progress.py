@@ -24,14 +24,14 @@ def test_each_epoch_is_told_printed_and_handed_on(
     with TrainingProgress("resnet50", seen.append, lambda *_: None) as progress:
         progress.epoch_started("head", 1, 4, images=28)
         progress.batch_done(28)
-        assert listener.news() == []
+        assert listener.read() == []
         progress.epoch_done(FIRST)
-        assert listener.news() == [
+        assert listener.read() == [
             {"event": "epoch", "backbone": "resnet50", "epochs": 4} | asdict(FIRST)
         ]
         progress.epoch_started("finetune", 2, 4, images=28)
         progress.epoch_done(SECOND)
-        (event,) = listener.news()
+        (event,) = listener.read()
         assert (event["phase"], event["epoch"], event["epochs"]) == ("finetune", 2, 4)
     assert seen == [FIRST, SECOND]
     assert capsys.readouterr().out.splitlines() == [
@@ -48,7 +48,7 @@ def test_epochs_of_a_killed_process_are_logged_but_not_told_again(
     with TrainingProgress("resnet50", seen.append, lambda *_: None) as progress:
         progress.resumed([FIRST])
     assert seen == [FIRST]
-    assert Listener(tmp_path / "events.jsonl").news() == []
+    assert Listener(tmp_path / "events.jsonl").read() == []
     assert capsys.readouterr().out == ""
 
 

@@ -11,7 +11,7 @@ from s3_server import S3Server
 from workspace import Workspace, copy_workspace, make_bare_workspace, stage
 
 from fer_pipeline.data.faces import USAGES
-from fer_pipeline.data.pins import read_pin
+from fer_pipeline.data.sources.pins import read_pin
 from fer_pipeline.data.store import read_faces
 
 INGEST = stage("ingest")

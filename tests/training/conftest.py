@@ -6,8 +6,8 @@ import pytest
 from bench import Bench
 
 from fer_pipeline.data.faces import Split
-from fer_pipeline.data.splits import SplitName
-from fer_pipeline.params import Params
+from fer_pipeline.data.quality.splits import SplitName
+from fer_pipeline.params.schema import Params
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
-from fer_pipeline.data.quality import group_by_pixels
-from fer_pipeline.data.sample import draw_sample
-from fer_pipeline.data.splits import split_faces
+from fer_pipeline.data.quality.duplicates import group_by_pixels
+from fer_pipeline.data.quality.splits import split_faces
+from fer_pipeline.data.sources.sample import draw_sample
 from fer_pipeline.errors import SharedTrainingError
-from fer_pipeline.params import load_params
+from fer_pipeline.params.load import load_params
 from fer_pipeline.training.devices import choose_devices, end_with_first_process
 from fer_pipeline.training.job import Job
 

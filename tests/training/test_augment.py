@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_pipeline.models.inputs import centre_batch
-from fer_pipeline.params import AugmentParams
+from fer_pipeline.models.transforms import centre_batch
+from fer_pipeline.params.schema import AugmentParams
 from fer_pipeline.training.augment import augment_batch
 
 COUNT, SIZE = 200, 40

@@ -6,7 +6,7 @@ import pytest
 import torch
 from bench import SIZE, Bench, small_network
 
-from fer_pipeline.models.inputs import centre_batch
+from fer_pipeline.models.transforms import centre_batch
 from fer_pipeline.training.features import compute_features
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.models.inference import compute_logits
-from fer_pipeline.models.inputs import centre_batch
+from fer_pipeline.models.transforms import centre_batch
 from fer_pipeline.training.job import Images
 from fer_pipeline.training.optimizers import rate_factor
 from fer_pipeline.training.records import Trained

@@ -10,7 +10,7 @@ from bench import small_network
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
 
-from fer_pipeline.params import TrainingParams
+from fer_pipeline.params.schema import TrainingParams
 from fer_pipeline.training.optimizers import (
     FIRST_RATE,
     Schedule,

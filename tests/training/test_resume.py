@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import ResNet
 
-from fer_pipeline.params import AugmentParams, HeadParams
+from fer_pipeline.params.schema import AugmentParams, HeadParams
 from fer_pipeline.training.job import Job
 from fer_pipeline.training.records import EpochRecord, Trained
 

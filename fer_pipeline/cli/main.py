@@ -1,0 +1,242 @@
+"""The `fer` command: what people do that is not a stage of the graph."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from fer_pipeline.cli import registry as registry_cli
+from fer_pipeline.errors import FerError
+from fer_pipeline.events import emit
+from fer_pipeline.paths import DOWNLOADS, FUSION, PARAMS, SOURCE_LOCK, model_file, require
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fer_pipeline.cli.compare import Run
+    from fer_pipeline.data.sources.editions import Edition
+    from fer_pipeline.data.sources.pins import FilePin
+    from fer_pipeline.params.schema import Params
+
+app = typer.Typer(
+    help="FER Fusion: facial expression recognition as a pipeline. 'dvc repro' runs it; "
+    "this command does the rest.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+source = typer.Typer(help="Where the faces come from.", no_args_is_help=True)
+app.add_typer(source, name="source")
+app.add_typer(registry_cli.app, name="registry")
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A params file, such as a recipe.")] = PARAMS,
+) -> None:
+    """Validate a params file without running anything."""
+    from fer_pipeline.fusion.methods import require_method
+    from fer_pipeline.models.catalog import require_known
+    from fer_pipeline.params.load import load_params
+
+    params = load_params(path)
+    require_known(params.backbones)
+    require_method(params.fusion.method, len(params.backbones))
+    typer.echo(f"{path} is valid: {', '.join(params.backbones)}")
+
+
+@app.command()
+def repair() -> None:
+    """Mend what a killed 'dvc repro' can leave of DVC's own files, so that it runs again."""
+    from fer_pipeline.repair import repair as mend
+
+    for step in mend(Path()) or ["nothing to repair"]:
+        typer.echo(step)
+
+
+@source.command()
+def pin(
+    uri: Annotated[
+        str, typer.Argument(help="'sample', a file, archive or folder, https://… or s3://…")
+    ],
+    ferplus: Annotated[
+        str | None,
+        typer.Option(help="FER+'s fer2013new.csv, where it is not beside the faces."),
+    ] = None,
+) -> None:
+    """Take the present version of a source: 'dvc repro' then reads it, and no other.
+
+    The source is fetched, read whole as params.yaml says, and written to data/source.lock.yaml
+    only if it is an edition of FER2013. Commit that file.
+    """
+    from fer_pipeline.data.sources.pins import read_pin, write_pin
+    from fer_pipeline.data.sources.source import Fetcher, pin_source
+    from fer_pipeline.params.load import load_params
+    from fer_pipeline.stages.progress import bytes_bar
+
+    params = load_params(PARAMS)
+    before = read_pin(SOURCE_LOCK) if SOURCE_LOCK.exists() else None
+    with bytes_bar(uri) as progress:
+        fetcher = Fetcher(DOWNLOADS, progress)
+        found, edition = pin_source(uri, ferplus, params.data, before, fetcher)
+    drift = None
+    if found.profile and found.previous:
+        # SciPy's statistics take a second to import.
+        from fer_pipeline.data.quality.drift import measure_drift, require_small
+
+        drift = measure_drift(found.profile, found.previous.profile)
+        require_small(drift, params.data.max_drift, f"{SOURCE_LOCK} stays as it was")
+    write_pin(found, SOURCE_LOCK)
+    typer.echo(f"pinned {uri} ({_version(found.source)}) in {SOURCE_LOCK}")
+    if edition is not None:
+        typer.echo(f"{len(edition.faces):,} faces: {edition.name}")
+        _warn_of_other_counts(edition, params)
+    if drift and found.previous:
+        typer.echo(f"drift from {_version(found.previous.source)}: {drift.largest:.3f}")
+
+
+@source.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Say what is pinned, and whether the source has moved on since."""
+    from fer_pipeline.data.sources.pins import read_pin
+    from fer_pipeline.data.sources.source import upstream_moved
+
+    pinned = read_pin(SOURCE_LOCK)
+    changes = [(one, upstream_moved(one)) for one in (pinned.source, pinned.ferplus) if one]
+    if as_json:
+        words = "; ".join(f"{one.uri}: {moved}" for one, moved in changes if moved)
+        found = {"uri": pinned.source.uri, "moved": words, "command": pinned.command}
+        typer.echo(json.dumps(found))
+        return
+    for one, moved in changes:
+        typer.echo(f"{one.uri} ({_version(one)}): {moved or 'unchanged'}")
+    if any(moved for _, moved in changes):
+        typer.echo(f"to take what is there now: {pinned.command}")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Pictures of one face each, cropped to it.")],
+) -> None:
+    """Read the expression of faces with the fused model that 'dvc repro' has made here."""
+    import tempfile
+
+    from fer_pipeline.fusion.result import read_fusion
+    from fer_pipeline.params.load import load_params
+    from fer_pipeline.serving.bundle import write_bundle
+    from fer_pipeline.serving.images import read_images
+    from fer_pipeline.serving.predictor import FusedPredictor
+
+    pixels = read_images(images)
+    params = load_params(PARAMS)
+    files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
+    with tempfile.TemporaryDirectory() as folder:
+        views = params.predict.views
+        write_bundle(Path(folder), params.backbones, read_fusion(FUSION), files, views)
+        chances = FusedPredictor.load(Path(folder)).probabilities(pixels)
+    console = Console()
+    console.print(chances_table([str(path) for path in images], chances, console))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A git revision, a DVC experiment, or 'workspace'.")],
+    b: Annotated[str, typer.Argument(help="Another one.")] = "workspace",
+) -> None:
+    """Put two runs side by side: their scores, and whether the fused models really differ.
+
+    Both are read from git and DVC's cache; nothing is run or checked out.
+    """
+    from fer_pipeline.cli.compare import gain_of, meaning, read_run
+    from fer_pipeline.params.load import load_params
+
+    params = load_params(PARAMS)
+    run_a, run_b = read_run(a), read_run(b)
+    gain = gain_of(run_b, run_a, params.evaluation, params.seed)
+    Console().print(_score_table(run_a, run_b))
+    if gain is not None:
+        low, high = (f"{100 * bound:+.2f}" for bound in gain.ci95)
+        typer.echo(
+            f"fused, {b} less {a}: {100 * gain.accuracy:+.2f} points, 95 % interval {low} to "
+            f"{high}, McNemar p {gain.mcnemar_p:.2g}"
+        )
+    typer.echo(meaning(run_a, run_b, gain))
+
+
+def main() -> None:
+    """Entry point: one line and exit status 1 for every error that the user can mend."""
+    try:
+        app()
+    except FerError as error:
+        emit("error", message=str(error), transient=error.transient)
+        if os.environ.get("FER_DEBUG"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def chances_table(names: list[str], chances: NDArray[np.float32], console: Console) -> Table:
+    """The expression of each image and the chances of all seven; of the top three where these do
+    not fit the console.
+
+    Args:
+        names: (N,), one per image.
+        chances: (N, 7), in the order of `EMOTIONS`.
+        console: which the table is for.
+    """
+    from fer_pipeline.emotions import EMOTIONS
+
+    whole = Table("image", "expression", *EMOTIONS)
+    ranks = (Column(rank, no_wrap=True) for rank in ("expression", "second", "third"))
+    short = Table(Column("image", overflow="fold"), *ranks)
+    for name, row in zip(names, chances, strict=True):
+        shown = [f"{chance:.1%}" for chance in row]
+        order = (-row).argsort(kind="stable")
+        whole.add_row(name, EMOTIONS[order[0]], *shown)
+        short.add_row(name, *(f"{EMOTIONS[code]} {shown[code]}" for code in order[:3]))
+    needed = console.measure(whole, options=console.options.update(max_width=sys.maxsize)).maximum
+    return whole if needed <= console.width else short
+
+
+def _score_table(a: Run, b: Run) -> Table:
+    from fer_pipeline.cli.compare import METRICS, pair_scores
+
+    table = Table("", "", a.name, b.name, "difference")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for pair in pair_scores(a, b):
+        first = pair.metric == next(iter(METRICS))
+        if first:
+            table.add_section()
+        shown = ("–" if value is None else f"{value:.4f}" for value in (pair.a, pair.b))
+        change = "" if pair.difference is None else f"{pair.difference:+.4f}"
+        table.add_row(pair.model if first else "", METRICS[pair.metric], *shown, change)
+    return table
+
+
+def _warn_of_other_counts(edition: Edition, params: Params) -> None:
+    """Labels in another order than FER2013's, but without names, show in the counts alone."""
+    from fer_pipeline.data.quality.duplicates import count_classes, differences_from_known
+
+    if params.data.labels != "fer" or params.data.protocol == "holdout":
+        return
+    differences = differences_from_known(count_classes(edition.faces))
+    if differences:
+        typer.echo(
+            f"note: class counts differ from FER2013's in {len(differences)} places: if this is "
+            f"the whole of it, its labels are numbered in another order"
+        )
+
+
+def _version(pin: FilePin) -> str:
+    """What tells a version from others, short enough for a line."""
+    return pin.version or f"sha256 {pin.sha256[:12]}…"

@@ -1,0 +1,175 @@
+"""`fer registry`: who is champion, how that came about, and how to change it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fer_pipeline.paths import PARAMS
+
+if TYPE_CHECKING:
+    from fer_pipeline.params.schema import Params
+    from fer_pipeline.registry.tracking import Tracking
+
+app = typer.Typer(
+    help="The registered model: challenger, champion, and the way back.", no_args_is_help=True
+)
+
+Reason = Annotated[str, typer.Option(help="Why; it stays on record.")]
+By = Annotated[str | None, typer.Option(help="Who or what asks; the user's name if left out.")]
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show champion, challenger and previous champion, and what the policy says."""
+    from fer_pipeline.registry.standing import standing
+
+    with _registry() as (tracking, params):
+        now = standing(tracking, params)
+    if as_json:
+        typer.echo(json.dumps(now, indent=2))
+        return
+    Console().print(_status_table(now))
+    decision: Any = now["decision"]
+    if decision:
+        says = {True: "promote", False: "do not promote", None: "undecided"}[decision["promote"]]
+        typer.echo(f"policy: {says}: {decision['reason']}")
+
+
+@app.command()
+def history(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List every move of 'champion': when, who, why, from which version to which."""
+    from dataclasses import asdict
+
+    from fer_pipeline.registry.journal import read_moves
+
+    with _registry() as (tracking, params):
+        moves = read_moves(tracking, params.registry.model_name)
+    if as_json:
+        typer.echo(json.dumps([asdict(move) for move in moves], indent=2))
+        return
+    if not moves:
+        typer.echo(f"{params.registry.model_name} has had no champion yet")
+        return
+    table = Table("when", "what", "from", "to", "by", "reason", "policy")
+    for move in moves:
+        note = {"FINISHED": "", "KILLED": " (taken back)"}.get(move.status, " (interrupted)")
+        table.add_row(
+            move.at,
+            f"{move.action}{note}",
+            move.came_from or "–",
+            move.to,
+            move.by,
+            move.reason,
+            move.policy or "–",
+        )
+    Console().print(table)
+
+
+@app.command()
+def promote(
+    version: Annotated[
+        str | None, typer.Argument(help="A version; the challenger if left out.")
+    ] = None,
+    reason: Reason = "none given",
+    by: By = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where the policy says no; that is recorded.")
+    ] = False,
+) -> None:
+    """Make a version champion, if it passes its check and the policy allows it."""
+    from fer_pipeline.registry.promote import Asking
+    from fer_pipeline.registry.promote import promote as make_champion
+
+    with _registry() as (tracking, params):
+        asking = Asking(by or _user(), reason, force)
+        move = make_champion(tracking, params, version, asking)
+    if move is None:
+        typer.echo(f"{f'version {version}' if version else 'the challenger'} is champion already")
+    else:
+        typer.echo(f"champion: version {move.to}, until now {move.came_from or 'none'}")
+        typer.echo(f"policy: {move.policy}")
+
+
+@app.command()
+def rollback(reason: Reason = "none given", by: By = None) -> None:
+    """Make the previous champion champion again."""
+    from fer_pipeline.registry.promote import Asking, roll_back
+
+    with _registry() as (tracking, params):
+        asking = Asking(by or _user(), reason)
+        move = roll_back(tracking, params.registry.model_name, asking)
+    typer.echo(f"champion: version {move.to}, until now {move.came_from}")
+
+
+@app.command()
+def gc(
+    keep: Annotated[int, typer.Option(min=0, help="How many of the newest versions stay.")] = 5,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would go.")] = False,
+) -> None:
+    """Delete old versions with their files; champion, previous and challenger always stay."""
+    from fer_pipeline.registry.cleanup import collect_garbage
+
+    with _registry() as (tracking, params):
+        gone = collect_garbage(tracking, params.registry.model_name, keep, dry_run=dry_run)
+    for number in gone:
+        typer.echo(f"version {number}: {'would go' if dry_run else 'deleted'}")
+    if not gone:
+        typer.echo("nothing to delete")
+
+
+def _user() -> str:
+    """Who is logged in; in a container the number may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+@contextmanager
+def _registry() -> Iterator[tuple[Tracking, Params]]:
+    """The store that has answered, and the params; what MLflow raises becomes one line."""
+    from fer_pipeline.params.load import load_params
+    from fer_pipeline.registry.tracking import connect, telling_errors
+
+    # Steps are told on stderr: what is on stdout may be read by a program.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("alembic", "mlflow", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    params = load_params(PARAMS)
+    tracking = connect(params.registry.experiment)
+    with telling_errors(tracking):
+        yield tracking, params
+
+
+def _status_table(now: dict[str, object]) -> Table:
+    table = Table(str(now["model_name"]), "version", "accuracy", "gain", "recipe", "commit", "data")
+    for alias in ("champion", "challenger", "previous"):
+        one: Any = now[alias]
+        if one is None:
+            table.add_row(alias, *["–"] * 6)
+            continue
+        table.add_row(
+            alias,
+            one["version"],
+            f"{one['accuracy']:.2%}" if "accuracy" in one else "–",
+            f"{100 * one['gain']:+.2f}" if "gain" in one else "–",
+            str(one.get("recipe", "–")),
+            str(one.get("git.commit", "–"))[:12],
+            one.get("data.sha256", "")[:12] or one.get("data.source", "–"),
+        )
+    return table

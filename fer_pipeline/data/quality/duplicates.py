@@ -1,0 +1,121 @@
+"""What is wrong with a set of faces: duplicates, conflicting labels, constant images, gaps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fer_pipeline.data.faces import USAGES, BoolArray, Faces, Int64Array
+from fer_pipeline.data.quality.similarity import near_groups
+from fer_pipeline.emotions import EMOTIONS
+
+KNOWN_COUNTS: dict[str, tuple[int, ...]] = {
+    "Training": (3995, 436, 4097, 7215, 4830, 3171, 4965),
+    "PublicTest": (467, 56, 496, 895, 653, 415, 607),
+    "PrivateTest": (491, 55, 528, 879, 594, 416, 626),
+}
+"""FER2013's own images per split, in the order of `EMOTIONS`."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Figures of a set of faces, before anything is cleaned.
+
+    Attributes:
+        images: number of images.
+        distinct: number of different images, by their pixels.
+        duplicate_groups: sets of two or more images with the same pixels.
+        across_splits: duplicate groups with members in more than one split.
+        conflicting: duplicate groups whose members have different labels.
+        val_in_train: PublicTest images whose pixels also stand in Training.
+        test_in_train: PrivateTest images whose pixels also stand in Training.
+        constant: images whose pixels all have one value.
+        near_duplicate_groups: sets of two or more different images that are nearly the same.
+        near_across_splits: these with members in more than one split.
+        near_test_in_train: PrivateTest images that nearly, but not exactly, stand in Training.
+    """
+
+    images: int
+    distinct: int
+    duplicate_groups: int
+    across_splits: int
+    conflicting: int
+    val_in_train: int
+    test_in_train: int
+    constant: int
+    near_duplicate_groups: int
+    near_across_splits: int
+    near_test_in_train: int
+
+
+def group_by_pixels(faces: Faces) -> Int64Array:
+    """(N,) numbers that are the same for images with the same pixels, in order of first sight."""
+    rows = np.ascontiguousarray(faces.pixels.reshape(len(faces), -1))
+    keys = rows.view(np.dtype((np.void, rows.shape[1])))[:, 0]
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first))
+    return order[group].astype(np.int64)
+
+
+def group_nearly(faces: Faces, groups: Int64Array) -> Int64Array:
+    """(N,) numbers that are the same for images that are the same or nearly so."""
+    _, first = np.unique(groups, return_index=True)  # one row per group, by the group's number
+    return near_groups(faces.pixels[first])[groups]
+
+
+def in_split(groups: Int64Array, faces: Faces, usage: str) -> BoolArray:
+    """(N,) true where an image of the same group stands in the given split."""
+    return np.isin(groups, groups[faces.usage == usage])
+
+
+def assess(faces: Faces, groups: Int64Array, near: Int64Array) -> Quality:
+    """Count the faults of a set, given its groups of equal and of nearly equal images."""
+    sizes = np.bincount(groups)
+    trained, nearly_trained = (in_split(one, faces, "Training") for one in (groups, near))
+    usage = np.array([USAGES.index(name) for name in faces.usage])
+    flat = faces.pixels.reshape(len(faces), -1)
+    test = faces.usage == "PrivateTest"
+    several = _groups_with_several(groups, near)  # different images in one near group
+    return Quality(
+        images=len(faces),
+        distinct=len(sizes),
+        duplicate_groups=int((sizes > 1).sum()),
+        across_splits=len(_groups_with_several(usage, groups)),
+        conflicting=len(_groups_with_several(faces.emotion, groups)),
+        val_in_train=int(trained[faces.usage == "PublicTest"].sum()),
+        test_in_train=int(trained[test].sum()),
+        constant=int((flat.min(axis=1) == flat.max(axis=1)).sum()),
+        near_duplicate_groups=len(several),
+        near_across_splits=len(np.intersect1d(several, _groups_with_several(usage, near))),
+        near_test_in_train=int((nearly_trained & ~trained)[test].sum()),
+    )
+
+
+def count_classes(faces: Faces) -> dict[str, dict[str, int]]:
+    """Images per split and emotion."""
+    return {
+        usage: {
+            emotion: int(((faces.usage == usage) & (faces.emotion == code)).sum())
+            for code, emotion in enumerate(EMOTIONS)
+        }
+        for usage in USAGES
+    }
+
+
+def differences_from_known(counts: dict[str, dict[str, int]]) -> list[dict[str, object]]:
+    """Where the counts are not FER2013's own; empty for the whole data set."""
+    return [
+        {"split": usage, "emotion": emotion, "found": counts[usage][emotion], "known": known}
+        for usage, row in KNOWN_COUNTS.items()
+        for emotion, known in zip(EMOTIONS, row, strict=True)
+        if counts[usage][emotion] != known
+    ]
+
+
+def _groups_with_several(
+    values: np.ndarray[tuple[int], np.dtype[np.generic]], groups: Int64Array
+) -> Int64Array:
+    """The groups that hold more than one value."""
+    pairs = np.unique(np.stack([groups, values.astype(np.int64)]), axis=1)
+    return np.flatnonzero(np.bincount(pairs[0]) > 1)

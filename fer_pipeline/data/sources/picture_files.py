@@ -1,0 +1,71 @@
+"""FER2013 as pictures in folders: `SPLIT/CLASS/*.png`, in any order and capitalisation.
+
+A file's class is the folder that it lies in, by name. Its split is in its own name where that is
+official (`PublicTest_123.jpg`), else in a folder above it. Where no picture's names say a split,
+all are Training; where some do, all must.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from fer_pipeline.data.faces import SIDE, Faces
+from fer_pipeline.data.pictures import decode_face
+from fer_pipeline.data.sources.containers import Container
+from fer_pipeline.data.sources.vocabulary import emotion_code, usage_named, usage_of_file
+from fer_pipeline.errors import DataError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def is_picture(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def read_pictures(container: Container, names: list[str]) -> tuple[Faces, int, bool]:
+    """Read one face per file.
+
+    Returns:
+        The faces in the order of `names`, how many of them had another size than 48x48, and
+        whether the names say which split they belong to (else all are Training).
+
+    Raises:
+        DataError: a folder that is none of the seven classes, a picture without a split among
+            others with one, or a file that is no picture.
+    """
+    emotion = np.array([_emotion(name, container) for name in names], np.int8)
+    usages = [_usage(name) for name in names]
+    if any(usages) and None in usages:
+        raise DataError(
+            f"{container.where(names[usages.index(None)])}: no folder above it is a split, such as "
+            f"train, validation or test, as other pictures have"
+        )
+    place = {name: row for row, name in enumerate(names)}
+    pixels = np.empty((len(names), SIDE, SIDE), np.uint8)
+    resized = 0
+    for name, encoded in container.read_each(names):
+        pixels[place[name]], changed = decode_face(encoded, container.where(name))
+        resized += changed
+    usage = np.array([usage or "Training" for usage in usages], np.str_)
+    return Faces(pixels, emotion, usage), resized, any(usages)
+
+
+def _emotion(name: str, container: Container) -> int:
+    folder = PurePosixPath(name).parent.name
+    code = emotion_code(folder)
+    if code is None:
+        raise DataError(
+            f"{container.where(name)}: folder {folder!r} is none of the seven expressions"
+        )
+    return code
+
+
+def _usage(name: str) -> str | None:
+    path = PurePosixPath(name)
+    official = usage_of_file(path.stem)
+    if official:
+        return official
+    above = [usage_named(part) for part in reversed(path.parts[:-2])]
+    return next((usage for usage in above if usage), None)

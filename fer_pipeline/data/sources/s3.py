@@ -1,0 +1,167 @@
+"""Sources at `s3://bucket/key`, on AWS or any store that speaks its protocol.
+
+boto3 takes credentials, region and `AWS_ENDPOINT_URL` from the environment or from `~/.aws`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSLError,
+)
+
+from fer_pipeline.data.sources.upstream import BrokenConnectionError, Upstream, VersionGoneError
+from fer_pipeline.errors import DataError, one_line
+
+SCHEME = "s3://"
+
+_CHUNK_BYTES = 1 << 16
+_CONFIG = Config(
+    connect_timeout=5,
+    read_timeout=20,
+    retries={"mode": "standard", "total_max_attempts": 2},  # `downloads` tries again too
+    # Not every store knows the checksums that boto3 asks for by itself; the pin has a sha256.
+    request_checksum_calculation="when_required",
+    response_checksum_validation="when_required",
+)
+_BROKEN = (ConnectionError, HTTPClientError, IncompleteReadError)
+_TRY_AGAIN = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "429"}
+_CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+
+class S3:
+    """Objects in buckets; one that keeps versions gives the pinned one back for ever."""
+
+    def __init__(self) -> None:
+        self._client: Any = None
+        self._making_client = Lock()
+
+    def find(self, uri: str) -> Upstream:
+        bucket, key = _split(uri)
+        with self._explained(uri, pinned=False):
+            found = self._head(Bucket=bucket, Key=key)
+        number = found.get("VersionId", "null")
+        # A bucket that never kept versions gives none, one that stopped keeping them "null",
+        # which the next upload replaces.
+        version = f"ETag={found['ETag']}" if number == "null" else f"VersionId={number}"
+        return Upstream(uri, version, found["ContentLength"])
+
+    def read(
+        self, upstream: Upstream, start: int, stop: int | None
+    ) -> Generator[bytes, None, None]:
+        bucket, key = _split(upstream.uri)
+        wanted: dict[str, str] = {"Bucket": bucket, "Key": key, **_condition(upstream)}
+        if start or stop is not None:
+            wanted["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        with self._explained(upstream.uri, pinned=True):
+            body = self._opened().get_object(**wanted)["Body"]
+            try:
+                yield from body.iter_chunks(_CHUNK_BYTES)
+            finally:
+                body.close()
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _head(self, **wanted: str) -> Any:
+        """What is known of an object; where HEAD fails, GET's answer has the reason in it."""
+        client = self._opened()
+        try:
+            return client.head_object(**wanted)
+        except ClientError:
+            found = client.get_object(**wanted)
+            found["Body"].close()
+            return found
+
+    def _opened(self) -> Any:
+        """The client, made when it is first needed: a file that is here already needs none."""
+        with self._making_client:
+            if self._client is None:
+                try:
+                    self._client = boto3.session.Session().client("s3", config=_CONFIG)
+                except ValueError:  # botocore's own for an endpoint that is none
+                    raise DataError(
+                        "AWS_ENDPOINT_URL is no address: write it as https://server:port"
+                    ) from None
+            return self._client
+
+    @contextmanager
+    def _explained(self, uri: str, pinned: bool) -> Iterator[None]:
+        """Turn what botocore raises about an object into what can be acted on."""
+        try:
+            yield
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise DataError(f"{uri} needs credentials: set {_CREDENTIALS}") from error
+        except SSLError as error:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+                raise BrokenConnectionError(f"no proper answer from {self._server()}") from error
+            raise DataError(
+                f"{uri}: the TLS certificate of {self._server()} is not accepted: set "
+                f"AWS_CA_BUNDLE to a file with the one of its authority"
+            ) from error
+        except _BROKEN as error:
+            raise BrokenConnectionError(f"no proper answer from {self._server()}") from error
+        except ClientError as error:
+            raise self._meaning(error, uri, pinned) from error
+        except BotoCoreError as error:
+            raise DataError(f"{uri} can't be read: {one_line(error)}") from error
+
+    def _meaning(self, error: ClientError, uri: str, pinned: bool) -> Exception:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if status >= 500 or code in _TRY_AGAIN:
+            return BrokenConnectionError(f"{self._server()} answers {code}")
+        if code == "NoSuchBucket":
+            return DataError(
+                f"{uri}: {self._server()} has no such bucket: check its name and AWS_ENDPOINT_URL"
+            )
+        if status == 412 or status == 416:
+            return VersionGoneError(f"{uri} has changed since it was pinned ({code})")
+        if pinned and (status in (404, 405) or code == "InvalidArgument"):
+            return VersionGoneError(f"{uri} has gone since it was pinned ({code})")
+        if status == 404:
+            return DataError(f"{uri} is not there: check the key (upper and lower case differ)")
+        if status in (401, 403) or code in ("ExpiredToken", "InvalidToken"):
+            return DataError(f"{uri} is refused by {self._server()} ({code}): check {_CREDENTIALS}")
+        return DataError(f"{uri} can't be read: {self._server()} answers {code}")
+
+    def _server(self) -> str:
+        """Host and port, whatever else is in the endpoint's address."""
+        address = str(self._client.meta.endpoint_url) if self._client else "S3"
+        return address.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
+
+
+def _split(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri[len(SCHEME) :].partition("/")
+    if "@" in bucket:
+        raise DataError(
+            f"s3://…{bucket.rpartition('@')[2]}/{key}: credentials in its address would be "
+            f"committed with the pin: set {_CREDENTIALS} instead"
+        )
+    if not re.fullmatch(r"[\w.-]{3,255}", bucket, re.ASCII) or not key or key.endswith("/"):
+        raise DataError(f"{uri} names no object: write s3://bucket/key")
+    return bucket, key
+
+
+def _condition(upstream: Upstream) -> dict[str, str]:
+    kind, _, value = upstream.version.partition("=")
+    if kind == "VersionId" and value:
+        return {"VersionId": value}
+    if kind == "ETag" and value:
+        return {"IfMatch": value}
+    raise VersionGoneError(f"{upstream.uri} is pinned to {upstream.version!r}, no version of S3")

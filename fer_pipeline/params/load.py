@@ -1,0 +1,98 @@
+"""Reading and validating `params.yaml`: one clear line for what is wrong. YAML 1.2, as in DVC."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from fer_pipeline.errors import ParamsError
+from fer_pipeline.params.schema import Params, Section
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate a params file.
+
+    Raises:
+        ParamsError: the file is missing or no YAML, or a key is unknown, missing or
+            impossible; the message names the file, the key and the value seen.
+    """
+    try:
+        content: object = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path} is missing: run this in the project's folder, or copy one from recipes/"
+        ) from None
+    except OSError as error:
+        raise ParamsError(f"{path} can't be read: {error.strerror}") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path} is empty or no mapping: copy one from recipes/ to start")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_explain(error, cast(dict[str, Any], content))}") from None
+
+
+def _explain(error: ValidationError, content: dict[str, Any]) -> str:
+    # A misspelt key is both missing and unknown; only the latter can say what was meant.
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    keys = [_key_of(fault, content) for fault in faults]
+    # Where a value may be of several kinds, there is a fault for each that it is not.
+    same = [fault for fault, key in zip(faults, keys, strict=True) if key == keys[0]]
+    others = f" (and {len(set(keys)) - 1} more)" if len(set(keys)) > 1 else ""
+    return _explain_faults(keys[0], same) + others
+
+
+def _key_of(fault: ErrorDetails, content: object) -> str:
+    """Where it is in the file; pydantic adds which of several kinds it has tried."""
+    parts = []
+    for part in fault["loc"]:
+        if isinstance(content, dict) and (part in content or fault["type"] == "missing"):
+            content = content.get(part)
+        elif isinstance(content, list) and isinstance(part, int):
+            content = content[part] if part < len(content) else None
+        elif part != "[key]":  # which says that the key itself is wrong
+            break
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _explain_faults(key: str, faults: list[ErrorDetails]) -> str:
+    fault = faults[0]
+    if fault["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(Section), n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "remove it"
+        if key == "data.source":
+            hint = "remove it, and run 'fer source pin URI'"
+        return f"{key} is not a known key: {hint}"
+    if fault["type"] == "missing":
+        return f"{key} is missing: see recipes/ for complete files"
+    message = fault["msg"].removeprefix("Value error, ")
+    if not key:  # of several keys together: it names them
+        return message
+    wanted = " or ".join(_wanted(one["msg"]) for one in faults)
+    return f"{key} is {fault['input']!r}: it must {wanted}"
+
+
+def _wanted(message: str) -> str:
+    """What pydantic says of a value, as it goes on after "it must"."""
+    message = re.sub(r" after validation, not \d+$| or instance of \w+", "", message)
+    if found := re.fullmatch(r"\w+ should (.+)", message):
+        return found[1]
+    return f"be {message.removeprefix('Value error, ')}"
+
+
+def _known_keys(section: type[Section]) -> list[str]:
+    """Every key of a section and of those that build on it: the vocabulary for spelling hints."""
+    keys = list(section.model_fields)
+    for found in section.__subclasses__():
+        keys.extend(_known_keys(found))
+    return keys

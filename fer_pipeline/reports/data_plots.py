@@ -1,0 +1,94 @@
+"""The figures of the page on the data: counts in, plotly figures out, nothing touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.reports.theme import BLUE, LEGEND_ABOVE, LINES, axis, bars, figure, label
+
+ORANGE, GREEN = LINES[:2]
+SPLIT_COLOURS = (BLUE, ORANGE, GREEN)
+VERSIONS = {"now": "this version", "before": "earlier version"}
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """One measure of all faces.
+
+    Attributes:
+        middles: of the bins, in greys.
+        versions: images per bin under "now" and, where there is an earlier version, "before".
+    """
+
+    middles: Sequence[float]
+    versions: Mapping[str, Sequence[int]]
+
+
+def class_bars(classes: Mapping[str, Mapping[str, int]]) -> go.Figure:
+    """Share of every emotion in each split, which shows the rare ones and compares the splits.
+
+    Args:
+        classes: images per split and emotion.
+    """
+    traces = []
+    widest = 0.0
+    for (split, counts), colour in zip(classes.items(), SPLIT_COLOURS, strict=True):
+        faces = max(sum(counts.values()), 1)
+        shares = [counts[emotion] / faces for emotion in EMOTIONS]
+        widest = max(widest, *shares)
+        traces.append(
+            bars(
+                EMOTIONS,
+                shares,
+                colour,
+                name=label(split),
+                customdata=[counts[emotion] for emotion in EMOTIONS],
+                texttemplate="%{x:.1f}",
+                hovertemplate="%{y}: %{x:.1f} %, %{customdata:,} faces",
+            )
+        )
+    return figure(
+        traces,
+        height=560,
+        legend=LEGEND_ABOVE,
+        # Room for the value label of the longest bar.
+        xaxis=axis("share of the split’s faces", range=[0, 115 * widest], ticksuffix=" %"),
+        yaxis=axis(autorange="reversed", showgrid=False),
+    )
+
+
+def grey_histogram(histogram: Histogram, title: str) -> go.Figure:
+    """This version filled and the earlier one, if any, as a line; `title` is of the grey axis."""
+    versions = histogram.versions
+    traces = [_outline(histogram, name) for name in VERSIONS if name in versions]
+    highest = max(int(np.flatnonzero(counts).max(initial=0)) for counts in versions.values())
+    step = histogram.middles[1] - histogram.middles[0]
+    return figure(
+        traces,
+        height=300,
+        legend=LEGEND_ABOVE,
+        showlegend=len(traces) > 1,
+        xaxis=axis(title, range=[0, histogram.middles[highest] + step], showgrid=False),
+        yaxis=axis("share of faces", ticksuffix=" %", rangemode="tozero", nticks=6),
+    )
+
+
+def _outline(histogram: Histogram, name: str) -> go.Scatter:
+    """Shares, so that versions of different size compare."""
+    counts = np.asarray(histogram.versions[name], dtype=np.int64)
+    shares = 100 * counts / max(int(counts.sum()), 1)
+    now = name == "now"
+    return go.Scatter(
+        x=list(histogram.middles),
+        y=shares.tolist(),
+        name=VERSIONS[name],
+        mode="lines",
+        line={"color": BLUE if now else ORANGE, "width": 2, "shape": "hvh"},
+        fill="tozeroy" if now else None,
+        hovertemplate="grey %{x:.0f}: %{y:.2f} %",
+    )

@@ -1,0 +1,199 @@
+"""The report: one page on the fused model against the single ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.evaluation.cases import Case, Cases
+from fer_pipeline.evaluation.reliability import Bin
+from fer_pipeline.evaluation.significance import Gain, conclude
+from fer_pipeline.reports import plots
+from fer_pipeline.reports.page import (
+    NBSP,
+    Shown,
+    embed,
+    p_value,
+    percent,
+    png_uri,
+    points,
+    render_page,
+)
+from fer_pipeline.reports.simplex_plot import simplex_map
+
+METHOD_NOTES = {
+    "uniform": "plain average",
+    "accuracy": "weight follows val accuracy, as in Cao et al.",
+    "nll": "weights with the lowest val NLL",
+    "greedy": "one model after the other, whichever helps val accuracy most",
+    "grid": "the best val accuracy of all weights on a grid",
+}
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """What the page is made from. All accuracies are fractions.
+
+    Attributes:
+        evaluation: the content of `metrics/evaluation.json`; its `clean` may be None.
+        fusion: the content of `fusion.json`.
+        data: the content of `metrics/data.json`.
+        gate_passed: whether the fused model may be registered.
+        gate_reasons: one sentence per check of the gate.
+        curves: rows of each backbone's training curve.
+        simplex: rows of the grid of weights: one column per backbone, and val_accuracy.
+        confusions: (C, C) counts, rows actual, for "fused" and every backbone.
+        cases: the test images worth a look.
+        faces: (48, 48) pixels of each of them, by row in test.
+        calibration: bins of the fused model's confidence before and after temperature.
+        recipe: seed, and per backbone weights, image_size, head_epochs, finetune_epochs.
+        provenance: per backbone seconds, hardware, precision, torch, commit, dirty.
+        commit: of the code that evaluates, "unknown" where there is none.
+    """
+
+    evaluation: Mapping[str, Any]
+    fusion: Mapping[str, Any]
+    data: Mapping[str, Any]
+    gate_passed: bool
+    gate_reasons: tuple[str, ...]
+    curves: Mapping[str, Sequence[Mapping[str, str]]]
+    simplex: Sequence[Mapping[str, str]]
+    confusions: Mapping[str, npt.NDArray[np.int64]]
+    cases: Cases
+    faces: Mapping[int, UInt8Array]
+    calibration: tuple[Sequence[Bin], Sequence[Bin]]
+    recipe: Mapping[str, Any]
+    provenance: Mapping[str, Mapping[str, Any]]
+    commit: str
+
+
+def render_report(inputs: ReportInputs) -> str:
+    """The whole page as HTML."""
+    return render_page(
+        "report.html.j2",
+        status="passed" if inputs.gate_passed else "failed",
+        source=inputs.data["source"],
+        inputs=inputs,
+        evaluation=inputs.evaluation,
+        verdict=verdict_sentence(inputs.evaluation),
+        meaning=conclude(
+            Gain.from_json(inputs.evaluation["gain"]),
+            "Fusing helps on this test set",
+            "Fusing harms on this test set",
+        ),
+        sections=_score_sections(inputs),
+        method_notes=METHOD_NOTES,
+        figures=_figures(inputs),
+        confusions=_confusions(inputs),
+        galleries=_galleries(inputs),
+        minutes=sum(made["seconds"] for made in inputs.provenance.values()) / 60,
+    )
+
+
+def verdict_sentence(scores: Mapping[str, Any]) -> str:
+    """What the fused model gains, in one sentence.
+
+    Args:
+        scores: fused, single, best_single and gain, of all test images or of the clean ones.
+    """
+    best = scores["single"][scores["best_single"]]["accuracy"]
+    gain = scores["gain"]
+    low, high = (points(value) for value in gain["ci95"])
+    return (
+        f"Fused {percent(scores['fused']['accuracy'])} vs best single {percent(best)}: "
+        f"{points(gain['accuracy'], '+')} points "
+        f"(95{NBSP}% interval {low} to {high}, McNemar p{NBSP}{p_value(gain['mcnemar_p'])})"
+    )
+
+
+def _score_sections(inputs: ReportInputs) -> list[dict[str, Any]]:
+    """One table of scores per set of test images."""
+    evaluation, data = inputs.evaluation, inputs.data
+    official = evaluation["protocol"] == "official" and not data["source"]["synthetic"]
+    sections = [
+        {
+            "title": "Official test" if official else "Test",
+            "note": "",
+            "images": evaluation["test"]["images"],
+            "scores": evaluation,
+        }
+    ]
+    clean = evaluation["clean"]
+    if clean is not None:
+        sections.append(
+            {
+                "title": "Clean subset",
+                "note": "Test images with no exact duplicate in training. "
+                f"{verdict_sentence(clean)}.",
+                "images": clean["images"],
+                "scores": clean,
+            }
+        )
+    return sections
+
+
+def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
+    fused, single = inputs.evaluation["fused"], inputs.evaluation["single"]
+    best = inputs.evaluation["best_single"]
+    methods = {name: own["weights"] for name, own in inputs.fusion["methods"].items()}
+    figures = {
+        "accuracy": plots.accuracy_bars(
+            fused["accuracy"], {name: scores["accuracy"] for name, scores in single.items()}
+        ),
+        "simplex": simplex_map(inputs.simplex, methods, inputs.fusion["method"]),
+        "reliability": plots.reliability_diagram(*inputs.calibration),
+        "recall": plots.recall_bars(fused["per_class"], single[best]["per_class"], best),
+        "curves": plots.training_curves(inputs.curves),
+    }
+    return {name: figure and embed(figure, f"plot-{name}") for name, figure in figures.items()}
+
+
+def _galleries(inputs: ReportInputs) -> list[tuple[str, str, int, list[Shown]]]:
+    """Title, explanation, how many there are in all, and the faces of each kind of case."""
+    cases, best = inputs.cases, inputs.evaluation["best_single"]
+    kinds = (
+        (
+            "Rescued",
+            f"Wrong by {best}, right when fused.",
+            cases.rescued_images,
+            cases.rescued,
+        ),
+        ("Broken", f"Right by {best}, wrong when fused.", cases.broken_images, cases.broken),
+        (
+            "The surest mistakes",
+            "Wrong when fused, with the highest confidence. Some labels are wrong instead.",
+            cases.mistaken_images,
+            cases.mistakes,
+        ),
+    )
+    return [
+        (title, note, count, [_show(case, inputs.faces[case.row], best) for case in found])
+        for title, note, count, found in kinds
+    ]
+
+
+def _show(case: Case, pixels: UInt8Array, best: str) -> Shown:
+    actual, fused, single = (EMOTIONS[one] for one in (case.actual, case.fused, case.single))
+    lines = [
+        f"labelled {actual}",
+        f"fused: {fused}, {100 * case.confidence:.0f}{NBSP}%",
+        f"{best}: {single}",
+    ]
+    return png_uri(pixels), f"Face {', '.join(lines)}", lines
+
+
+def _confusions(inputs: ReportInputs) -> list[tuple[str, Markup]]:
+    """Name and figure of the fused model's and each backbone's confusion matrix."""
+    names = ["fused", *inputs.evaluation["single"]]
+    return [
+        (name, embed(plots.confusion_matrix(inputs.confusions[name]), f"plot-confusion-{index}"))
+        for index, name in enumerate(names)
+    ]

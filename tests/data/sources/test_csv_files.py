@@ -1,0 +1,320 @@
+"""Every csv that people have reads as it is written; each that is wrong is refused by its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edition_files import (
+    HOLDOUT,
+    assert_same_faces,
+    challenge,
+    csv_bytes,
+    csv_rows,
+    fer2013_csv,
+    icml_csv,
+    only,
+    random_faces,
+    refusal,
+    tar_bytes,
+    write,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_pipeline.data.faces import USAGES, Faces
+from fer_pipeline.data.sources.containers import open_container
+from fer_pipeline.data.sources.csv_files import count_rows, read_csv
+from fer_pipeline.data.sources.editions import read_edition
+from fer_pipeline.data.sources.source import csv_files
+from fer_pipeline.emotions import EMOTIONS
+
+FACES = random_faces()
+ROWS = csv_rows(FACES)
+HEADER = ("emotion", "pixels", "Usage")
+ROW = 4
+"""The row that the tests spoil, counted from 1."""
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that each example of a property writes anew."""
+    return tmp_path_factory.mktemp("csv") / "fer.csv"
+
+
+def read(content: bytes, path: Path) -> Faces:
+    with open_container(write(content, path)) as container:
+        return read_csv(container, container.names[0])
+
+
+def spoilt(column: int, value: str, row: int = ROW) -> list[list[str]]:
+    """The rows with one value replaced."""
+    rows = [list(one) for one in ROWS]
+    rows[row - 1][column] = value
+    return rows
+
+
+def pixels_with(place: int, word: str) -> str:
+    """The spoilt row's pixels with the number at `place` replaced."""
+    words = ROWS[ROW - 1][1].split()
+    words[place] = word
+    return " ".join(words)
+
+
+def reordered(order: Sequence[int]) -> bytes:
+    return csv_bytes(
+        [[row[column] for column in order] for row in ROWS], [HEADER[column] for column in order]
+    )
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\ufeff" + text,
+        lambda text: text.rstrip("\n"),
+        lambda text: text + "\n\n",
+        lambda text: text.replace(" ", "  "),
+        lambda text: text.replace("emotion,pixels,Usage", '"Emotion", PIXELS ,usage'),
+        lambda text: text.replace(",Training", ", training "),
+        lambda text: text.replace("\n3,", "\nhappiness,"),
+    ],
+    ids=[
+        "windows lines", "byte order mark", "no last newline", "blank lines at the end",
+        "two spaces between pixels", "columns in other spellings", "spaces round a split",
+        "labels by name",
+    ],
+)  # fmt: skip
+def test_a_csv_may_come_from_any_system(rewrite: Callable[[str], str], tmp_path: Path) -> None:
+    text = rewrite(only(fer2013_csv(FACES)).decode())
+    assert_same_faces(read(text.encode(), tmp_path / "fer.csv"), FACES)
+
+
+def test_a_csv_may_have_further_columns(tmp_path: Path) -> None:
+    rows = [["x", *row, "caf\u00e9"] for row in ROWS]
+    content = csv_bytes(rows, ("note", *HEADER, "note"))
+    assert_same_faces(read(content, tmp_path / "fer.csv"), FACES)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    greys=st.sampled_from([1, 2, 10, 11, 100, 256]),
+    order=st.permutations([0, 1, 2]),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    mark=st.sampled_from(["", "\ufeff"]),
+    quote=st.sampled_from(["", '"']),
+    gaps=st.sampled_from([" ", "  ", "   "]),
+    edges=st.sampled_from(["", " "]),
+    zeros=st.booleans(),
+    last_line_end=st.booleans(),
+)
+@settings(deadline=None, max_examples=40)
+def test_any_pixels_in_any_order_of_rows_and_columns_come_back(
+    scratch: Path, seed: int, greys: int, order: list[int], line_end: str, mark: str, quote: str,
+    gaps: str, edges: str, zeros: bool, last_line_end: bool,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    faces = FACES.select(rng.permutation(21)[: rng.integers(1, 22)])
+    lowest = rng.integers(0, 257 - greys)
+    pixels = rng.integers(lowest, lowest + greys, faces.pixels.shape).astype(np.uint8)
+    faces = Faces(pixels, faces.emotion, faces.usage)
+    lines = [[HEADER[column] for column in order]]
+    for row in csv_rows(faces):
+        words = row[1].split()
+        if zeros:
+            words[0] = words[0].zfill(3)
+        row[1] = edges + gaps.join(words) + edges
+        lines.append([f"{quote}{row[column]}{quote}" for column in order])
+    text = mark + line_end.join(",".join(line) for line in lines) + line_end * last_line_end
+    assert_same_faces(read(text.encode(), scratch), faces)
+
+
+HOSTILE_WORDS = (
+    "", "-1", "256", "300", "999", "1.5", "nan", "NaN", "inf", "1e2", "٣", "²", "+5", "1_0",
+    "0x10", "0X1F", "9" * 30, "9" * 5000, "0" * 30 + "256", "-0", "grey", "0b1", "1\x00",
+)  # fmt: skip
+
+
+@given(
+    word=st.sampled_from(HOSTILE_WORDS)
+    | st.text("0123456789.-+eExXnaif_٣²:;'", max_size=6)
+    | st.integers(0, 400).map(str)
+    | st.tuples(st.integers(1, 12), st.integers(0, 300)).map(lambda one: f"{one[1]:0{one[0]}}"),
+    place=st.sampled_from([0, 1, 1000, 2302, 2303]),
+)
+@settings(deadline=None, max_examples=250)
+def test_a_pixel_is_plain_digits_from_0_to_255_or_refused(
+    scratch: Path, word: str, place: int
+) -> None:
+    content = csv_bytes(spoilt(1, pixels_with(place, word)))
+    if word.isascii() and word.isdigit() and int(word[-4300:]) <= 255:
+        wanted = FACES.pixels.copy()
+        wanted[ROW - 1, place // 48, place % 48] = int(word)
+        np.testing.assert_array_equal(read(content, scratch).pixels, wanted)
+        return
+    message = refusal(write(content, scratch))
+    says = f"a pixel is {word[:40]!r}, not 0 to 255" if word else "2303 pixels, not 2304"
+    assert message == f"{scratch}, row {ROW}: {says}"
+
+
+@pytest.mark.parametrize("word", ["007", "00", "0000000", "0" * 5000 + "7"])
+def test_zeros_before_a_pixel_change_nothing(word: str, tmp_path: Path) -> None:
+    content = csv_bytes(spoilt(1, pixels_with(0, word)))
+    assert read(content, tmp_path / "fer.csv").pixels[ROW - 1, 0, 0] == int(word[-1])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        (0, "7", "emotion is '7', not 0 to 6 or its name"),
+        (0, "-1", "emotion is '-1', not 0 to 6 or its name"),
+        (0, "", "emotion is '', not 0 to 6 or its name"),
+        (0, "nan", "emotion is 'nan', not 0 to 6 or its name"),
+        (0, "3.0", "emotion is '3.0', not 0 to 6 or its name"),
+        (0, "contempt", "emotion is 'contempt', not 0 to 6 or its name"),
+        (2, "Holdout", "Usage is 'Holdout', not Training, PublicTest or PrivateTest"),
+        (2, "", "Usage is '', not Training, PublicTest or PrivateTest"),
+        (2, "0", "Usage is '0', not Training, PublicTest or PrivateTest"),
+        (1, "", "0 pixels, not 2304"),
+        (1, "12", "1 pixels, not 2304"),
+        (1, pixels_with(7, ""), "2303 pixels, not 2304"),
+        (1, pixels_with(7, "1 2"), "2305 pixels, not 2304"),
+        (1, pixels_with(0, "256"), "a pixel is '256', not 0 to 255"),
+        (1, pixels_with(2303, "-1"), "a pixel is '-1', not 0 to 255"),
+        (1, pixels_with(2303, "nan"), "a pixel is 'nan', not 0 to 255"),
+        (1, pixels_with(9, "grey"), "a pixel is 'grey', not 0 to 255"),
+        (1, pixels_with(9, "0x10"), "a pixel is '0x10', not 0 to 255"),
+        (1, pixels_with(0, "[0"), "a pixel is '[0', not 0 to 255"),
+        (1, f'"{pixels_with(0, "0").replace(" ", ",")}"', "a pixel is '0,"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else None,
+)
+def test_a_corrupt_csv_value_is_refused_with_its_row(
+    column: int, value: str, says: str, tmp_path: Path
+) -> None:
+    path = write(csv_bytes(spoilt(column, value)), tmp_path / "fer.csv")
+    assert refusal(path).startswith(f"{path}, row {ROW}: {says}")
+
+
+def with_lines(change: Callable[[list[bytes]], list[bytes]]) -> bytes:
+    """The csv with its lines changed; line 0 is the header, so line 9 is row 9."""
+    return b"".join(change(csv_bytes(ROWS).splitlines(keepends=True)))
+
+
+def with_line(number: int, line: bytes) -> bytes:
+    return with_lines(lambda lines: [*lines[:number], line, *lines[number + 1 :]])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", ["is empty (0 bytes)"]),
+        (b"\n", ["is no edition of FER2013"]),
+        (b"<!DOCTYPE html>\n<html><body>Sign in, please</body></html>\n", ["a web page"]),
+        (b"  <HTML></HTML>", ["a web page"]),
+        (b'{"error": "not found"}', ["is no edition of FER2013"]),
+        (b"emotion,pixels,Usage\n", ["no row"]),
+        (b"emotion,pixels,Usage", ["Empty CSV"]),
+        (np.random.default_rng(3).bytes(3000), ["UTF-8"]),
+        (bytes(3000), ["is no edition of FER2013"]),
+        (csv_bytes(ROWS).decode().encode("utf-16"), ["UTF-8", "first line"]),
+        (csv_bytes(ROWS).decode().encode("utf-16-le"), ["is no edition of FER2013"]),
+        (csv_bytes(ROWS).decode().encode("utf-32"), ["UTF-8", "first line"]),
+        (csv_bytes(spoilt(2, "Entra\u00eenement")).decode().encode("latin-1"), ["UTF8"]),
+        (csv_bytes(ROWS).replace(b"emotion", b"\xe9motion", 1), ["UTF-8", "first line"]),
+        (csv_bytes(ROWS).replace(b"\n", b"\r"), ["first line"]),
+        (csv_bytes(ROWS).replace(b",", b";"), ["is no edition of FER2013"]),
+        (csv_bytes([[*row, row[0]] for row in ROWS], (*HEADER, "Emotion")), ["two", "'Emotion'"]),
+        (csv_bytes([[*row, row[1]] for row in ROWS], (*HEADER, " pixels")), ["two", "'pixels'"]),
+        (csv_bytes(ROWS, ("emotion", "image", "Usage")), ["is no edition of FER2013"]),
+        (csv_bytes(ROWS, ("class", "pixels", "Usage")), ["no labels"]),
+        (csv_bytes(ROWS, ("emotion", "pixels", "part")), ["no face in PublicTest", "holdout"]),
+        (with_line(9, b"3,1 2\n"), ["row 9: 2 columns, not 3"]),
+        (with_line(9, b"0,1,2,3\n"), ["row 9: 4 columns, not 3"]),
+        (with_lines(lambda lines: [*lines[:-1], lines[-1][:900]]), ["row 21", "2 columns, not 3"]),
+        (with_lines(lambda lines: [*lines[:-1], lines[-1][:-4]]), ["row 21: Usage is 'Priv"]),
+        (with_lines(lambda lines: lines[:-1]), ["no ", "face in PrivateTest"]),
+        (with_lines(lambda lines: [*lines[:9], lines[0], *lines[9:]]), ["row 9", "'pixels'"]),
+        (with_line(9, b"\0" * 99 + b"\n"), ["row 9"]),
+    ],
+    ids=[
+        "0 bytes", "newline", "HTML", "short HTML", "JSON", "header only",
+        "header without newline", "random bytes", "zeros", "UTF-16", "UTF-16 without mark",
+        "UTF-32", "Latin-1 in a row", "Latin-1 in the header", "old Mac lines", "semicolons",
+        "emotion twice", "pixels twice", "no pixels", "no emotion", "no Usage", "too few columns",
+        "too many columns", "cut inside the pixels", "cut inside the usage", "a class cut off",
+        "the header again", "zeros inside",
+    ],
+)  # fmt: skip
+def test_a_corrupt_csv_is_refused_by_its_name(
+    content: bytes, says: list[str], tmp_path: Path
+) -> None:
+    message = refusal(write(content, tmp_path / "fer.csv"))
+    for words in says:
+        assert words in message
+
+
+@pytest.mark.parametrize("usage", USAGES)
+def test_a_corrupt_csv_with_an_empty_split_is_refused(usage: str, tmp_path: Path) -> None:
+    rows = [row for row in ROWS if row[2] != usage]
+    assert f"has no face in {usage}: is it cut off?" in refusal(
+        write(csv_bytes(rows), tmp_path / "fer.csv")
+    )
+
+
+@pytest.mark.parametrize("usage", USAGES)
+@pytest.mark.parametrize("emotion", [0, 3, 6])
+def test_a_corrupt_csv_with_a_split_without_one_class_is_refused(
+    usage: str, emotion: int, tmp_path: Path
+) -> None:
+    rows = [row for row in ROWS if (row[0], row[2]) != (str(emotion), usage)]
+    message = refusal(write(csv_bytes(rows), tmp_path / "fer.csv"))
+    assert f"has no '{EMOTIONS[emotion]}' face in {usage}" in message
+
+
+@pytest.mark.parametrize("as_archive", [False, True], ids=["file", "tar.gz"])
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (["3", "1 2 3"], "2 columns, not 3"),
+        (["3", "1 2 3", "Training"], "3 pixels, not 2304"),
+        (["9", ROWS[0][1], "Training"], "emotion is '9'"),
+    ],
+)
+def test_a_row_far_into_a_file_is_named_by_its_number(
+    row: list[str], says: str, as_archive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 20_000)  # two rows
+    content = csv_bytes([*ROWS[:16], row, *ROWS[16:]])
+    content = tar_bytes({"fer.csv": content}, "gz") if as_archive else content
+    message = refusal(write(content, tmp_path / "fer"))
+    assert f", row 17: {says}" in message
+
+
+def test_faces_in_many_blocks_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 10_000)
+    blank_end = only(icml_csv(FACES)) + b"\n" * 25_000  # blocks without a row in them
+    assert_same_faces(read(blank_end, tmp_path / "fer.csv"), FACES)
+
+
+def test_a_row_longer_than_a_block_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 9_500)
+    rows = spoilt(1, ROWS[0][1] + " " * 30_000, row=11)
+    assert "after row" in refusal(write(csv_bytes(rows), tmp_path / "fer.csv"))
+
+
+def test_the_challenges_training_set_is_all_training(tmp_path: Path) -> None:
+    path = write(challenge(FACES)["train.csv"], tmp_path / "train.csv")
+    assert_same_faces(read_edition(path, HOLDOUT).faces, FACES.select(FACES.usage == "Training"))
+
+
+def test_rows_without_labels_are_counted(tmp_path: Path) -> None:
+    path = write(challenge(FACES)["test.csv"], tmp_path / "test.csv")
+    with open_container(path) as container:
+        assert count_rows(container, "test.csv") == 14

@@ -1,0 +1,331 @@
+"""Downloads over real connections: whatever breaks, the right bytes arrive, and few twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from web_server import WebServer
+
+from fer_pipeline.data.sources.downloads import PARALLEL_PARTS, download, find, place_of
+from fer_pipeline.data.sources.upstream import Upstream
+from fer_pipeline.data.sources.web import Web
+from fer_pipeline.errors import DataError
+
+PART = 1 << 16
+CONTENT = random.Random(5).randbytes(20 * PART + 17)
+
+
+class Enough(BaseException):
+    """Raised out of a progress callback, as Ctrl-C would be."""
+
+
+class Record:
+    """What a download said of its progress."""
+
+    def __init__(self, enough: int | None = None) -> None:
+        self.seen: list[int] = []
+        self._enough = enough
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self.seen.append(done)
+        if self._enough is not None and done >= self._enough:
+            raise Enough
+
+
+@pytest.fixture
+def server(server: WebServer) -> WebServer:
+    server.content = CONTENT
+    return server
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "downloads" / "faces.csv"
+
+
+def partials(target: Path) -> list[Path]:
+    found = target.parent.glob(f".partial-*-{target.name}")
+    return [path for path in found if path.suffix != ".lock"]
+
+
+def fetch(web: Web, server: WebServer, target: Path, patience_s: float = 30.0) -> Record:
+    record = Record()
+    upstream = find(web, f"{server.address}/faces.csv", patience_s)
+    download(web, upstream, target, record, PART, patience_s)
+    return record
+
+
+def interrupted(web: Web, server: WebServer, target: Path, at: int) -> int:
+    """Break a download off as soon as so much is there; gives how much that was."""
+    upstream = find(web, f"{server.address}/faces.csv")
+    with pytest.raises(Enough):
+        download(web, upstream, target, Record(enough=at), PART)
+    (partial,) = partials(target)
+    return partial.stat().st_size
+
+
+def test_a_path_has_no_place() -> None:
+    assert place_of("data/fer2013.csv") is None
+    assert place_of("C:/fer2013.csv") is None
+
+
+def test_an_unknown_kind_of_server_is_named() -> None:
+    with pytest.raises(DataError, match="ftp:// is not known: give https://"):
+        place_of("ftp://host/fer2013.csv")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[WebServer, Web]]:
+    with WebServer() as running:
+        place = Web()
+        yield running, place
+        place.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    part=st.integers(1, 64),
+    parts=st.integers(0, 9),
+    beside=st.integers(-1, 1),
+    breaks=st.lists(st.integers(1, 70), max_size=3),
+    stops=st.lists(st.integers(0, 600), max_size=2),
+    ranges=st.booleans(),
+)
+def test_every_byte_arrives_whatever_the_size_the_breaks_and_the_interruptions(
+    shared: tuple[WebServer, Web],
+    part: int,
+    parts: int,
+    beside: int,
+    breaks: list[int],
+    stops: list[int],
+    ranges: bool,
+) -> None:
+    server, web = shared
+    server.content = random.Random(part).randbytes(max(0, part * parts + beside))
+    server.ranges, server.breaks = ranges, list(breaks)
+    upstream = Upstream(f"{server.address}/faces.csv", 'ETag="one"', len(server.content))
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "faces.csv"
+        for stop in stops:
+            with suppress(Enough):
+                download(web, upstream, target, Record(enough=stop), part)
+        download(web, upstream, target, Record(), part)
+        assert target.read_bytes() == server.content
+        assert not partials(target)
+
+
+def test_a_break_costs_only_what_was_on_its_way(web: Web, server: WebServer, target: Path) -> None:
+    server.breaks = [PART // 2] * 12
+    record = fetch(web, server, target)
+    assert target.read_bytes() == CONTENT
+    assert record.seen == sorted(record.seen)
+    assert server.sent == len(CONTENT)
+
+
+def test_no_more_than_a_few_parts_are_read_ahead(web: Web, server: WebServer, target: Path) -> None:
+    upstream = find(web, f"{server.address}/faces.csv")
+    ahead = []
+    download(
+        web,
+        upstream,
+        target,
+        lambda done, _: ahead.append(max(server.starts, default=0) - done),
+        PART,
+    )
+    assert max(ahead) < PARALLEL_PARTS * PART
+
+
+def test_a_later_call_goes_on_where_an_interrupted_one_stopped(
+    web: Web, server: WebServer, target: Path
+) -> None:
+    there = interrupted(web, server, target, at=5 * PART)
+    assert not target.exists()
+    server.asked.clear()
+    record = fetch(web, server, target)
+    assert target.read_bytes() == CONTENT
+    assert record.seen[0] == there >= 5 * PART
+    assert min(server.starts) == there
+    assert not partials(target)
+
+
+def test_a_partial_file_of_another_version_is_not_continued(
+    web: Web, server: WebServer, target: Path
+) -> None:
+    interrupted(web, server, target, at=5 * PART)
+    server.etag, server.content = '"two"', CONTENT[::-1]
+    record = fetch(web, server, target)
+    assert target.read_bytes() == CONTENT[::-1]
+    assert record.seen[0] == 0
+
+
+def test_without_a_version_it_starts_from_the_beginning(
+    web: Web, server: WebServer, target: Path
+) -> None:
+    server.etag = ""
+    interrupted(web, server, target, at=5 * PART)
+    server.content = CONTENT[::-1]
+    record = fetch(web, server, target)
+    assert target.read_bytes() == CONTENT[::-1]
+    assert record.seen[0] == 0
+
+
+@pytest.mark.parametrize("habit", ["ranges", "announces_size", "etag"])
+def test_a_server_that_can_not_go_on_is_asked_for_the_whole_again(
+    habit: str, web: Web, server: WebServer, target: Path
+) -> None:
+    setattr(server, habit, "" if habit == "etag" else False)
+    # Where parts are tried first, the heads of their answers tell: their breaks go unseen.
+    server.breaks = [PART] * (PARALLEL_PARTS + 2 if habit == "ranges" else 2)
+    fetch(web, server, target)
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_server_that_always_breaks_off_at_the_same_place_is_given_up(
+    web: Web, server: WebServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_pipeline.data.sources.downloads.WHOLE_FILE_TRIES", 3)
+    server.ranges, server.breaks = False, [PART] * 100
+    with pytest.raises(DataError, match=r"broke off .* run the same again"):
+        fetch(web, server, target)
+    assert not target.exists()
+
+
+def test_after_enough_silence_it_says_what_is_there_and_a_later_call_goes_on(
+    web: Web, server: WebServer, target: Path
+) -> None:
+    upstream = find(web, f"{server.address}/faces.csv")
+    there = 7 * PART + PART // 2
+
+    def break_for_ever(done: int, total: int | None) -> None:
+        if done >= PART and not server.statuses:
+            server.statuses = [503] * 10_000
+
+    with pytest.raises(DataError) as raised:
+        download(web, upstream, target, break_for_ever, PART, patience_s=1.0)
+    (partial,) = partials(target)
+    there = partial.stat().st_size
+    assert 0 < there < len(CONTENT)
+    assert f"{there:,} bytes are in {partial}" in str(raised.value)
+    assert "HTTP 503" in str(raised.value)
+    server.statuses = []
+    record = fetch(web, server, target)
+    assert record.seen[0] == there
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_complete_partial_file_is_only_renamed(web: Web, server: WebServer, target: Path) -> None:
+    assert interrupted(web, server, target, at=len(CONTENT)) == len(CONTENT)
+    server.asked.clear()
+    fetch(web, server, target)
+    assert [method for method, *_ in server.asked] == ["HEAD"]
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_partial_file_that_is_too_long_is_thrown_away(
+    web: Web, server: WebServer, target: Path
+) -> None:
+    interrupted(web, server, target, at=PART)
+    (partial,) = partials(target)
+    partial.write_bytes(bytes(len(CONTENT) + 1))
+    fetch(web, server, target)
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_full_disk_is_named(web: Web, server: WebServer, target: Path) -> None:
+    interrupted(web, server, target, at=PART)
+    (partial,) = partials(target)
+    partial.unlink()
+    partial.symlink_to("/dev/full")
+    with pytest.raises(DataError, match="No space left on device") as raised:
+        fetch(web, server, target)
+    assert str(partial) in str(raised.value)
+
+
+def test_two_processes_do_not_write_the_same_file(
+    web: Web, server: WebServer, target: Path
+) -> None:
+    upstream = find(web, f"{server.address}/faces.csv")
+    refused = []
+
+    def meanwhile(done: int, total: int | None) -> None:
+        if not refused:
+            with pytest.raises(DataError, match="another process") as raised:
+                download(web, upstream, target, Record(), PART)
+            refused.append(raised.value)
+
+    download(web, upstream, target, meanwhile, PART)
+    assert refused
+    assert target.read_bytes() == CONTENT
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from fer_pipeline.data.sources.source import web
+from fer_pipeline.data.sources.downloads import download, find
+web._TIMEOUT_S = (3600, 3600)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+place = web.Web()
+address, target, enough = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+def progress(done, total):
+    print(done, flush=True)
+    if done >= enough:
+        os.kill(os.getpid(), signal.SIGKILL)
+download(place, find(place, address), target, progress, {part}, 3600)
+"""
+
+
+def start_process(server: WebServer, target: Path, enough: int) -> subprocess.Popen[str]:
+    root = Path(__file__).resolve().parents[3]
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            SCRIPT.format(part=PART),
+            f"{server.address}/faces.csv",
+            str(target),
+            str(enough),
+        ],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_another_process_goes_on_where_a_killed_one_stopped(
+    web: Web, server: WebServer, target: Path
+) -> None:
+    with start_process(server, target, 6 * PART) as process:
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    record = fetch(web, server, target)
+    assert record.seen[0] >= 6 * PART
+    assert target.read_bytes() == CONTENT
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_server(server: WebServer, target: Path) -> None:
+    server.silent_from = 2 * PART
+    with start_process(server, target, len(CONTENT)) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < server.silent_from:
+            pass
+        process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=120)  # its own patience is an hour
+        finally:
+            process.kill()
+    assert "KeyboardInterrupt" in said
+    (partial,) = partials(target)
+    assert partial.stat().st_size == server.silent_from

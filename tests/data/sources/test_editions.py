@@ -1,0 +1,281 @@
+"""Whatever edition it is, in whatever container, under whatever name: the same faces come in."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edition_files import (
+    ARCHIVES,
+    CONTAINERS,
+    HOLDOUT,
+    OFFICIAL,
+    Files,
+    Writer,
+    assert_same_faces,
+    challenge,
+    competition,
+    csv_bytes,
+    csv_rows,
+    encode,
+    fer2013_csv,
+    hub_shards,
+    icml_csv,
+    in_order,
+    only,
+    parquet_images,
+    parquet_numbers,
+    parquet_raw_bytes,
+    parquet_texts,
+    pictures_by_folder,
+    pictures_by_name,
+    random_faces,
+    read_or_refuse,
+    refusal,
+    tar_bytes,
+    write,
+    write_folder,
+    zip_bytes,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_pipeline.data.faces import USAGES, Faces
+from fer_pipeline.data.sources.editions import Reading, read_edition
+from fer_pipeline.emotions import EMOTIONS
+
+FACES = random_faces()
+IGNORING = Reading("fer", "ignore", holdout=True)
+
+EDITIONS: dict[str, tuple[Files, str]] = {
+    "fer2013.csv": (fer2013_csv(FACES), "csv with labels and splits"),
+    "icml_face_data.csv": (icml_csv(FACES), "csv with labels and splits"),
+    "Kaggle's competition": (competition(FACES), "csv with labels and splits"),
+    "folders": (pictures_by_folder(FACES), "pictures in folders"),
+    "official file names": (pictures_by_name(FACES), "pictures in folders"),
+    "parquet of images": (parquet_images(FACES), "parquet"),
+    "parquet of numbers": (parquet_numbers(FACES), "parquet"),
+    "parquet of raw bytes": (parquet_raw_bytes(FACES), "parquet"),
+    "parquet of texts": (parquet_texts(FACES), "parquet"),
+    "Hugging Face": (hub_shards(FACES), "parquet"),
+}
+WAYS = [
+    (edition, container)
+    for edition, (files, _) in EDITIONS.items()
+    for container in (CONTAINERS if len(files) == 1 else ARCHIVES)
+]
+NAMES = ("faces", "faces.csv", "faces.png", "faces.zip", "faces.tar.gz", "faces.parquet", "train")
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that each example of a property writes anew."""
+    return tmp_path_factory.mktemp("editions") / "faces"
+
+
+@pytest.mark.parametrize(("edition", "container"), WAYS)
+def test_every_edition_in_every_container_under_every_name_gives_the_same_faces(
+    edition: str, container: str, tmp_path: Path
+) -> None:
+    files, name = EDITIONS[edition]
+    for file_name in NAMES:
+        found = read_edition(CONTAINERS[container](files, tmp_path / file_name), OFFICIAL)
+        assert_same_faces(in_order(found.faces), in_order(FACES))
+        assert (found.name, found.split_known) == (name, True)
+        assert (found.resized, found.unlabelled, found.dropped) == (0, 0, {})
+
+
+@pytest.mark.parametrize("edition", ["fer2013.csv", "icml_face_data.csv", "parquet of images"])
+def test_rows_keep_their_order(edition: str, tmp_path: Path) -> None:
+    path = write(only(EDITIONS[edition][0]), tmp_path / "faces")
+    assert_same_faces(read_edition(path, OFFICIAL).faces, FACES)
+
+
+BESIDE: Files = {
+    "README.md": b"# FER2013: 48x48 pixels, emotion, Usage\n",
+    "LICENSE": b"Database Contents License\n",
+    "docs/paper.pdf": b"%PDF-1.5\n\xff\xfe",
+    "notes.csv": b"name,value\nx,1\n",
+    "empty.txt": b"",
+    ".git/config": b"[core]\n",
+    ".DS_Store": b"\0\0\0\1Bud1",
+    "__MACOSX/._fer2013.csv": b"Mac OS X pixels",
+}
+
+
+@pytest.mark.parametrize("write_files", ARCHIVES.values(), ids=ARCHIVES.keys())
+@pytest.mark.parametrize("edition", ["fer2013.csv", "folders", "Hugging Face"])
+def test_what_lies_beside_the_data_does_not_matter(
+    edition: str, write_files: Writer, tmp_path: Path
+) -> None:
+    path = write_files(BESIDE | EDITIONS[edition][0], tmp_path / "faces")
+    assert_same_faces(in_order(read_edition(path, OFFICIAL).faces), in_order(FACES))
+
+
+# The challenge
+
+
+@pytest.mark.parametrize("write_files", ARCHIVES.values(), ids=ARCHIVES.keys())
+def test_the_challenges_test_set_has_no_labels_so_it_is_refused(
+    write_files: Writer, tmp_path: Path
+) -> None:
+    path = write_files(challenge(FACES), tmp_path / "faces")
+    message = refusal(path, HOLDOUT)
+    assert "test.csv has no labels, so it can't be test data" in message
+    assert "data.unlabelled to 'ignore'" in message
+
+
+def test_where_told_the_challenges_test_set_is_ignored_and_counted(tmp_path: Path) -> None:
+    path = write(zip_bytes(challenge(FACES)), tmp_path / "faces.zip")
+    edition = read_edition(path, IGNORING)
+    assert (edition.name, edition.split_known) == ("the challenge's train.csv", False)
+    assert edition.unlabelled == 14
+    assert_same_faces(edition.faces, FACES.select(FACES.usage == "Training"))
+
+
+@pytest.mark.parametrize("reading", [OFFICIAL, HOLDOUT, IGNORING])
+def test_the_challenges_test_set_alone_is_refused(reading: Reading, tmp_path: Path) -> None:
+    path = write(challenge(FACES)["test.csv"], tmp_path / "test.csv")
+    message = refusal(path, reading)
+    assert "has no labels: it is the challenge's test.csv; take an edition with labels" in message
+
+
+def test_the_challenges_training_set_has_no_splits_to_test_on(tmp_path: Path) -> None:
+    path = write(challenge(FACES)["train.csv"], tmp_path / "train.csv")
+    message = refusal(path, OFFICIAL)
+    assert "has no face in PublicTest: it names no splits: set data.protocol to" in message
+    assert len(read_edition(path, HOLDOUT).faces) == 7
+
+
+# Not one edition
+
+
+ALL_IN_ONE = fer2013_csv(FACES)
+
+CORRUPT: dict[str, tuple[Files, str]] = {
+    "nothing": ({}, "is empty: it holds no file"),
+    "only litter": ({"__MACOSX/._x.png": b"", ".DS_Store": b""}, "is empty: it holds no file"),
+    "only a README": ({"a.md": b"#", "b.md": b"#"}, "is no edition of FER2013 (it holds a.md, "),
+    "two csv": (ALL_IN_ONE | icml_csv(FACES), "several editions (fer2013.csv, icml_face_data.csv)"),
+    "csv and parquet": (
+        ALL_IN_ONE | parquet_images(FACES),
+        "holds several editions (fer2013.csv, fer.parquet)",
+    ),
+    "csv and pictures": (
+        ALL_IN_ONE | {"train/sad/1.png": encode(FACES.pixels[0])},
+        "holds several editions (fer2013.csv, train/sad/1.png)",
+    ),
+    "two training sets": (
+        {name: challenge(FACES)["train.csv"] for name in ("a.csv", "b.csv")},
+        "holds several editions (a.csv, b.csv)",
+    ),
+    "only archives": (
+        {"a.zip": zip_bytes(ALL_IN_ONE), "b.tar.gz": tar_bytes(ALL_IN_ONE, "gz")},
+        "holds another archive (a.zip): unpack that one",
+    ),
+    "votes alone": (
+        {"fer2013new.csv": b"Usage,Image name,neutral\n", "x": b""},
+        "is no edition of FER2013",
+    ),
+    "an empty csv and another": ({"fer2013.csv": b"", "x": b""}, "is no edition of FER2013"),
+    "names on two lines": ({"a\nb": b"", "c\x1b[2J": b""}, "(it holds a?b, c?[2J)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("as_folder", [False, True], ids=["zip", "folder"])
+@pytest.mark.parametrize(("files", "says"), CORRUPT.values(), ids=CORRUPT.keys())
+def test_a_corrupt_set_of_files_is_refused(
+    files: Files, says: str, as_folder: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "faces"
+    path.mkdir() if as_folder else write(zip_bytes(files), path)
+    assert says in refusal(write_folder(files, path) if as_folder else path)
+
+
+# Whole
+
+
+@pytest.mark.parametrize("usage", USAGES)
+def test_only_an_empty_split_to_hold_out_is_allowed(usage: str, tmp_path: Path) -> None:
+    faces = FACES.select(FACES.usage != usage)
+    path = write(only(fer2013_csv(faces)), tmp_path / "fer2013.csv")
+    assert f"has no face in {usage}" in refusal(path, OFFICIAL)
+    if usage == "Training":
+        assert f"has no face in {usage}" in refusal(path, HOLDOUT)
+    else:
+        assert_same_faces(read_edition(path, HOLDOUT).faces, faces)
+
+
+@pytest.mark.parametrize("reading", [OFFICIAL, HOLDOUT])
+@pytest.mark.parametrize("form", [fer2013_csv, parquet_images, pictures_by_folder])
+def test_a_split_without_one_class_is_refused_in_every_form(
+    form: Callable[[Faces], Files], reading: Reading, tmp_path: Path
+) -> None:
+    for usage, emotion in (("Training", 1), ("PublicTest", 4), ("PrivateTest", 6)):
+        faces = FACES.select((FACES.usage != usage) | (FACES.emotion != emotion))
+        path = write(zip_bytes(form(faces)), tmp_path / "faces")
+        assert f"has no '{EMOTIONS[emotion]}' face in {usage}" in refusal(path, reading)
+
+
+# Damage anywhere
+
+MORE = Faces(
+    np.concatenate([FACES.pixels, random_faces(1).pixels]),
+    np.concatenate([FACES.emotion, FACES.emotion[::-1]]),
+    np.concatenate([FACES.usage, FACES.usage[::-1]]),
+)
+"""42 faces, of which the last 21 can be cut off without a loss of a class in a split."""
+
+CSV = csv_bytes(csv_rows(MORE))
+ROW_ENDS = [place for place in range(len(CSV)) if CSV[place : place + 1] == b"\n"]
+
+
+@given(
+    end=st.integers(0, len(CSV) - 1) | st.sampled_from(ROW_ENDS) | st.sampled_from(ROW_ENDS[21:])
+)
+@settings(deadline=None, max_examples=100)
+def test_of_a_csv_cut_off_anywhere_only_whole_rows_are_read(scratch: Path, end: int) -> None:
+    found = read_or_refuse(scratch, CSV[:end])
+    if found is not None:
+        assert len(found) >= 21
+        assert_same_faces(found, MORE.select(np.arange(len(found))))
+    else:
+        assert end not in ROW_ENDS[21:]
+
+
+@given(
+    place=st.integers(0, len(CSV) - 1) | st.integers(0, 60) | st.sampled_from(ROW_ENDS),
+    byte=st.integers(0, 255) | st.sampled_from(b"\n\r\0,\" x"),
+    compressed=st.booleans(),
+)  # fmt: skip
+@settings(deadline=None, max_examples=150)
+def test_a_csv_with_one_other_byte_is_refused_or_all_other_faces_are_whole(
+    scratch: Path, place: int, byte: int, compressed: bool
+) -> None:
+    changed = CSV[:place] + bytes([byte]) + CSV[place + 1 :]
+    found = read_or_refuse(scratch, gzip.compress(changed, 1) if compressed else changed)
+    if found is not None:
+        assert len(found) in (41, 42)
+        same = sum(bool((image == MORE.pixels).all(axis=(1, 2)).any()) for image in found.pixels)
+        assert same >= len(found) - 1
+
+
+def test_a_copy_of_the_pictures_beside_them_is_refused(tmp_path: Path) -> None:
+    files = pictures_by_folder(FACES)
+    twice = files | {f"copy/{name}": content for name, content in files.items()}
+    assert "is one the copy of the other?" in refusal(write_folder(twice, tmp_path / "faces"))
+
+
+def test_a_copy_of_a_shard_beside_it_is_refused(tmp_path: Path) -> None:
+    files = hub_shards(FACES)
+    twice = files | {f"copy/{name}": content for name, content in files.items()}
+    assert "is one the copy of the other?" in refusal(write_folder(twice, tmp_path / "faces"))
+
+
+def test_a_picture_beside_a_csv_illustrates_it(tmp_path: Path) -> None:
+    files = fer2013_csv(FACES) | {"cover.png": encode(FACES.pixels[0])}
+    found = read_edition(write_folder(files, tmp_path / "faces"), OFFICIAL)
+    assert_same_faces(found.faces, FACES)

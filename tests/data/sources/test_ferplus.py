@@ -1,0 +1,241 @@
+"""FER+'s votes become labels as its authors take them, for the faces that they were given on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edition_files import (
+    OFFICIAL,
+    assert_same_faces,
+    csv_bytes,
+    csv_rows,
+    fer2013_csv,
+    icml_csv,
+    only,
+    parquet_images,
+    pictures_by_folder,
+    random_faces,
+    refusal,
+    tar_bytes,
+    write,
+    write_folder,
+    zip_bytes,
+)
+
+from fer_pipeline.data.faces import USAGES, Faces
+from fer_pipeline.data.sources.containers import open_container
+from fer_pipeline.data.sources.editions import Reading, read_edition
+from fer_pipeline.data.sources.ferplus import (
+    FILE_NAME,
+    Votes,
+    is_votes,
+    majority_labels,
+    read_votes,
+)
+from fer_pipeline.emotions import EMOTIONS
+
+FERPLUS = Reading("ferplus_majority", "refuse", holdout=False)
+HEADER = (
+    "Usage", "Image name", "neutral", "happiness", "surprise", "sadness", "anger", "disgust",
+    "fear", "contempt", "unknown", "NF",
+)  # fmt: skip
+NAMES = HEADER[2:]
+COLUMN_OF = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+"""FER+'s name of each of FER2013's labels 0 to 6."""
+
+ONCE = random_faces()
+TWICE = Faces(
+    np.concatenate([ONCE.pixels, random_faces(1).pixels]),
+    np.concatenate([ONCE.emotion, ONCE.emotion]),
+    np.concatenate([ONCE.usage, ONCE.usage]),
+)
+"""42 faces: each emotion twice in each split, so that some can be dropped."""
+
+
+def votes_row(usage: str, **votes: int) -> list[str]:
+    return [usage, "fer.png", *(str(votes.get(name, 0)) for name in NAMES)]
+
+
+def agreeing(faces: Faces) -> list[list[str]]:
+    """Votes by which every face keeps its label: nine for it and one outlier."""
+    return [
+        votes_row(str(usage), **{COLUMN_OF[emotion]: 9, "contempt": 1})
+        for emotion, usage in zip(faces.emotion, faces.usage, strict=True)
+    ]
+
+
+ROWS = agreeing(TWICE)
+
+
+def votes_csv(rows: list[list[str]]) -> bytes:
+    return csv_bytes(rows, HEADER)
+
+
+def labels_of(**votes: int) -> tuple[str | None, list[str]]:
+    """The majority label of one row of votes, and the reasons that were counted."""
+    counts = np.array([[votes.get(name, 0) for name in NAMES]], np.int64)
+    labels, dropped = majority_labels(Votes(counts, np.array(["Training"])))
+    label = EMOTIONS[labels[0]] if labels[0] >= 0 else None
+    return label, [reason for reason, count in dropped.items() if count]
+
+
+@pytest.mark.parametrize("name", COLUMN_OF)
+def test_votes_are_mapped_by_the_columns_name(name: str) -> None:
+    assert labels_of(**{name: 10}) == (EMOTIONS[COLUMN_OF.index(name)], [])
+
+
+@pytest.mark.parametrize(
+    ("votes", "label", "reason"),
+    [
+        ({"sadness": 6, "anger": 4}, "sad", []),
+        ({"sadness": 5, "anger": 5}, None, ["no_majority"]),
+        ({"sadness": 4, "anger": 3, "fear": 3}, None, ["no_majority"]),
+        ({"sadness": 3, "anger": 2, "fear": 1, "disgust": 1}, "sad", []),
+        ({"sadness": 1, "anger": 1, "fear": 1}, None, ["no_majority"]),
+        ({}, None, ["no_majority"]),
+        ({"NF": 10}, None, ["not_a_face"]),
+        ({"unknown": 6, "sadness": 4}, None, ["unknown"]),
+        ({"unknown": 4, "sadness": 6}, "sad", []),
+        ({"contempt": 7, "neutral": 3}, None, ["contempt"]),
+    ],
+    ids=[
+        "more than half", "a tie", "less than half", "single votes don't count",
+        "nothing but single votes", "no votes", "not a face", "unknown", "some unknown", "contempt",
+    ],
+)  # fmt: skip
+def test_a_label_needs_more_than_half_of_the_votes(
+    votes: dict[str, int], label: str | None, reason: list[str]
+) -> None:
+    assert labels_of(**votes) == (label, reason)
+
+
+def test_faces_without_a_label_are_dropped_and_counted(tmp_path: Path) -> None:
+    rows = [list(row) for row in ROWS]
+    spoilt = [
+        {"NF": 10}, {"NF": 8}, {"NF": 6}, {"unknown": 9}, {"unknown": 6}, {"contempt": 10},
+        {"fear": 5, "anger": 5},
+    ]  # fmt: skip
+    for row, votes in enumerate(spoilt):
+        rows[row] = votes_row(str(TWICE.usage[row]), **votes)
+    files = fer2013_csv(TWICE) | {FILE_NAME: votes_csv(rows)}
+    edition = read_edition(write_folder(files, tmp_path / "fer"), FERPLUS)
+    assert edition.dropped == {"contempt": 1, "unknown": 2, "not_a_face": 3, "no_majority": 1}
+    assert_same_faces(edition.faces, TWICE.select(np.arange(7, 42)))
+    assert edition.name == "csv with labels and splits, labels by FER+"
+
+
+def test_the_votes_replace_the_labels(tmp_path: Path) -> None:
+    rows = [list(row) for row in ROWS]
+    assert TWICE.emotion[0] != EMOTIONS.index("sad")
+    rows[0] = votes_row(str(TWICE.usage[0]), sadness=10)
+    files = fer2013_csv(TWICE) | {FILE_NAME: votes_csv(rows)}
+    path = write(zip_bytes(files), tmp_path / "fer.zip")
+    assert read_edition(path, FERPLUS).faces.emotion.tolist() == [4, *TWICE.emotion[1:]]
+    assert read_edition(path, OFFICIAL).faces.emotion.tolist() == TWICE.emotion.tolist()
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        bytes,
+        lambda content: zip_bytes({"FERPlus/fer2013new.csv": content, "FERPlus/README.md": b"#"}),
+        lambda content: tar_bytes({"votes.csv": content}, "gz"),
+        lambda content: b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"),
+        lambda content: content + b"\n\n",
+    ],
+    ids=["a file", "in a zip", "under another name", "from Windows", "blank lines at the end"],
+)
+@pytest.mark.parametrize("edition", [fer2013_csv, icml_csv, parquet_images])
+def test_the_votes_may_lie_elsewhere(
+    pack: Callable[[bytes], bytes], edition: Callable[[Faces], dict[str, bytes]], tmp_path: Path
+) -> None:
+    votes = write(pack(votes_csv(ROWS)), tmp_path / "votes")
+    path = write(only(edition(TWICE)), tmp_path / "faces")
+    assert_same_faces(read_edition(path, FERPLUS, votes).faces, TWICE)
+
+
+def test_the_votes_are_no_edition(tmp_path: Path) -> None:
+    assert is_votes(HEADER)
+    assert not is_votes(HEADER[:-1])
+    path = write(votes_csv(ROWS), tmp_path / FILE_NAME)
+    assert "is no edition of FER2013" in refusal(path)
+    with open_container(path) as container:
+        assert read_votes(container, FILE_NAME).counts.shape == (42, 10)
+
+
+def spoilt(place: int, value: str) -> bytes:
+    rows = [list(row) for row in ROWS]
+    rows[3][place] = value
+    return votes_csv(rows)
+
+
+def turned_in_each_split(rows: list[list[str]]) -> list[list[str]]:
+    """Every row of votes at the place of the next one of its split."""
+    places = [[i for i, row in enumerate(rows) if row[0] == usage] for usage in USAGES]
+    after = {i: one[(k + 1) % len(one)] for one in places for k, i in enumerate(one)}
+    return [rows[after[i]] for i in range(len(rows))]
+
+
+CORRUPT_VOTES: dict[str, tuple[bytes, str]] = {
+    "a word": (spoilt(4, "many"), ", row 4: a number of votes is 'many'"),
+    "nothing": (spoilt(4, ""), ", row 4: a number of votes is ''"),
+    "negative": (spoilt(4, "-1"), ", row 4: a number of votes is '-1'"),
+    "a fraction": (spoilt(4, "1.5"), ", row 4: a number of votes is '1.5'"),
+    "not ASCII": (spoilt(4, "\u0663"), ", row 4: a number of votes is '\u0663'"),
+    "huge": (spoilt(4, "9" * 30), ", row 4: a number of votes is '999"),
+    "gigantic": (spoilt(4, "9" * 5000), ", row 4: a number of votes is '999"),
+    "unknown split": (spoilt(0, "Holdout"), ", row 4: Usage is 'Holdout'"),
+    "another split": (spoilt(0, USAGES[2]), ", row 4: Usage is PrivateTest, but the source's row"),
+    "too few columns": (votes_csv([*ROWS[:3], ["Training"], *ROWS[4:]]), "row 4: 1 columns"),
+    "too many columns": (spoilt(1, "a,b"), ", row 4: 13 columns, not 12"),
+    "no Usage": (votes_csv(ROWS).replace(b"Usage", b"Split", 1), " has not the columns of FER+"),
+    "no column NF": (votes_csv(ROWS).replace(b",NF", b",FN", 1), " has not the columns of FER+"),
+    "a row too few": (votes_csv(ROWS[:-1]), " has votes on 41 faces, the source has 42"),
+    "a row too many": (votes_csv([*ROWS, ROWS[-1]]), " has votes on 43 faces, the source has 42"),
+    "no rows": (votes_csv([]), " has votes on 0 faces"),
+    "another order": (
+        votes_csv(turned_in_each_split(ROWS)),
+        " of the faces: the rows are in another order",
+    ),
+    "all unknown": (
+        votes_csv([votes_row(row[0], unknown=10) for row in ROWS]),
+        " agrees with the source's own labels on 0%",
+    ),
+    "Latin-1": (votes_csv(ROWS).replace(b"fer.png", b"f\xe9r.png"), " is no csv in UTF-8"),
+    "old Mac lines": (votes_csv(ROWS).replace(b"\n", b"\r"), " is no csv: "),
+    "a field without end": (spoilt(1, '"' + "x" * 200_000), " is no csv: "),
+    "a web page": (b"<html>No</html>", " is a web page"),
+    "0 bytes": (b"", " is empty (0 bytes)"),
+    "an empty zip": (zip_bytes({}), " is empty: it holds no fer2013new.csv"),
+    "the faces": (only(fer2013_csv(TWICE)), " has not the columns of FER+"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "says"), CORRUPT_VOTES.values(), ids=CORRUPT_VOTES.keys())
+def test_corrupt_votes_are_refused(content: bytes, says: str, tmp_path: Path) -> None:
+    path = write(only(fer2013_csv(TWICE)), tmp_path / "fer2013.csv")
+    votes = write(content, tmp_path / "votes")
+    assert says in refusal(path, FERPLUS, names=votes, votes=votes)
+
+
+def test_labels_by_ferplus_need_its_votes(tmp_path: Path) -> None:
+    path = write(only(fer2013_csv(TWICE)), tmp_path / "fer2013.csv")
+    assert "has no fer2013new.csv beside it" in refusal(path, FERPLUS)
+
+
+def test_pictures_are_not_in_the_order_of_the_votes(tmp_path: Path) -> None:
+    votes = write(votes_csv(ROWS), tmp_path / "votes")
+    path = write_folder(pictures_by_folder(TWICE), tmp_path / "faces")
+    assert "FER+ needs the row order" in refusal(path, FERPLUS, names=votes, votes=votes)
+
+
+def test_a_split_that_loses_its_last_face_of_a_class_is_refused(tmp_path: Path) -> None:
+    rows = agreeing(ONCE)
+    rows[0] = votes_row(str(ONCE.usage[0]), NF=10)
+    votes = write(votes_csv(rows), tmp_path / "votes")
+    path = write(csv_bytes(csv_rows(ONCE)), tmp_path / "faces")
+    message = refusal(path, FERPLUS, votes=votes)
+    assert f"no '{EMOTIONS[ONCE.emotion[0]]}' face in {ONCE.usage[0]}" in message

@@ -1,0 +1,363 @@
+"""Parquet by what its columns hold: any of the known forms reads, any fault is named by its row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from edition_files import (
+    HOLDOUT,
+    HUB_CLASSES,
+    OFFICIAL,
+    Files,
+    assert_same_faces,
+    csv_rows,
+    encode,
+    hub_shards,
+    hub_table,
+    in_order,
+    only,
+    parquet_bytes,
+    parquet_columns,
+    parquet_images,
+    parquet_numbers,
+    parquet_raw_bytes,
+    parquet_texts,
+    random_faces,
+    read_or_refuse,
+    refusal,
+    write,
+    write_folder,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_pipeline.data.faces import USAGES, Faces
+from fer_pipeline.data.sources.editions import read_edition
+from fer_pipeline.data.sources.source import parquet_files
+from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.errors import DataError
+
+FACES = random_faces()
+COLUMNS = parquet_columns(FACES)
+FLAT = FACES.pixels.reshape(21, -1)
+ROW = 4
+"""The row that the tests spoil, counted from 1."""
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that each example of a property writes anew."""
+    return tmp_path_factory.mktemp("parquet") / "fer.parquet"
+
+
+def read(content: bytes, path: Path) -> Faces:
+    return read_edition(write(content, path), OFFICIAL).faces
+
+
+def with_image(column: Any) -> bytes:
+    return parquet_bytes(COLUMNS | {"image": column})
+
+
+def spoilt(column: str, value: object) -> bytes:
+    values = list(COLUMNS[column])
+    values[ROW - 1] = value
+    return parquet_bytes(COLUMNS | {column: values})
+
+
+def spoilt_list(value: Any) -> bytes:
+    values = FLAT.tolist()
+    values[ROW - 1] = value
+    return with_image(values)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pa.array(list(FLAT), pa.list_(pa.uint8())),
+        pa.array(FLAT.tolist(), pa.large_list(pa.int64())),
+        pa.array(FLAT.tolist(), pa.list_(pa.int32(), 2304)),
+        pa.array(FLAT.tolist(), pa.list_(pa.float64())),
+        pa.array(FACES.pixels.tolist(), pa.list_(pa.list_(pa.uint8()))),
+        pa.array([one.tobytes() for one in FACES.pixels], pa.binary()),
+        pa.array([one.tobytes() for one in FACES.pixels], pa.large_binary()),
+        pa.array([one.tobytes() for one in FACES.pixels], pa.binary(2304)),
+        pa.array([row[1] for row in csv_rows(FACES)], pa.string()),
+        pa.array([f" {row[1]} " for row in csv_rows(FACES)], pa.large_string()),
+        pa.array([{"bytes": one, "path": None} for one in COLUMNS["image"]]),
+        pa.array(COLUMNS["image"], pa.large_binary()),
+        pa.chunked_array([COLUMNS["image"][:5], COLUMNS["image"][5:]]),
+    ],
+    ids=[
+        "lists of bytes", "large lists", "fixed lists", "lists of floats", "lists of lists",
+        "raw bytes", "large raw bytes", "fixed raw bytes", "text", "large text", "structs",
+        "large PNGs", "chunks",
+    ],
+)  # fmt: skip
+def test_images_come_in_any_form_of_column(image: Any, tmp_path: Path) -> None:
+    assert_same_faces(read(with_image(image), tmp_path / "fer.parquet"), FACES)
+
+
+@pytest.mark.parametrize("image", ["image", "img", " Pixels"])
+@pytest.mark.parametrize("label", ["emotion", "Label", "labels"])
+@pytest.mark.parametrize("usage", ["Usage", "split"])
+def test_columns_are_told_by_what_people_call_them(
+    image: str, label: str, usage: str, tmp_path: Path
+) -> None:
+    columns = {
+        usage: COLUMNS["Usage"],
+        image: COLUMNS["image"],
+        label: COLUMNS["emotion"],
+        "x": FLAT[:, 0],
+    }
+    assert_same_faces(read(parquet_bytes(columns), tmp_path / "fer.parquet"), FACES)
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd"])
+def test_any_compression_and_any_number_of_row_groups_reads(
+    compression: str, tmp_path: Path
+) -> None:
+    content = parquet_bytes(COLUMNS, compression=compression, row_group_size=4)
+    assert_same_faces(read(content, tmp_path / "fer.parquet"), FACES)
+
+
+def test_labels_may_be_names(tmp_path: Path) -> None:
+    names = [EMOTIONS[code].upper() for code in FACES.emotion]
+    for column in (names, pa.array(names).dictionary_encode()):
+        content = parquet_bytes(COLUMNS | {"emotion": column})
+        assert_same_faces(read(content, tmp_path / "fer.parquet"), FACES)
+
+
+@pytest.mark.parametrize("classes", [HUB_CLASSES, HUB_CLASSES[::-1]])
+def test_numbers_are_mapped_by_the_names_in_the_files_own_metadata(
+    classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    table = hub_table(FACES).append_column("split", pa.array(COLUMNS["Usage"]))
+    about = {"info": {"features": {"label": {"names": classes, "_type": "ClassLabel"}}}}
+    content = parquet_bytes(table.replace_schema_metadata({"huggingface": json.dumps(about)}))
+    numbers = np.array(table["label"].to_pylist())
+    codes = [0, 1, 2, 3, 6, 4, 5] if classes == HUB_CLASSES else [5, 4, 6, 3, 2, 1, 0]
+    wanted = Faces(FACES.pixels, np.array(codes, np.int8)[numbers], FACES.usage)
+    assert_same_faces(read(content, tmp_path / "fer.parquet"), wanted)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        b"", b"{", b"[]", b"null", b'{"info": null}', b'{"info": {"features": []}}',
+        b'{"info": {"features": {"emotion": {"names": null}}}}',
+        b'{"info": {"features": {"emotion": {"names": 7}}}}', b"\xff\xfe",
+    ],
+)  # fmt: skip
+def test_metadata_without_names_leave_fer2013s_own_numbers(about: bytes, tmp_path: Path) -> None:
+    table = pa.table(COLUMNS).replace_schema_metadata({b"huggingface": about})
+    assert_same_faces(read(parquet_bytes(table), tmp_path / "fer.parquet"), FACES)
+
+
+def test_names_that_are_no_list_are_refused(tmp_path: Path) -> None:
+    about = json.dumps({"info": {"features": {"emotion": {"names": {"0": "angry"}}}}})
+    table = pa.table(COLUMNS).replace_schema_metadata({b"huggingface": about.encode()})
+    with pytest.raises(DataError, match="names of 'emotion' are no list"):
+        read(parquet_bytes(table), tmp_path / "fer.parquet")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("fer2013_train{}", "fer2013_validation{}", "fer2013_test{}"),
+        ("data/train-{}", "data/validation-{}", "data/test-{}"),
+        ("default/train/{}", "default/validation/{}", "default/test/{}"),
+        ("Training-{}", "PublicTest-{}", "PrivateTest-{}"),
+        ("train_{}", "val_{}", "test_{}"),
+    ],
+)
+def test_a_shards_name_or_its_folders_says_its_split(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    edition = read_edition(write_folder(hub_shards(FACES, names), tmp_path / "hub"), OFFICIAL)
+    assert edition.split_known
+    assert_same_faces(in_order(edition.faces), in_order(FACES))
+
+
+def test_shards_without_splits_are_training_to_hold_out_from(tmp_path: Path) -> None:
+    files = hub_shards(FACES, ("part-a-{}", "part-b-{}", "part-c-{}"))
+    edition = read_edition(write_folder(files, tmp_path / "hub"), HOLDOUT)
+    assert not edition.split_known
+    assert set(edition.faces.usage) == {"Training"}
+
+
+def test_pictures_of_another_size_are_counted(tmp_path: Path) -> None:
+    large = [encode(np.kron(one, np.ones((2, 2), np.uint8))) for one in FACES.pixels[:3]]
+    content = with_image(large + COLUMNS["image"][3:])
+    edition = read_edition(write(content, tmp_path / "fer.parquet"), OFFICIAL)
+    assert edition.resized == 3
+    assert_same_faces(edition.faces, FACES)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (spoilt("emotion", 7), "emotion is 7, not 0 to 6 or its name"),
+        (spoilt("emotion", -1), "emotion is -1, not 0 to 6 or its name"),
+        (spoilt("emotion", None), "emotion is None, not 0 to 6 or its name"),
+        (
+            parquet_bytes(COLUMNS | {"emotion": [*["sad"] * 3, "contempt", *["sad"] * 17]}),
+            "emotion is 'contempt', not 0 to 6 or its name",
+        ),
+        (spoilt("Usage", "Holdout"), "Usage is 'Holdout', not Training, PublicTest or"),
+        (spoilt("Usage", None), "Usage is None, not Training, PublicTest or PrivateTest"),
+        (spoilt("image", encode(np.zeros((48, 47), np.uint8))), "image is 47x48: only squares"),
+        (spoilt("image", b"no image at all"), "image can't be read: cannot identify image file"),
+        (spoilt("image", COLUMNS["image"][0][:500]), "image can't be read"),
+        (spoilt("image", b""), "image can't be read"),
+        (spoilt("image", None), "image can't be read"),
+        (spoilt("image", bytes(2303)), "image can't be read"),
+        (
+            with_image([{"bytes": one, "path": ""} for one in COLUMNS["image"][:3]] + [None] * 18),
+            "image can't be read",
+        ),
+        (spoilt_list([1, 2, 3]), "3 pixels, not 2304"),
+        (spoilt_list(None), "0 pixels, not 2304"),
+        (spoilt_list([256] * 2304), "a pixel is 256, not 0 to 255"),
+        (spoilt_list([0] * 2303 + [-1]), "a pixel is -1, not 0 to 255"),
+        (spoilt_list([0.5] * 2304), "a pixel is 0.5, not 0 to 255"),
+        (spoilt_list([float("nan")] * 2304), "a pixel is nan, not 0 to 255"),
+        (spoilt_list([None] * 2304), "a pixel is nan, not 0 to 255"),
+        (with_image([["0"] * 2304] * 3 + [["grey"] * 2304] * 18), "the pixels are no numbers"),
+        (with_image([row[1] for row in csv_rows(FACES)[:3]] + ["1 2"] * 18), "2 pixels, not 2304"),
+        (
+            with_image([row[1] for row in csv_rows(FACES)[:3]] + ["0x1 " * 2304] * 18),
+            "a pixel is '0x1', not 0 to 255",
+        ),
+    ],
+    ids=[
+        "label 7", "label -1", "no label", "an eighth class", "unknown split", "no split", "47x48",
+        "text for an image", "a cut image", "an image of 0 bytes", "no image", "2303 raw bytes",
+        "no struct", "three numbers", "no list", "256", "-1", "a fraction", "not a number",
+        "a list of nothing", "words in a list", "two numbers in a text", "a number to another base",
+    ],
+)  # fmt: skip
+def test_a_corrupt_parquet_value_is_refused_with_its_row(
+    content: bytes, says: str, tmp_path: Path
+) -> None:
+    path = write(content, tmp_path / "fer.parquet")
+    assert refusal(path).startswith(f"{path}, row {ROW}: {says}")
+
+
+def without(column: str) -> dict[str, Any]:
+    return {name: values for name, values in COLUMNS.items() if name != column}
+
+
+def twice(column: str) -> pa.Table:
+    table = pa.table(COLUMNS)
+    return table.append_column(column, table[column])
+
+
+def not_utf8(column: str) -> bytes:
+    damaged = pa.Array.from_buffers(
+        pa.string(), 21, [None, *pa.array([b"\xff\xfe"] * 21, pa.binary()).buffers()[1:]]
+    )
+    return parquet_bytes(COLUMNS | {column: damaged})
+
+
+CORRUPT: dict[str, tuple[Callable[[], bytes], list[str]]] = {
+    "no image": (lambda: parquet_bytes(without("image")), ["no column 'image'", "'emotion', 'Us"]),
+    "no label": (lambda: parquet_bytes(without("emotion")), ["no column 'emotion'"]),
+    "no split": (lambda: parquet_bytes(without("Usage")), ["no face in PublicTest", "no splits"]),
+    "no column": (lambda: parquet_bytes({}), ["no column 'image' (its columns: none)"]),
+    "no row": (lambda: parquet_bytes(pa.table(COLUMNS)[:0]), ["no face in Training"]),
+    "images twice": (lambda: parquet_bytes(twice("image")), ["2 columns for 'image'"]),
+    "labels twice": (lambda: parquet_bytes(twice("emotion")), ["2 columns for 'emotion'"]),
+    "splits twice": (lambda: parquet_bytes(twice("Usage")), ["2 columns for 'Usage'"]),
+    "two images": (
+        lambda: parquet_bytes(COLUMNS | {"pixels\n": COLUMNS["image"]}),
+        ["2 columns for 'image': ['image', 'pixels\\n']"],
+    ),
+    "numbers for images": (lambda: with_image(list(range(21))), ["'image' holds int64, not"]),
+    "ragged lists": (lambda: with_image([[[1, 2], [3]]] * 21), ["row 1: the pixels are no "]),
+    "labels not UTF-8": (lambda: not_utf8("emotion"), ["is not a whole parquet file", "UTF8"]),
+    "splits not UTF-8": (lambda: not_utf8("Usage"), ["is not a whole parquet file", "UTF8"]),
+    "pixels not UTF-8": (lambda: not_utf8("image"), ["is not a whole parquet file", "UTF8"]),
+    "only its begin": (lambda: b"PAR1", ["is not a whole parquet file"]),
+    "cut off": (lambda: parquet_bytes(COLUMNS)[:-20], ["is not a whole parquet file"]),
+    "two magics": (lambda: b"PAR1" + bytes(100) + b"PAR1", ["is not a whole parquet file"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("build", "says"), CORRUPT.values(), ids=CORRUPT.keys())
+def test_a_corrupt_parquet_is_refused(
+    build: Callable[[], bytes], says: list[str], tmp_path: Path
+) -> None:
+    message = refusal(write(build(), tmp_path / "fer.parquet"))
+    for words in says:
+        assert words in message
+
+
+@pytest.mark.parametrize("usage", USAGES)
+def test_a_corrupt_parquet_with_an_empty_split_is_refused(usage: str, tmp_path: Path) -> None:
+    content = only(parquet_images(FACES.select(FACES.usage != usage)))
+    assert f"has no face in {usage}" in refusal(write(content, tmp_path / "fer.parquet"))
+
+
+def test_a_corrupt_hub_where_one_shard_names_no_split_is_refused(tmp_path: Path) -> None:
+    files: Files = hub_shards(FACES) | {"data/more.parquet": parquet_bytes(hub_table(FACES))}
+    path = write_folder(files, tmp_path / "hub")
+    assert "names no split" in refusal(path, names=path / "data/more.parquet")
+
+
+def test_a_label_beyond_the_names_in_the_metadata_is_refused(tmp_path: Path) -> None:
+    table = hub_table(FACES, HUB_CLASSES[:6])
+    row = table["label"].to_pylist().index(6) + 1
+    message = refusal(write(parquet_bytes(table), tmp_path / "train.parquet"))
+    assert f"row {row}: emotion is 6" in message
+
+
+def test_a_parquet_of_more_rows_than_fer2013_is_refused_before_it_unpacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = 500_000  # of one face, which parquet stores once
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), [bytes(2304)])
+    table = pa.table({"image": column, "emotion": np.zeros(rows, np.int8)})
+    content = parquet_bytes(table)
+    assert len(content) < 200_000  # for 1.1 GB of pixels
+    path = write(content, tmp_path / "train.parquet")
+    assert "500,000 rows" in refusal(path)
+    monkeypatch.setattr(parquet_files, "MAX_BYTES", 10_000)
+    path = write(only(parquet_numbers(FACES)), tmp_path / "train.parquet")
+    assert "has 21 rows that unpack to" in refusal(path)
+
+
+FORMS = [
+    only(form(FACES))
+    for form in (parquet_images, parquet_numbers, parquet_raw_bytes, parquet_texts)
+]
+
+
+@given(content=st.sampled_from(FORMS), cut=st.floats(0, 1, exclude_max=True))
+@settings(deadline=None, max_examples=80)
+def test_a_parquet_cut_off_anywhere_is_refused(scratch: Path, content: bytes, cut: float) -> None:
+    assert read_or_refuse(scratch, content[: int(cut * len(content))]) is None
+
+
+@given(
+    content=st.sampled_from(FORMS),
+    place=st.floats(0, 1, exclude_max=True) | st.integers(-2500, 1200),
+    byte=st.integers(0, 255),
+)
+@settings(deadline=None, max_examples=200, derandomize=True)
+def test_a_parquet_with_one_other_byte_anywhere_is_refused_or_holds_faces(
+    scratch: Path, content: bytes, place: float, byte: int
+) -> None:
+    changed = bytearray(content)
+    changed[int(place * len(content)) if isinstance(place, float) else place] = byte
+    found = read_or_refuse(scratch, bytes(changed))
+    if found is not None:
+        assert len(found) == 21
+        assert found.pixels.shape == (21, 48, 48)
+        assert set(found.usage) == set(USAGES)
+        assert set(found.emotion.tolist()) == set(range(7))

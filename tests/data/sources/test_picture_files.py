@@ -1,0 +1,148 @@
+"""A picture's class is its folder's name; its split its own name's, or a folder's above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edition_files import (
+    HOLDOUT,
+    OFFICIAL,
+    Files,
+    assert_same_faces,
+    encode,
+    in_order,
+    pictures_by_folder,
+    pictures_by_name,
+    random_faces,
+    refusal,
+    tar_bytes,
+    write,
+    write_folder,
+    zip_bytes,
+)
+
+from fer_pipeline.data.faces import Faces
+from fer_pipeline.data.pictures import decode_face
+from fer_pipeline.data.sources.containers import open_container
+from fer_pipeline.data.sources.editions import read_edition
+from fer_pipeline.data.sources.picture_files import is_picture, read_pictures
+from fer_pipeline.emotions import EMOTIONS
+
+FACES = random_faces()
+PICTURES = pictures_by_folder(FACES)
+FACE = encode(FACES.pixels[0])
+SAD_IN_TRAINING = next(name for name in PICTURES if "/Train/SAD/" in name)
+
+
+def test_folders_number_no_emotion_by_their_order(tmp_path: Path) -> None:
+    names = sorted(f"train/{emotion}/1.png" for emotion in EMOTIONS)
+    with open_container(write_folder(dict.fromkeys(names, FACE), tmp_path / "f")) as container:
+        faces, _, _ = read_pictures(container, names)
+    assert [EMOTIONS[code] for code in faces.emotion] == sorted(EMOTIONS)
+
+
+@pytest.mark.parametrize("pack", [zip_bytes, tar_bytes], ids=["zip", "tar"])
+def test_faces_stand_in_the_order_of_names_however_they_are_packed(
+    pack: Callable[[Files], bytes], tmp_path: Path
+) -> None:
+    turned = dict(reversed(PICTURES.items()))
+    found = [
+        read_edition(write(pack(files), tmp_path / "faces"), OFFICIAL).faces
+        for files in (PICTURES, turned)
+    ]
+    assert_same_faces(found[0], found[1])
+
+
+def test_an_official_file_name_says_more_than_its_folder(tmp_path: Path) -> None:
+    files = pictures_by_name(FACES)
+    assert {name.split("/")[0] for name in files} == {"train", "test"}
+    edition = read_edition(write_folder(files, tmp_path / "faces"), OFFICIAL)
+    assert_same_faces(in_order(edition.faces), in_order(FACES))
+
+
+def test_jpegs_are_decoded_once_and_not_touched(tmp_path: Path) -> None:
+    jpegs = [encode(image, "JPEG") for image in FACES.pixels]
+    decoded = np.stack([decode_face(jpeg, "")[0] for jpeg in jpegs])
+    edition = read_edition(
+        write(zip_bytes(pictures_by_name(FACES, "JPEG")), tmp_path / "faces"), OFFICIAL
+    )
+    wanted = Faces(decoded, FACES.emotion, FACES.usage)
+    assert_same_faces(in_order(edition.faces), in_order(wanted))
+    assert edition.resized == 0
+
+
+def test_faces_of_another_size_are_brought_to_48_and_counted(tmp_path: Path) -> None:
+    large = np.kron(FACES.pixels, np.ones((1, 2, 2), np.uint8))
+    files = PICTURES | pictures_by_folder(
+        Faces(large, FACES.emotion, FACES.usage).select(np.arange(5))
+    )
+    edition = read_edition(write(zip_bytes(files), tmp_path / "faces"), OFFICIAL)
+    assert edition.resized == 5
+    assert_same_faces(in_order(edition.faces), in_order(FACES))
+
+
+def test_pictures_without_splits_are_training_to_hold_out_from(tmp_path: Path) -> None:
+    files = {name.replace("Train", "all"): PICTURES[name] for name in PICTURES if "Train" in name}
+    path = write_folder(files, tmp_path / "faces")
+    edition = read_edition(path, HOLDOUT)
+    assert not edition.split_known
+    assert set(edition.faces.usage) == {"Training"}
+    assert "names no splits: set data.protocol to 'holdout'" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("a/1.png", True), ("a/1.JPG", True), ("x.jpeg", True), ("a.png/x", False), ("png", False)],
+)
+def test_a_picture_is_told_by_its_suffix(name: str, known: bool) -> None:
+    assert is_picture(name) is known
+
+
+def without(word: str) -> Files:
+    return {name: content for name, content in PICTURES.items() if word not in name}
+
+
+CORRUPT: dict[str, tuple[Files, list[str]]] = {
+    "an eighth class": (
+        PICTURES | {"images/Train/contempt/1.png": FACE},
+        ["images/Train/contempt/1.png: folder 'contempt' is none of the seven"],
+    ),
+    "class 7": (PICTURES | {"images/Train/7/1.png": FACE}, ["folder '7' is none"]),
+    "no class folder": (PICTURES | {"1.png": FACE}, ["1.png: folder '' is none"]),
+    "classes above splits": (PICTURES | {"sad/train/1.png": FACE}, ["folder 'train' is none"]),
+    "a split of another name": (
+        PICTURES | {"images/holdout/sad/1.png": FACE},
+        ["images/holdout/sad/1.png: no folder above it is a split"],
+    ),
+    "47x48": (
+        PICTURES | {SAD_IN_TRAINING: encode(np.zeros((48, 47), np.uint8))},
+        [SAD_IN_TRAINING, "image is 47x48"],
+    ),
+    "a cut picture": (PICTURES | {SAD_IN_TRAINING: FACE[:99]}, [SAD_IN_TRAINING, "can't be read"]),
+    "a picture of 0 bytes": (PICTURES | {SAD_IN_TRAINING: b""}, [SAD_IN_TRAINING, "can't be read"]),
+    "a web page": (
+        PICTURES | {SAD_IN_TRAINING: b"<html>"},
+        [SAD_IN_TRAINING, "cannot identify image file"],
+    ),
+    "no picture of one class in a split": (without(SAD_IN_TRAINING), ["no 'sad' face in Training"]),
+    "no class folder of a split": (without("TEST/6"), ["no 'neutral' face in PrivateTest"]),
+    "an empty split": (without("validation"), ["has no face in PublicTest: is it cut off?"]),
+    "a csv beside the pictures": (
+        PICTURES | {"fer2013.csv": b"emotion,pixels,Usage\n"},
+        ["holds several editions (fer2013.csv, images/"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("as_folder", [False, True], ids=["zip", "folder"])
+@pytest.mark.parametrize(("files", "says"), CORRUPT.values(), ids=CORRUPT.keys())
+def test_a_corrupt_folder_of_pictures_is_refused(
+    files: Files, says: list[str], as_folder: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "faces"
+    message = refusal(write_folder(files, path) if as_folder else write(zip_bytes(files), path))
+    for words in says:
+        assert words in message

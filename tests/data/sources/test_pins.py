@@ -1,0 +1,228 @@
+"""A pin comes back as it was written; a lock file that is none is refused with what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, Profile
+from fer_pipeline.data.sources.pins import Earlier, FilePin, Pin, read_pin, write_pin
+from fer_pipeline.errors import DataError
+
+PROFILE = Profile(
+    "fer",
+    (3995, 436, 4097, 7215, 4830, 3171, 4965),
+    (28709,) + (0,) * (len(BRIGHTNESS_MIDDLES) - 1),
+    (0,) * (len(CONTRAST_MIDDLES) - 1) + (28709,),
+)
+FACES = FilePin("s3://faces/fer2013.csv", "3HL4kqtJlcpXroDTDmJ.rmSpXd3dIbrHY", 301072766, "ab" * 32)
+VOTES = FilePin("https://data.example/fer2013new.csv", '"5f-e"', 1800000, "cd" * 32)
+SAMPLE = Pin(FilePin("sample", "1", 0, ""), None, None, None)
+FULL = Pin(FACES, VOTES, PROFILE, Earlier(replace(FACES, sha256="ef" * 32), PROFILE))
+
+GOOD = """\
+source: {uri: fer2013.csv, version: '', size: 3, sha256: 'ab'}
+ferplus:
+profile:
+previous:
+"""
+
+
+@pytest.mark.parametrize("pin", [SAMPLE, FULL, replace(FULL, ferplus=None, previous=None)])
+def test_a_written_pin_is_read_back(pin: Pin, tmp_path: Path) -> None:
+    path = tmp_path / "data" / "source.lock.yaml"
+    write_pin(pin, path)
+    assert read_pin(path) == pin
+    assert [file.name for file in path.parent.iterdir()] == ["source.lock.yaml"]
+
+
+NAMES = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])
+"""Line breaks are no part of any name: YAML folds some of them."""
+TEXT = st.text(NAMES, max_size=120) | st.sampled_from(
+    ["null", "~", "1", "1e5", "0x1F", "yes", "2024-01-01", "a: b #c", " a ", "0o7", "*a", "!a"]
+)
+FILE_PINS = st.builds(FilePin, TEXT, TEXT, st.integers(0, 2**63), TEXT)
+
+
+@settings(max_examples=200, deadline=None)
+@given(FILE_PINS, st.none() | FILE_PINS)
+def test_whatever_a_source_is_called_its_pin_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, source: FilePin, ferplus: FilePin | None
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.lock.yaml"
+    pin = Pin(source, ferplus, None, None)
+    write_pin(pin, path)
+    assert read_pin(path) == pin
+
+
+def test_a_lock_is_short_enough_to_be_read_in_a_diff(tmp_path: Path) -> None:
+    path = tmp_path / "source.lock.yaml"
+    write_pin(FULL, path)
+    lines = path.read_text().splitlines()
+    assert "  classes: [3995, 436, 4097, 7215, 4830, 3171, 4965]" in lines
+    assert len(lines) == 26
+    assert lines == [line.rstrip() for line in lines]
+
+
+def test_the_same_pin_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_pin(FULL, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_pin_that_cannot_be_written_leaves_the_last_one_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "source.lock.yaml"
+    write_pin(SAMPLE, path)
+    impossible = replace(SAMPLE, ferplus=replace(VOTES, version=object()))
+    with pytest.raises(YAMLError):
+        write_pin(impossible, path)
+    assert read_pin(path) == SAMPLE
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_command_takes_the_votes_along() -> None:
+    assert SAMPLE.command == "fer source pin sample"
+    assert FULL.command == f"fer source pin {FACES.uri} --ferplus {VOTES.uri}"
+
+
+def test_a_missing_lock_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    path = tmp_path / "source.lock.yaml"
+    with pytest.raises(DataError) as refused:
+        read_pin(path)
+    assert (
+        str(refused.value) == f"{path} is missing: run 'fer source pin URI' in the project's folder"
+    )
+
+
+def refusal(path: Path) -> str:
+    """Why a lock is refused, after the form of the message is checked."""
+    with pytest.raises(DataError) as refused:
+        read_pin(path)
+    message = str(refused.value)
+    start, end = f"{path} is no source lock (", "): delete it and run 'fer source pin URI'"
+    assert message.startswith(start)
+    assert message.endswith(end)
+    assert "\n" not in message
+    return message.removeprefix(start).removesuffix(end)
+
+
+def test_the_good_lock_that_is_spoilt_below_is_one(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text(GOOD)
+    assert read_pin(tmp_path / "lock") == Pin(FilePin("fer2013.csv", "", 3, "ab"), None, None, None)
+
+
+def test_the_lock_of_an_older_form_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "source.lock.yaml"
+    path.write_text("uri: sample\nversion: '1'\nsha256: ''\n")
+    assert refusal(path) == "source: Field required"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("ferplus:\n", "", "ferplus: Field required"),
+        ("previous:\n", "", "previous: Field required"),
+        (", size: 3", "", "source.size: Field required"),
+        (", sha256: 'ab'", "", "source.sha256: Field required"),
+        ("size: 3", "size: big", "source.size: Input should be a valid integer"),
+        ("size: 3", "size: null", "source.size: Input should be a valid integer"),
+        ("version: ''", "version: 1", "source.version: Input should be a valid string"),
+        ("version: ''", "version: null", "source.version: Input should be a valid string"),
+        ("fer2013.csv", "[a, b]", "source.uri: Input should be a valid string"),
+        ("profile:", "profile: 3", "profile: Input should be a dictionary"),
+        ("profile:", "profile: {labels: fer}", "profile.classes: Field required"),
+        ("previous:", "previous: {source: {}}", "previous.source.uri: Field required"),
+    ],
+)
+def test_the_key_that_is_wrong_is_named(right: str, wrong: str, says: str, tmp_path: Path) -> None:
+    assert right in GOOD
+    path = tmp_path / "source.lock.yaml"
+    path.write_text(GOOD.replace(right, wrong))
+    assert refusal(path).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("436, ", "", "a profile has (7, 65, 32) counts, not (6, 65, 32)"),
+        ("436, ", "437, ", "a profile counts the same images three times, not (28710, 28709, 28"),
+        ("436, 4097", "-436, 4969", "a profile counts the same images three times"),
+        ("436", "many", "Input should be a valid integer"),
+        ("436", "4.5", "Input should be a valid integer"),
+    ],
+)
+def test_counts_that_are_no_profile_are_refused(
+    right: str, wrong: str, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "source.lock.yaml"
+    write_pin(replace(FULL, previous=None), path)
+    path.write_text(path.read_text().replace(right, wrong))
+    assert says in refusal(path)
+    assert refusal(path).startswith("profile")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"# pinned\n",
+        b"sample\n",
+        b"- sample\n",
+        b"uri: [sample\n",
+        b"<<<<<<< HEAD\n" + GOOD.encode() + b"=======\n" + GOOD.encode() + b">>>>>>> other\n",
+        GOOD.encode() + b"profile:\n",
+        GOOD.replace("fer2013", "gr\xfc\xdfe").encode("latin-1"),
+        GOOD.replace("fer2013", "fer\x00").encode(),
+        GOOD.encode("utf-16"),
+        GOOD.replace("version: ''", "version: 2024-13-45").encode(),
+        GOOD.replace("size: 3", "size: !!int abc").encode(),
+        GOOD.replace("size: 3", "size: !!python/name:os.system").encode(),
+        b"PK\x03\x04\xff\xfe",
+    ],
+    ids=[
+        "empty", "only a comment", "text", "list", "broken", "merge conflict", "key twice",
+        "not UTF-8", "control character", "UTF-16", "no date", "no number", "foreign tag", "zip",
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_lock_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "source.lock.yaml"
+    path.write_bytes(content)
+    assert refusal(path)
+
+
+def test_a_folder_and_an_unreadable_file_are_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == "Is a directory"
+    loop = tmp_path / "source.lock.yaml"
+    loop.symlink_to(loop)
+    assert refusal(loop) == "Too many levels of symbolic links"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_lock_that_lost_a_part_is_refused_or_read_but_never_a_crash(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "cut.lock.yaml"
+    write_pin(FULL, path)
+    whole = path.read_bytes()
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, min(len(whole), start + 200)))
+    path.write_bytes(whole[:start] + data.draw(st.binary(max_size=3)) + whole[end:])
+    try:
+        message = read_pin(path).command
+    except DataError as error:
+        message = str(error)
+    assert "source pin" in message
+    assert "\n" not in message
+
+
+def test_the_committed_lock_pins_the_sample(root: Path) -> None:
+    path = root / "data" / "source.lock.yaml"
+    assert read_pin(path) == SAMPLE
+    assert YAML(typ="safe").load(path.read_text())["source"]["uri"] == "sample"

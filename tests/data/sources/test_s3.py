@@ -1,0 +1,311 @@
+"""Sources in buckets of a real S3 server, which is also killed and started again."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from s3_server import S3Server
+
+from fer_pipeline.data.sources.downloads import download, find, place_of
+from fer_pipeline.data.sources.s3 import S3
+from fer_pipeline.data.sources.upstream import Place, Upstream, VersionGoneError
+from fer_pipeline.errors import DataError
+
+PART = 1 << 20
+CONTENT = random.Random(7).randbytes(16 * PART + 3)
+PLAIN, VERSIONED = "plain", "versioned"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("s3"), (PLAIN, VERSIONED)) as server:
+        client = server.client()
+        client.put_bucket_versioning(
+            Bucket=VERSIONED, VersioningConfiguration={"Status": "Enabled"}
+        )
+        client.close()
+        yield server
+
+
+@pytest.fixture
+def server(running: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, as the environment says."""
+    for name in filter(lambda name: name.startswith("AWS_"), list(os.environ)):
+        monkeypatch.delenv(name)
+    for name, value in running.env().items():
+        monkeypatch.setenv(name, value)
+    return running
+
+
+@pytest.fixture
+def client(server: S3Server) -> Iterator[Any]:
+    """The owner of the buckets."""
+    found = server.client()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def s3(server: S3Server) -> Iterator[Place]:
+    place = place_of("s3://plain/key")
+    assert isinstance(place, S3)
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "faces.csv"
+
+
+def silent(done: int, total: int | None) -> None:
+    pass
+
+
+def fetched(s3: Place, upstream: Upstream, target: Path) -> bytes:
+    download(s3, upstream, target, silent, PART, patience_s=5.0)
+    return target.read_bytes()
+
+
+def test_a_bucket_that_keeps_versions_gives_the_pinned_one_after_a_newer_upload(
+    s3: Place, client: Any, target: Path
+) -> None:
+    uri = f"s3://{VERSIONED}/fer 2013/ä?#+%20.csv"
+    key = uri.split("/", 3)[3]
+    first = client.put_object(Bucket=VERSIONED, Key=key, Body=b"first")
+    pinned = find(s3, uri)
+    assert pinned == Upstream(uri, f"VersionId={first['VersionId']}", 5)
+    client.put_object(Bucket=VERSIONED, Key=key, Body=b"the second")
+    moved = find(s3, uri)
+    assert (moved.version, moved.size) != (pinned.version, pinned.size)
+    client.delete_object(Bucket=VERSIONED, Key=key)
+    assert fetched(s3, pinned, target) == b"first"
+    assert fetched(s3, moved, target) == b"the second"
+    with pytest.raises(DataError, match="is not there"):
+        find(s3, uri)
+
+
+def test_a_bucket_without_versions_refuses_the_pinned_one_after_a_newer_upload(
+    s3: Place, client: Any, target: Path
+) -> None:
+    uri = f"s3://{PLAIN}/overwritten"
+    first = client.put_object(Bucket=PLAIN, Key="overwritten", Body=b"first")
+    pinned = find(s3, uri)
+    assert pinned == Upstream(uri, f"ETag={first['ETag']}", 5)
+    assert fetched(s3, pinned, target) == b"first"
+    target.unlink()
+    client.put_object(Bucket=PLAIN, Key="overwritten", Body=b"other")
+    with pytest.raises(VersionGoneError, match="has changed since it was pinned"):
+        fetched(s3, pinned, target)
+    assert not target.exists()
+
+
+def test_a_bucket_that_stopped_keeping_versions_is_pinned_by_content(
+    s3: Place, client: Any, target: Path
+) -> None:
+    """Its uploads are all the version "null", and replace each other."""
+    client.create_bucket(Bucket="suspended")
+    for status in ("Enabled", "Suspended"):
+        client.put_bucket_versioning(Bucket="suspended", VersioningConfiguration={"Status": status})
+    client.put_object(Bucket="suspended", Key="k", Body=b"first")
+    pinned = find(s3, "s3://suspended/k")
+    assert pinned.version.startswith("ETag=")
+    client.put_object(Bucket="suspended", Key="k", Body=b"other")
+    with pytest.raises(DataError, match="has changed since it was pinned"):
+        fetched(s3, pinned, target)
+
+
+def test_an_empty_object_is_an_empty_file(s3: Place, client: Any, target: Path) -> None:
+    client.put_object(Bucket=PLAIN, Key="empty", Body=b"")
+    assert fetched(s3, find(s3, f"s3://{PLAIN}/empty"), target) == b""
+
+
+def test_an_object_stored_as_compressed_is_kept_as_it_is(
+    s3: Place, client: Any, target: Path
+) -> None:
+    client.put_object(Bucket=PLAIN, Key="x.gz", Body=b"as it is", ContentEncoding="gzip")
+    assert fetched(s3, find(s3, f"s3://{PLAIN}/x.gz"), target) == b"as it is"
+
+
+@pytest.mark.parametrize("bucket", [PLAIN, VERSIONED])
+def test_an_object_that_was_deleted_since_is_named(
+    bucket: str, s3: Place, client: Any, target: Path
+) -> None:
+    client.put_object(Bucket=bucket, Key="vanishing", Body=b"1")
+    pinned = find(s3, f"s3://{bucket}/vanishing")
+    kind, _, value = pinned.version.partition("=")
+    only = {"VersionId": value} if kind == "VersionId" else {}
+    client.delete_object(Bucket=bucket, Key="vanishing", **only)
+    with pytest.raises(DataError, match=f"s3://{bucket}/vanishing has gone since it was pinned"):
+        fetched(s3, pinned, target)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("s3://no-such-bucket/key", "no such bucket: check its name and AWS_ENDPOINT_URL"),
+        (f"s3://{PLAIN}/no/such/key", "is not there: check the key"),
+        (f"s3://{PLAIN}", "names no object: write s3://bucket/key"),
+        (f"s3://{PLAIN}/", "names no object"),
+        (f"s3://{PLAIN}/folder/", "names no object"),
+        ("s3:///key", "names no object"),
+        ("s3://not a bucket/key", "names no object"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_named(uri: str, message: str, s3: Place) -> None:
+    with pytest.raises(DataError, match=message) as raised:
+        find(s3, uri)
+    assert uri in str(raised.value)
+
+
+def test_credentials_in_the_address_are_refused_and_not_repeated(s3: Place) -> None:
+    with pytest.raises(DataError, match="AWS_ACCESS_KEY_ID") as raised:
+        find(s3, "s3://AKIA:5ec2e7@bucket/key")
+    assert "5ec2e7" not in str(raised.value)
+    assert "AKIA" not in str(raised.value)
+
+
+def test_a_pin_of_another_kind_of_server_is_refused(s3: Place, target: Path) -> None:
+    with pytest.raises(DataError, match="no version of S3"):
+        fetched(s3, Upstream(f"s3://{PLAIN}/key", "Last-Modified=yesterday", 5), target)
+
+
+def without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+
+def with_half_the_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+
+def with_an_unknown_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "unknown")
+
+
+def with_a_wrong_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "5ec2e7")
+
+
+def with_an_unknown_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "unknown-profile")
+
+
+def with_no_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "me:5ec2e7@nowhere")
+
+
+Misconfigure = Callable[[pytest.MonkeyPatch, Path], None]
+
+
+@pytest.mark.parametrize(
+    ("misconfigure", "message"),
+    [
+        (without_credentials, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
+        (with_half_the_credentials, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        (with_an_unknown_key, r"\(InvalidAccessKeyId\): check AWS_ACCESS_KEY_ID"),
+        (with_a_wrong_secret, r"\(SignatureDoesNotMatch\): check AWS_ACCESS_KEY_ID"),
+        (with_an_unknown_profile, "unknown-profile"),
+        (with_no_endpoint, "AWS_ENDPOINT_URL is no address"),
+    ],
+)
+def test_a_wrong_environment_is_explained_without_its_secrets(
+    misconfigure: Misconfigure,
+    message: str,
+    s3: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    secrets = (os.environ["AWS_SECRET_ACCESS_KEY"], os.environ["AWS_ACCESS_KEY_ID"], "5ec2e7")
+    misconfigure(monkeypatch, tmp_path)
+    with pytest.raises(DataError, match=message) as raised:
+        find(s3, f"s3://{PLAIN}/key")
+    assert not [secret for secret in secrets if secret in str(raised.value)]
+    assert "\n" not in str(raised.value)
+
+
+def test_credentials_of_a_profile_are_enough(
+    s3: Place, server: S3Server, client: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client.put_object(Bucket=PLAIN, Key="profile", Body=b"1")
+    env = server.env()
+    (tmp_path / "credentials").write_text(
+        f"[fer]\naws_access_key_id = {env['AWS_ACCESS_KEY_ID']}\n"
+        f"aws_secret_access_key = {env['AWS_SECRET_ACCESS_KEY']}\n"
+    )
+    without_credentials(monkeypatch, tmp_path)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "fer")
+    assert find(s3, f"s3://{PLAIN}/profile").size == 1
+
+
+def test_an_endpoint_where_nobody_listens_is_named(
+    s3: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
+        with pytest.raises(DataError, match=f"can't be reached .no proper answer from {address}"):
+            find(s3, f"s3://{PLAIN}/key", patience_s=0.5)
+
+
+@pytest.fixture
+def large(s3: Place, client: Any) -> Upstream:
+    client.put_object(Bucket=PLAIN, Key="large", Body=CONTENT)
+    return find(s3, f"s3://{PLAIN}/large")
+
+
+def test_a_server_that_dies_and_comes_back_costs_no_byte(
+    s3: Place, large: Upstream, server: S3Server, target: Path
+) -> None:
+    seen: list[int] = []
+
+    def crash(done: int, total: int | None) -> None:
+        if done >= 2 * PART and max(seen) < 2 * PART:
+            server.kill()
+            server.start()
+        seen.append(done)
+
+    download(s3, large, target, crash, PART, patience_s=60.0)
+    assert target.read_bytes() == CONTENT
+    assert seen == sorted(seen)  # it never went back
+
+
+def test_a_server_that_dies_for_good_leaves_what_came_to_the_next_call(
+    s3: Place, large: Upstream, server: S3Server, target: Path
+) -> None:
+    killed = False
+
+    def crash(done: int, total: int | None) -> None:
+        nonlocal killed
+        if done >= 2 * PART and not killed:
+            server.kill()
+            killed = True
+
+    try:
+        with pytest.raises(DataError, match=r"broke off .* run the same again") as raised:
+            download(s3, large, target, crash, PART, patience_s=1.0)
+        (partial,) = target.parent.glob(".partial-*.csv")
+        there = partial.stat().st_size
+        assert 2 * PART <= there < len(CONTENT)
+        assert f"{there:,} bytes are in {partial}" in str(raised.value)
+        assert partial.read_bytes() == CONTENT[:there]
+    finally:
+        server.start()
+    seen: list[int] = []
+    download(s3, large, target, lambda done, _: seen.append(done), PART, patience_s=60.0)
+    assert seen[0] == there
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_place_that_is_dropped_leaves_no_open_connection(large: Upstream) -> None:
+    find(S3(), large.uri)
+    gc.collect()  # an unclosed socket would warn, and a warning is an error here

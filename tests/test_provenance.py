@@ -1,0 +1,148 @@
+"""A model's origin as git and dvc.lock tell it, or plainly unknown."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fer_pipeline.provenance import GitState, content_digest, dvc_hashes, git_state
+
+LOCK = """\
+schema: '2.0'
+stages:
+  ingest:
+    cmd: python -m fer_pipeline.stages.ingest
+    deps:
+    - path: requirements.lock
+      hash: md5
+      md5: d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0
+      size: 3
+    outs:
+    - path: data/raw/faces.parquet
+      hash: md5
+      md5: a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1
+      size: 10
+  train@resnet50:
+    cmd: python -m fer_pipeline.stages.train resnet50
+    outs:
+    - path: models/resnet50/model.safetensors
+      md5: b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2
+      size: 20
+    - path: plots/confusion
+      hash: md5
+      md5: c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3.dir
+      size: 30
+      nfiles: 4
+  announce:
+    cmd: echo done
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, where nothing from the outside tells git of a repository."""
+    for variable in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def git(*arguments: str) -> str:
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    done = subprocess.run(
+        ["git", *identity, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def commit(folder: Path) -> str:
+    """A repository with one committed file."""
+    git("init", "--quiet")
+    Path("params.yaml").write_text("seed: 0\n")
+    git("add", "params.yaml")
+    git("commit", "--quiet", "--message", "Begin")
+    return git("rev-parse", "HEAD")
+
+
+def test_every_out_of_the_lock_has_its_hash(tmp_path: Path) -> None:
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    assert dvc_hashes(tmp_path / "dvc.lock") == {
+        "data/raw/faces.parquet": "a1" * 16,
+        "models/resnet50/model.safetensors": "b2" * 16,
+        "plots/confusion": "c3" * 16 + ".dir",
+    }
+
+
+@pytest.mark.parametrize("content", [None, "", "schema: '2.0'\n", "schema: '2.0'\nstages: {}\n"])
+def test_no_lock_or_an_empty_one_has_no_hashes(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "dvc.lock").write_text(content)
+    assert dvc_hashes(tmp_path / "dvc.lock") == {}
+
+
+def test_a_clean_tree_is_its_commit(commit: str) -> None:
+    assert git_state() == GitState(commit, dirty=False)
+
+
+def test_a_changed_file_makes_the_tree_dirty_staged_or_not(commit: str) -> None:
+    Path("params.yaml").write_text("seed: 1\n")
+    assert git_state() == GitState(commit, dirty=True)
+    git("add", "params.yaml")
+    assert git_state() == GitState(commit, dirty=True)
+
+
+def test_what_dvc_notes_of_the_run_itself_does_not_make_the_tree_dirty(commit: str) -> None:
+    Path("dvc.lock").write_text(LOCK)
+    git("add", "dvc.lock")
+    assert git_state() == GitState(commit, dirty=False)
+
+
+def test_an_untracked_file_does_not_make_the_tree_dirty(commit: str) -> None:
+    Path("notes.txt").write_text("mine")
+    assert git_state() == GitState(commit, dirty=False)
+
+
+def test_the_state_is_found_from_a_folder_below(
+    commit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    assert git_state().commit == commit
+
+
+@pytest.mark.usefixtures("folder")
+def test_outside_a_repository_the_commit_is_unknown() -> None:
+    assert git_state() == GitState("unknown", dirty=False)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_repository_without_a_commit_is_unknown() -> None:
+    git("init", "--quiet")
+    assert git_state() == GitState("unknown", dirty=False)
+
+
+def test_without_git_the_commit_is_unknown(commit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert git_state() == GitState("unknown", dirty=False)
+
+
+def test_the_content_digest_follows_contents_and_order_and_not_names(tmp_path: Path) -> None:
+    for name, content in (
+        ("a", b"one"),
+        ("b", b"two"),
+        ("c", b"one"),
+        ("d", b"onetwo"),
+        ("e", b""),
+    ):
+        (tmp_path / name).write_bytes(content)
+    a, b, c, d, e = (tmp_path / name for name in "abcde")
+    assert content_digest([a, b]) == content_digest([c, b])
+    digests = [content_digest(paths) for paths in ([a, b], [b, a], [a], [d], [d, e], [])]
+    assert len(set(digests)) == len(digests)
+    parts = hashlib.sha256(b"one").digest() + hashlib.sha256(b"two").digest()
+    assert content_digest([a, b]) == hashlib.sha256(parts).hexdigest()
