@@ -22,8 +22,7 @@ from workspace import (
 )
 
 from fer_pipeline.paths import TRACKING_DB
-from fer_pipeline.stages.launch import run_backbone_stage
-from fer_pipeline.stages.train import train
+from fer_pipeline.stages.launch import main
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +74,7 @@ def train_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
             for name, value in env.items():
                 patch.setenv(name, value)
             capsys.readouterr()
-            status = run_backbone_stage(train, "Train one backbone.")
+            status = main()
         said = capsys.readouterr()
         return subprocess.CompletedProcess(TRAIN, status, said.out, said.err)
 

@@ -14,31 +14,40 @@ from fer_pipeline.errors import DataError, SourceUnreachableError
 from fer_pipeline.events import VARIABLE, Listener
 from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.tracking import connect
-from fer_pipeline.stages.launch import run_backbone_stage, run_stage
+from fer_pipeline.stages import ingest, launch, train
 
-News = Callable[[], list[dict[str, Any]]]
+Read = Callable[[], list[dict[str, Any]]]
+Stage = Callable[[Callable[[Params], None]], int]
 
 
 @pytest.fixture
-def read(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> News:
+def read(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     """A folder with the committed params, and somebody who listens."""
     (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(VARIABLE, str(tmp_path / "events.jsonl"))
     monkeypatch.delenv("FER_DEBUG", raising=False)
     monkeypatch.setattr(sys, "argv", ["stage"])
-    return Listener(tmp_path / "events.jsonl").news
+    return Listener(tmp_path / "events.jsonl").read
 
 
-def stage(work: Callable[[Params], None]) -> int:
-    return run_stage(work, "A stage")
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """Runs stage `ingest` with other work."""
+
+    def run(work: Callable[[Params], None]) -> int:
+        monkeypatch.setattr(ingest, "ingest", work)
+        monkeypatch.setattr(sys, "argv", ["stages", "ingest"])
+        return launch.main()
+
+    return run
 
 
-def test_a_stage_that_is_done_tells_no_error(news: News, params: Params) -> None:
+def test_a_stage_that_is_done_tells_no_error(stage: Stage, read: Read, params: Params) -> None:
     seen: list[Params] = []
     assert stage(seen.append) == 0
     assert seen == [params]
-    assert news() == []
+    assert read() == []
 
 
 def fail(error: BaseException) -> Callable[[Params], None]:
@@ -52,63 +61,74 @@ def fail(error: BaseException) -> Callable[[Params], None]:
     ("error", "transient"), [(DataError("torn"), False), (SourceUnreachableError("away"), True)]
 )
 def test_an_error_is_told_with_whether_it_may_pass(
-    error: Exception, transient: bool, news: News, capsys: pytest.CaptureFixture[str]
+    stage: Stage, error: Exception, transient: bool, read: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert stage(fail(error)) == 1
     assert capsys.readouterr().err == f"error: {error}\n"
-    assert news() == [{"event": "error", "message": str(error), "transient": transient}]
+    assert read() == [{"event": "error", "message": str(error), "transient": transient}]
 
 
 def test_an_mlflow_that_is_away_may_come_back(
-    news: News, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stage: Stage, read: Read, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as taken:  # nobody listens there
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
         assert stage(lambda params: print(connect(params.registry.experiment))) == 1
-    (event,) = news()
+    (event,) = read()
     assert event["transient"] is True
     assert "can't be reached" in event["message"]
     assert capsys.readouterr().err == f"error: {event['message']}\n"
 
 
-def test_bad_params_do_not_pass(news: News) -> None:
+def test_bad_params_do_not_pass(stage: Stage, read: Read) -> None:
     path = Path("params.yaml")
     path.write_text(path.read_text().replace("seed: 0", "seed: many", 1))
     assert stage(fail(AssertionError())) == 1
-    (event,) = news()
+    (event,) = read()
     assert event["transient"] is False
     assert event["message"].startswith("params.yaml: seed is 'many'")
 
 
-def test_an_unknown_backbone_does_not_pass(news: News, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["stage", "vgg16"])
-    assert run_backbone_stage(lambda *_: None, "A stage") == 1
-    (event,) = news()
+def test_an_unknown_backbone_does_not_pass(
+    stage: Stage, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["stages", "train", "vgg16"])
+    assert launch.main() == 1
+    (event,) = read()
     assert event["message"].startswith("params.yaml has no backbone 'vgg16': choose among resnet50")
     assert event["transient"] is False
 
 
+@pytest.mark.parametrize(("arguments", "running"), [(["resnet101"], ""), ([], "train@resnet101")])
 def test_a_known_backbone_is_passed_on(
-    news: News, params: Params, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    running: str,
+    read: Read,
+    params: Params,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["stage", "resnet101"])
+    monkeypatch.setattr(sys, "argv", ["stages", "train", *arguments])
+    monkeypatch.setenv("DVC_STAGE", running)
     seen: list[tuple[Params, str]] = []
-    assert run_backbone_stage(lambda *given: seen.append(given), "A stage") == 0
+    monkeypatch.setattr(train, "train", lambda *given: seen.append(given))
+    assert launch.main() == 0
     assert seen == [(params, "resnet101")]
-    assert news() == []
+    assert read() == []
 
 
 def test_an_error_is_told_even_where_its_traceback_is_wanted(
-    news: News, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FER_DEBUG", "1")
     with pytest.raises(DataError, match="torn"):
         stage(fail(DataError("torn")))
-    assert [event["message"] for event in news()] == ["torn"]
+    assert [event["message"] for event in read()] == ["torn"]
 
 
-def test_an_interruption_is_no_error(news: News, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interruption_is_no_error(
+    stage: Stage, read: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert stage(fail(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "interrupted\n"
-    assert news() == []
+    assert read() == []

@@ -31,9 +31,9 @@ from edition_files import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fer_pipeline.data.sources import containers
 from fer_pipeline.data.sources.containers import open_container
 from fer_pipeline.data.sources.editions import read_edition
-from fer_pipeline.data.sources.source import containers
 
 FACES = random_faces()
 CSV = fer2013_csv(FACES)

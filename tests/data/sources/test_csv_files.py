@@ -25,10 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_pipeline.data.faces import USAGES, Faces
+from fer_pipeline.data.sources import csv_files
 from fer_pipeline.data.sources.containers import open_container
 from fer_pipeline.data.sources.csv_files import count_rows, read_csv
 from fer_pipeline.data.sources.editions import read_edition
-from fer_pipeline.data.sources.source import csv_files
 from fer_pipeline.emotions import EMOTIONS
 
 FACES = random_faces()

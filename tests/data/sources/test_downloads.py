@@ -272,7 +272,7 @@ def test_two_processes_do_not_write_the_same_file(
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from fer_pipeline.data.sources.source import web
+from fer_pipeline.data.sources import web
 from fer_pipeline.data.sources.downloads import download, find
 web._TIMEOUT_S = (3600, 3600)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it

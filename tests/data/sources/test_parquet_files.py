@@ -38,8 +38,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_pipeline.data.faces import USAGES, Faces
+from fer_pipeline.data.sources import parquet_files
 from fer_pipeline.data.sources.editions import read_edition
-from fer_pipeline.data.sources.source import parquet_files
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import DataError
 
