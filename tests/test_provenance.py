@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_pipeline.provenance import GitState, content_digest, dvc_hashes, git_state
+from fer_pipeline.provenance import GitState, code_digest, content_digest, dvc_hashes, git_state
 
 LOCK = """\
 schema: '2.0'
@@ -146,3 +146,72 @@ def test_the_content_digest_follows_contents_and_order_and_not_names(tmp_path: P
     assert len(set(digests)) == len(digests)
     parts = hashlib.sha256(b"one").digest() + hashlib.sha256(b"two").digest()
     assert content_digest([a, b]) == hashlib.sha256(parts).hexdigest()
+
+
+CODE = """\
+import math
+
+SIZE = 4
+"Its side in pixels."
+
+
+def area(side: int) -> int:
+    return side * side
+"""
+
+
+def write_code(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'"""A docstring."""\n{CODE}',
+        f"# A comment.\n{CODE}",
+        CODE.replace("side * side", "(side\n        * side)  # squared"),
+        CODE.replace("    return", '    """Side by side."""\n    return'),
+        CODE.replace('"Its side in pixels."\n', ""),
+    ],
+)
+def test_what_changes_nothing_that_code_does_keeps_its_digest(text: str, tmp_path: Path) -> None:
+    before, after = (write_code(tmp_path / name, CODE) for name in ("a.py", "b.py"))
+    after.write_text(text)
+    assert code_digest([before]) == code_digest([after])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CODE.replace("side * side", "side + side"),
+        CODE.replace("SIZE = 4", "SIZE = 4.0"),
+        CODE.replace("SIZE = 4", "SIZE = 'a text that is used'"),
+        CODE + "area(SIZE)\n",
+    ],
+)
+def test_what_changes_what_code_does_changes_its_digest(text: str, tmp_path: Path) -> None:
+    before, after = write_code(tmp_path / "a.py", CODE), write_code(tmp_path / "b.py", text)
+    assert code_digest([before]) != code_digest([after])
+
+
+def test_the_digest_of_a_folder_follows_names_and_contents_and_not_its_place(
+    tmp_path: Path,
+) -> None:
+    for folder in ("here", "there"):
+        write_code(tmp_path / folder / "below" / "code.py", CODE)
+        write_code(tmp_path / folder / "page.html", "<p>")
+    here, there = tmp_path / "here", tmp_path / "there"
+    write_code(there / "below" / "__pycache__" / "code.pyc", "made by Python")
+    assert code_digest([here]) == code_digest([there])
+    write_code(there / "page.html", "<p> ")  # no Python: each byte counts
+    assert code_digest([here]) != code_digest([there])
+    write_code(there / "page.html", "<p>")
+    (there / "below" / "code.py").rename(there / "code.py")
+    assert code_digest([here]) != code_digest([there])
+
+
+def test_a_missing_file_has_no_code_digest(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing\.py"):
+        code_digest([tmp_path / "missing.py"])
