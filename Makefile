@@ -70,6 +70,6 @@ locks: setup
 	grep -oE '^(mlflow|numpy|pandas|pillow|safetensors|torch|torchvision)==[^ ]+' requirements.lock > locks/registry.txt
 
 clean:  ## Delete what the pipeline and the tools made, but neither DVC's cache nor MLflow's data
-	rm -rf data/downloads data/raw data/prepared checkpoints metrics models plots predictions provenance registry reports dvc_plots
+	rm -rf data/downloads data/raw data/prepared checkpoints examples metrics models plots predictions provenance registry reports dvc_plots
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

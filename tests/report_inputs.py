@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from pages import make_data
 
+from fer_pipeline.data.examples import Example
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.evaluation.cases import Case, Cases
-from fer_pipeline.evaluation.reliability import Bin
+from fer_pipeline.evaluation.gate import Verdict
 from fer_pipeline.reports.report import ReportInputs
 
 IMAGES = (491, 55, 528, 879, 594, 416, 626)
@@ -62,6 +62,10 @@ def _confusion(rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.array([rng.multinomial(n, p) for n, p in zip(IMAGES, shares, strict=True)])
 
 
+def _bin(confidence: float, accuracy: float, images: int) -> dict[str, Any]:
+    return {"confidence": confidence, "accuracy": accuracy, "images": images}
+
+
 def make_simplex(names: tuple[str, ...], steps: int = 4) -> list[dict[str, str]]:
     """A grid over the first three weights; the others are 0."""
     rows = []
@@ -107,16 +111,18 @@ def _method(names: tuple[str, ...], temperature: float) -> dict[str, Any]:
     }
 
 
-def _cases() -> Cases:
+def _examples(rng: np.random.Generator) -> list[Example]:
     happy, sad = EMOTIONS.index("happy"), EMOTIONS.index("sad")
-    return Cases(
-        rescued=(Case(3, happy, happy, sad, 0.91),),
-        broken=(Case(4, sad, happy, sad, 0.62),),
-        mistakes=(Case(5, sad, happy, happy, 0.99), Case(4, sad, happy, sad, 0.62)),
-        rescued_images=301,
-        broken_images=190,
-        mistaken_images=1012,
-    )
+    unsure = {"row": 4, "actual": sad, "fused": happy, "single": sad, "confidence": 0.62}
+    facts = [
+        ("rescued", unsure | {"row": 3, "actual": happy, "confidence": 0.91}),
+        ("broken", unsure),
+        ("mistakes", unsure | {"row": 5, "single": happy, "confidence": 0.99}),
+        ("mistakes", unsure),
+    ]
+    return [
+        Example(kind, rng.integers(0, 256, (48, 48), dtype=np.uint8), own) for kind, own in facts
+    ]
 
 
 def make_inputs(names: tuple[str, ...] = PAPER, synthetic: bool = False) -> ReportInputs:
@@ -130,6 +136,12 @@ def make_inputs(names: tuple[str, ...] = PAPER, synthetic: bool = False) -> Repo
             **_comparison(names),
             "methods": {name: {"test_accuracy": 0.7177} for name in methods},
             "clean": {"images": 3310, **_comparison(names)},
+            "cases": {"rescued": 301, "broken": 190, "mistakes": 1012},
+            "confusion": {name: _confusion(rng).tolist() for name in ("fused", *names)},
+            "reliability": {
+                "before": [_bin(0.55, 0.41, 900), _bin(0.93, 0.78, 2689)],
+                "after": [_bin(0.55, 0.54, 1500), _bin(0.9, 0.91, 2089)],
+            },
         },
         fusion={
             "method": "nll",
@@ -138,17 +150,10 @@ def make_inputs(names: tuple[str, ...] = PAPER, synthetic: bool = False) -> Repo
             "methods": {name: _method(names, value) for name, value in methods.items()},
         },
         data=make_data(synthetic=synthetic),
-        gate_passed=True,
-        gate_reasons=("fused 71.80% beats resnet50 68.70% by more than 0 points (+3.10)",),
+        verdict=Verdict(True, ("fused 71.80% beats resnet50 68.70% by more than 0 points",)),
         curves={name: _curve(8) for name in names},
         simplex=make_simplex(names),
-        confusions={name: _confusion(rng) for name in ("fused", *names)},
-        cases=_cases(),
-        faces={row: rng.integers(0, 256, (48, 48), dtype=np.uint8) for row in (3, 4, 5)},
-        calibration=(
-            (Bin(0.55, 0.41, 900), Bin(0.93, 0.78, 2689)),
-            (Bin(0.55, 0.54, 1500), Bin(0.9, 0.91, 2089)),
-        ),
+        examples=_examples(rng),
         provenance={
             name: {
                 "seconds": 130.0,
@@ -160,7 +165,6 @@ def make_inputs(names: tuple[str, ...] = PAPER, synthetic: bool = False) -> Repo
             }
             for name in names
         },
-        commit=COMMIT,
         recipe={
             "seed": 7,
             "backbones": {

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from fer_pipeline import paths
 from fer_pipeline.params.schema import Params
+from fer_pipeline.stages.launch import STAGES
 
 # What may change without any out changing: these validate, name and announce, or keep a record
 # of what happened. Params are declared by each stage; emotions and paths are held equal to the
@@ -28,8 +29,6 @@ OBSERVERS = {
     "fer_pipeline.registry.tracking",
     "fer_pipeline.stages.progress",
 }
-
-STAGES = ("ingest", "prepare", "train", "predict", "calibrate", "evaluate", "register")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +130,8 @@ def test_the_layout_and_dvc_yaml_name_the_same_files(stages: dict[str, dict[str,
         paths.TEST,
         paths.DATA_METRICS,
         paths.CLASS_BALANCE,
+        paths.GREYS,
+        paths.DATA_EXAMPLES,
         paths.DATA_PAGE,
         paths.model_file(key),
         paths.training_metrics(key),
@@ -143,6 +144,7 @@ def test_the_layout_and_dvc_yaml_name_the_same_files(stages: dict[str, dict[str,
         paths.SUMMARY,
         paths.ACCURACY,
         paths.CONFUSION,
+        paths.TEST_EXAMPLES,
         paths.REPORT,
         paths.MODEL_CARD,
         paths.VERDICT,

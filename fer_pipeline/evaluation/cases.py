@@ -35,18 +35,22 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """Examples of each kind, the clearest first, and how many there are in all."""
+    """Test images by kind: `rescued`, `broken` and `mistakes`.
 
-    rescued: tuple[Case, ...]
-    broken: tuple[Case, ...]
-    mistakes: tuple[Case, ...]
-    rescued_images: int
-    broken_images: int
-    mistaken_images: int
+    Attributes:
+        examples: of each kind, the clearest first.
+        images: how many of each kind there are in all.
+    """
+
+    examples: dict[str, tuple[Case, ...]]
+    images: dict[str, int]
 
 
 def find_cases(test: TestLogits, best_single: str, most: int) -> Cases:
-    """Rescued: the fused model is right where the best single one is wrong; broken: the reverse.
+    """Pick the images whose answer fusing changed, and the mistakes with the highest confidence.
+
+    Of the kind `rescued` are those that the fused model gets right and the best single one wrong,
+    of `broken` the reverse, of `mistakes` all that the fused model gets wrong.
 
     Args:
         test: logits and labels.
@@ -67,17 +71,13 @@ def find_cases(test: TestLogits, best_single: str, most: int) -> Cases:
             confidence=float(confidence[row]),
         )
 
-    def examples(chosen: BoolArray) -> tuple[Case, ...]:
-        return _clearest(chosen, confidence, test.groups, most, case)
-
-    rescued, broken = right & ~single_right, ~right & single_right
+    kinds = {"rescued": right & ~single_right, "broken": ~right & single_right, "mistakes": ~right}
     return Cases(
-        examples(rescued),
-        examples(broken),
-        examples(~right),
-        int(rescued.sum()),
-        int(broken.sum()),
-        int((~right).sum()),
+        {
+            kind: _clearest(rows, confidence, test.groups, most, case)
+            for kind, rows in kinds.items()
+        },
+        {kind: int(rows.sum()) for kind, rows in kinds.items()},
     )
 
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup
 
+from fer_pipeline.data.examples import Example
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.reports import data_facts, data_plots
 from fer_pipeline.reports.data_plots import Histogram
@@ -20,25 +19,8 @@ MEASURES = {
     "contrast": "standard deviation of a face’s greys",
 }
 
-UInt8Array = npt.NDArray[np.uint8]
-Vote = tuple[str, str, int]
-"""Split, emotion, and how many copies of a picture have it there."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One face and what is odd about it. `pixels`: (48, 48)."""
-
-    pixels: UInt8Array
-    caption: str
-
-
-@dataclass(frozen=True)
-class ConflictExample:
-    """One picture that stands in the set with several labels. `pixels`: (48, 48)."""
-
-    pixels: UInt8Array
-    votes: tuple[Vote, ...]
+CONFLICT = "conflict"
+"""The kind of the examples that stand in the set with several labels."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +29,14 @@ class DataPageInputs:
 
     Attributes:
         data: the content of `metrics/data.json`.
-        conflicts: worst first. All are shown, and each takes 3 KB of the page.
-        suspicious: title of a group to its faces, all of which are shown.
+        examples: all are shown, and each takes 3 KB of the page. The facts of a conflict are its
+            `votes`: split, emotion, and how many copies of the picture have it there. Those of
+            any other kind, which is a title, are a `caption`.
         histograms: "brightness" (mean grey) and "contrast" (standard deviation in greys).
     """
 
     data: Mapping[str, Any]
-    conflicts: Sequence[ConflictExample]
-    suspicious: Mapping[str, Sequence[Example]]
+    examples: Sequence[Example]
     histograms: Mapping[str, Histogram]
 
 
@@ -79,12 +61,8 @@ def render_data_page(inputs: DataPageInputs) -> str:
         cleaning=data_facts.cleaning(data),
         drift=data_facts.drift(data),
         drift_sentence=data_facts.drift_sentence(data) if data["drift"] else "",
-        conflicts=[_show_conflict(conflict) for conflict in inputs.conflicts],
-        suspicious={
-            title: [_show_example(face) for face in faces]
-            for title, faces in inputs.suspicious.items()
-            if faces
-        },
+        conflicts=[_show_conflict(one) for one in inputs.examples if one.kind == CONFLICT],
+        suspicious=_suspicious(inputs.examples),
         figures=_figures(inputs),
     )
 
@@ -97,11 +75,19 @@ def _figures(inputs: DataPageInputs) -> dict[str, Markup]:
     return {name: embed(figure, f"plot-{name}") for name, figure in figures.items()}
 
 
-def _show_example(example: Example) -> Shown:
-    return png_uri(example.pixels), f"Face: {example.caption}", [example.caption]
+def _suspicious(examples: Sequence[Example]) -> dict[str, list[Shown]]:
+    """The faces of every other kind, by title."""
+    shown: dict[str, list[Shown]] = {}
+    for one in examples:
+        if one.kind != CONFLICT:
+            caption = one.facts["caption"]
+            face = png_uri(one.pixels), f"Face: {caption}", [caption]
+            shown.setdefault(one.kind, []).append(face)
+    return shown
 
 
-def _show_conflict(conflict: ConflictExample) -> Shown:
-    labels = dict.fromkeys(emotion for _, emotion, _ in conflict.votes)
-    lines = [f"{copies} × {emotion} in {split}" for split, emotion, copies in conflict.votes]
+def _show_conflict(conflict: Example) -> Shown:
+    votes = conflict.facts["votes"]
+    labels = dict.fromkeys(emotion for _, emotion, _ in votes)
+    lines = [f"{copies} × {emotion} in {split}" for split, emotion, copies in votes]
     return png_uri(conflict.pixels), f"Face labelled {' and '.join(labels)}", lines

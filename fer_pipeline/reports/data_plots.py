@@ -29,6 +29,22 @@ class Histogram:
     versions: Mapping[str, Sequence[int]]
 
 
+def read_histograms(rows: Sequence[Mapping[str, str]]) -> dict[str, Histogram]:
+    """The histograms by measure, from the rows of `plots/greys.csv`."""
+    found: dict[str, dict[str, list[tuple[int, int]]]] = {}
+    for row in rows:
+        versions = found.setdefault(row["measure"], {})
+        bins = versions.setdefault(row["version"], [])
+        bins.append((int(row["grey"]), int(row["images"])))
+    return {
+        measure: Histogram(
+            [middle for middle, _ in versions["now"]],
+            {version: [images for _, images in bins] for version, bins in versions.items()},
+        )
+        for measure, versions in found.items()
+    }
+
+
 def class_bars(classes: Mapping[str, Mapping[str, int]]) -> go.Figure:
     """Share of every emotion in each split, which shows the rare ones and compares the splits.
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup
 
+from fer_pipeline.data.examples import Example
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.evaluation.cases import Case, Cases
+from fer_pipeline.evaluation.cases import Case
+from fer_pipeline.evaluation.gate import Verdict
 from fer_pipeline.evaluation.reliability import Bin
 from fer_pipeline.evaluation.significance import Gain, conclude
 from fer_pipeline.reports import plots
@@ -35,8 +36,6 @@ METHOD_NOTES = {
     "grid": "the best val accuracy of all weights on a grid",
 }
 
-UInt8Array = npt.NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class ReportInputs:
@@ -46,40 +45,30 @@ class ReportInputs:
         evaluation: the content of `metrics/evaluation.json`; its `clean` may be None.
         fusion: the content of `fusion.json`.
         data: the content of `metrics/data.json`.
-        gate_passed: whether the fused model may be registered.
-        gate_reasons: one sentence per check of the gate.
+        verdict: of the gate.
         curves: rows of each backbone's training curve.
         simplex: rows of the grid of weights: one column per backbone, and val_accuracy.
-        confusions: (C, C) counts, rows actual, for "fused" and every backbone.
-        cases: the test images worth a look.
-        faces: (48, 48) pixels of each of them, by row in test.
-        calibration: bins of the fused model's confidence before and after temperature.
+        examples: faces of the kinds `rescued`, `broken` and `mistakes`, with a `Case` as facts.
         recipe: seed, and per backbone weights, image_size, head_epochs, finetune_epochs.
         provenance: per backbone seconds, hardware, precision, torch, commit, dirty.
-        commit: of the code that evaluates, "unknown" where there is none.
     """
 
     evaluation: Mapping[str, Any]
     fusion: Mapping[str, Any]
     data: Mapping[str, Any]
-    gate_passed: bool
-    gate_reasons: tuple[str, ...]
+    verdict: Verdict
     curves: Mapping[str, Sequence[Mapping[str, str]]]
     simplex: Sequence[Mapping[str, str]]
-    confusions: Mapping[str, npt.NDArray[np.int64]]
-    cases: Cases
-    faces: Mapping[int, UInt8Array]
-    calibration: tuple[Sequence[Bin], Sequence[Bin]]
+    examples: Sequence[Example]
     recipe: Mapping[str, Any]
     provenance: Mapping[str, Mapping[str, Any]]
-    commit: str
 
 
 def render_report(inputs: ReportInputs) -> str:
     """The whole page as HTML."""
     return render_page(
         "report.html.j2",
-        status="passed" if inputs.gate_passed else "failed",
+        status="passed" if inputs.verdict.passed else "failed",
         source=inputs.data["source"],
         inputs=inputs,
         evaluation=inputs.evaluation,
@@ -149,7 +138,12 @@ def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
             fused["accuracy"], {name: scores["accuracy"] for name, scores in single.items()}
         ),
         "simplex": simplex_map(inputs.simplex, methods, inputs.fusion["method"]),
-        "reliability": plots.reliability_diagram(*inputs.calibration),
+        "reliability": plots.reliability_diagram(
+            *(
+                [Bin(**one) for one in inputs.evaluation["reliability"][when]]
+                for when in ("before", "after")
+            )
+        ),
         "recall": plots.recall_bars(fused["per_class"], single[best]["per_class"], best),
         "curves": plots.training_curves(inputs.curves),
     }
@@ -158,42 +152,41 @@ def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
 
 def _galleries(inputs: ReportInputs) -> list[tuple[str, str, int, list[Shown]]]:
     """Title, explanation, how many there are in all, and the faces of each kind of case."""
-    cases, best = inputs.cases, inputs.evaluation["best_single"]
-    kinds = (
-        (
-            "Rescued",
-            f"Wrong by {best}, right when fused.",
-            cases.rescued_images,
-            cases.rescued,
-        ),
-        ("Broken", f"Right by {best}, wrong when fused.", cases.broken_images, cases.broken),
-        (
+    best = inputs.evaluation["best_single"]
+    kinds = {
+        "rescued": ("Rescued", f"Wrong by {best}, right when fused."),
+        "broken": ("Broken", f"Right by {best}, wrong when fused."),
+        "mistakes": (
             "The surest mistakes",
             "Wrong when fused, with the highest confidence. Some labels are wrong instead.",
-            cases.mistaken_images,
-            cases.mistakes,
         ),
-    )
+    }
     return [
-        (title, note, count, [_show(case, inputs.faces[case.row], best) for case in found])
-        for title, note, count, found in kinds
+        (
+            title,
+            note,
+            inputs.evaluation["cases"][kind],
+            [_show(one, best) for one in inputs.examples if one.kind == kind],
+        )
+        for kind, (title, note) in kinds.items()
     ]
 
 
-def _show(case: Case, pixels: UInt8Array, best: str) -> Shown:
+def _show(example: Example, best: str) -> Shown:
+    case = Case(**example.facts)
     actual, fused, single = (EMOTIONS[one] for one in (case.actual, case.fused, case.single))
     lines = [
         f"labelled {actual}",
         f"fused: {fused}, {100 * case.confidence:.0f}{NBSP}%",
         f"{best}: {single}",
     ]
-    return png_uri(pixels), f"Face {', '.join(lines)}", lines
+    return png_uri(example.pixels), f"Face {', '.join(lines)}", lines
 
 
 def _confusions(inputs: ReportInputs) -> list[tuple[str, Markup]]:
     """Name and figure of the fused model's and each backbone's confusion matrix."""
-    names = ["fused", *inputs.evaluation["single"]]
+    found = inputs.evaluation["confusion"]
     return [
-        (name, embed(plots.confusion_matrix(inputs.confusions[name]), f"plot-confusion-{index}"))
-        for index, name in enumerate(names)
+        (name, embed(plots.confusion_matrix(np.array(counts)), f"plot-confusion-{index}"))
+        for index, (name, counts) in enumerate(found.items())
     ]

@@ -1,45 +1,36 @@
-"""Stage `evaluate`: the only one that opens the labels of test, and the report on what it saw."""
+"""Stage `evaluate`: the fused and the single models on test, in numbers."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_pipeline.data.examples import Example, write_examples
 from fer_pipeline.data.faces import Split, load_split
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.evaluation.cases import find_cases
+from fer_pipeline.evaluation.cases import Cases, find_cases
 from fer_pipeline.evaluation.comparison import TestLogits, compare, top1_accuracy
-from fer_pipeline.evaluation.gate import judge
 from fer_pipeline.evaluation.metrics import FloatArray, confusion
 from fer_pipeline.evaluation.reliability import reliability
-from fer_pipeline.files import write_csv, write_json, write_text
+from fer_pipeline.files import write_csv, write_json
 from fer_pipeline.fusion.average import fuse
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import read_fusion
 from fer_pipeline.paths import (
     ACCURACY,
-    DATA_METRICS,
     EVALUATION,
     FUSION,
-    MODEL_CARD,
-    REPORT,
-    SIMPLEX,
     SUMMARY,
     TEST,
+    TEST_EXAMPLES,
     VAL,
     confusion_file,
-    provenance,
-    require,
-    training_curve,
 )
-from fer_pipeline.provenance import git_state
-from fer_pipeline.reports.card import render_model_card
-from fer_pipeline.reports.report import ReportInputs, render_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,11 +40,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CASES = 12
-"""Faces of each kind in the report."""
+"""Faces of each kind that are picked for the report."""
 
 
 def evaluate(params: Params) -> None:
-    """Write `metrics/evaluation.json`, its summary, confusion matrices and the report."""
+    """Write `metrics/evaluation.json`, its summary, confusion matrices and faces for the report."""
     names = list(params.backbones)
     split = load_split(TEST)
     fusion = read_fusion(FUSION)
@@ -67,15 +58,15 @@ def evaluate(params: Params) -> None:
         groups=split.groups,
     )
     evaluation = _evaluation(params, test, split, _val_accuracies(names, weights))
+    cases = find_cases(test, evaluation["best_single"], CASES)
+    evaluation["cases"] = cases.images
     write_json(EVALUATION, evaluation)
     write_json(SUMMARY, _summary(evaluation))
     write_csv(ACCURACY, _accuracy_rows(evaluation))
     predicted = {"fused": test.fused} | test.single
     for model, model_logits in predicted.items():
         _write_confusion(model_logits, split, confusion_file(model))
-    inputs = _report_inputs(params, evaluation, predicted, test, split)
-    write_text(REPORT, render_report(inputs))
-    write_text(MODEL_CARD, render_model_card(inputs))
+    write_examples(TEST_EXAMPLES, _examples(cases, split))
     _announce(evaluation)
 
 
@@ -96,6 +87,11 @@ def _evaluation(
         "clean": compare(test.select(clean), best_single, params.evaluation, params.seed)
         if clean.any()
         else None,
+        "confusion": _confusions(test),
+        "reliability": {
+            "before": _bins(test, 1.0, params.evaluation.ece_bins),
+            "after": _bins(test, test.temperature, params.evaluation.ece_bins),
+        },
     }
 
 
@@ -126,6 +122,19 @@ def _method_accuracies(test: TestLogits) -> dict[str, Any]:
     }
 
 
+def _confusions(test: TestLogits) -> dict[str, Any]:
+    """Counts of images of the fused model and of each backbone: rows actual, columns predicted."""
+    predicted = {"fused": test.fused} | test.single
+    return {
+        name: confusion(logits.argmax(axis=1), test.labels).tolist()
+        for name, logits in predicted.items()
+    }
+
+
+def _bins(test: TestLogits, temperature: float, bins: int) -> list[dict[str, Any]]:
+    return [asdict(one) for one in reliability(test.fused, test.labels, temperature, bins)]
+
+
 def _summary(evaluation: dict[str, Any]) -> dict[str, object]:
     """The few figures that `dvc metrics show` and `dvc exp show` can hold in one line."""
     return {
@@ -152,63 +161,13 @@ def _write_confusion(logits: FloatArray, split: Split, path: Path) -> None:
     write_csv(path, rows)
 
 
-def _report_inputs(
-    params: Params,
-    evaluation: dict[str, Any],
-    predicted: dict[str, FloatArray],
-    test: TestLogits,
-    split: Split,
-) -> ReportInputs:
-    verdict = judge(evaluation, params.gate)
-    cases = find_cases(test, evaluation["best_single"], CASES)
-    bins = params.evaluation.ece_bins
-    return ReportInputs(
-        evaluation=evaluation,
-        fusion=json.loads(FUSION.read_text(encoding="utf-8")),
-        data=json.loads(require(DATA_METRICS, "prepare").read_text(encoding="utf-8")),
-        gate_passed=verdict.passed,
-        gate_reasons=verdict.reasons,
-        curves={
-            name: _read_csv(require(training_curve(name), f"train@{name}"))
-            for name in params.backbones
-        },
-        simplex=_read_csv(require(SIMPLEX, "calibrate")),
-        confusions={
-            name: confusion(logits.argmax(axis=1), split.labels)
-            for name, logits in predicted.items()
-        },
-        cases=cases,
-        faces={
-            case.row: split.images[case.row]
-            for case in (*cases.rescued, *cases.broken, *cases.mistakes)
-        },
-        calibration=(
-            reliability(test.fused, test.labels, 1.0, bins),
-            reliability(test.fused, test.labels, test.temperature, bins),
-        ),
-        provenance={
-            name: json.loads(require(provenance(name), f"train@{name}").read_text(encoding="utf-8"))
-            for name in params.backbones
-        },
-        commit=git_state().commit,
-        recipe={
-            "seed": params.seed,
-            "backbones": {
-                name: {
-                    "weights": own.weights,
-                    "image_size": own.image_size,
-                    "head_epochs": own.head.epochs if own.head else 0,
-                    "finetune_epochs": own.finetune.epochs,
-                }
-                for name, own in params.backbones.items()
-            },
-        },
-    )
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+def _examples(cases: Cases, split: Split) -> list[Example]:
+    """The pixels of every case, kind by kind."""
+    return [
+        Example(kind, split.images[case.row], asdict(case))
+        for kind, found in cases.examples.items()
+        for case in found
+    ]
 
 
 def _announce(evaluation: dict[str, Any]) -> None:
@@ -216,11 +175,10 @@ def _announce(evaluation: dict[str, Any]) -> None:
         log.info("  %-14s %6.2f %%", name, 100 * one["accuracy"])
     gain = evaluation["gain"]
     log.info(
-        "  %-14s %6.2f %%  (%+.2f points on %s, McNemar p %.4f); report in %s",
+        "  %-14s %6.2f %%  (%+.2f points on %s, McNemar p %.4f)",
         "fused",
         100 * evaluation["fused"]["accuracy"],
         100 * gain["accuracy"],
         evaluation["best_single"],
         gain["mcnemar_p"],
-        REPORT,
     )

@@ -1,14 +1,15 @@
-"""Stage `prepare`: the faces checked, cleaned and split, and a page on what they are like."""
+"""Stage `prepare`: the faces checked, cleaned and split, and figures of what they are like."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_pipeline.data.examples import Example, write_examples
 from fer_pipeline.data.faces import Faces, Int64Array, Split, save_split
 from fer_pipeline.data.profile import (
     BRIGHTNESS_MIDDLES,
@@ -31,25 +32,19 @@ from fer_pipeline.data.sources.pins import Earlier, read_pin
 from fer_pipeline.data.store import Origin, read_faces
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
 from fer_pipeline.errors import DataError
-from fer_pipeline.files import whole_file, write_csv, write_json, write_text
+from fer_pipeline.files import whole_file, write_csv, write_json
 from fer_pipeline.paths import (
     CLASS_BALANCE,
+    DATA_EXAMPLES,
     DATA_METRICS,
-    DATA_PAGE,
     FACES,
+    GREYS,
     SOURCE_LOCK,
     TEST,
     TRAIN,
     VAL,
     require,
 )
-from fer_pipeline.reports.data_page import (
-    ConflictExample,
-    DataPageInputs,
-    Example,
-    render_data_page,
-)
-from fer_pipeline.reports.data_plots import Histogram
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
@@ -60,10 +55,12 @@ _FILES: dict[SplitName, Path] = {"train": TRAIN, "val": VAL, "test": TEST}
 
 
 def prepare(params: Params) -> None:
-    """Write the splits, `metrics/data.json`, the class balance and the page on the data."""
+    """Write the splits, `metrics/data.json`, its plots and the faces that the page shows."""
     faces, origin = read_faces(require(FACES, "ingest"))
     profile, earlier = profile_of(faces, origin.labels), _earlier(origin)
     drift = measure_drift(profile, earlier.profile) if earlier else None
+    if drift is not None:
+        require_small(drift, params.data.max_drift, f"{SOURCE_LOCK} names both versions")
     groups = group_by_pixels(faces)
     if params.data.protocol == "holdout":
         faces = hold_out(faces, groups, params.seed)
@@ -87,20 +84,17 @@ def prepare(params: Params) -> None:
         "cleaning": asdict(cleaning),
         "drift": _drift(drift, earlier, params.data.max_drift),
     }
-    page = _page(metrics, faces, groups, near, profile, earlier)
-    write_text(DATA_PAGE, render_data_page(page))  # also for who must judge a drift
-    if drift is not None:
-        require_small(drift, params.data.max_drift, f"see {DATA_PAGE}")
     for name, split in splits.items():
         with whole_file(_FILES[name]) as partial:
             save_split(split, partial)
     write_csv(CLASS_BALANCE, _balance(classes))
+    write_csv(GREYS, _greys(profile, earlier))
+    write_examples(DATA_EXAMPLES, _examples(faces, groups, near))
     write_json(DATA_METRICS, metrics)
     log.info(
-        "train %d, val %d, test %d; %d of the test images also stand in train; see %s",
+        "train %d, val %d, test %d; %d of the test images also stand in train",
         *(len(split) for split in splits.values()),
         int(splits["test"].in_train.sum()),
-        DATA_PAGE,
     )
 
 
@@ -169,33 +163,28 @@ def _balance(classes: dict[str, dict[str, int]]) -> list[dict[str, object]]:
     ]
 
 
-def _page(
-    metrics: dict[str, Any],
-    faces: Faces,
-    groups: Int64Array,
-    near: Int64Array,
-    profile: Profile,
-    earlier: Earlier | None,
-) -> DataPageInputs:
-    return DataPageInputs(
-        data=metrics,
-        conflicts=[
-            ConflictExample(faces.pixels[row], votes)
-            for row, votes in worst_conflicts(faces, groups)
-        ],
-        suspicious={
-            title: [Example(faces.pixels[row], caption(faces, row)) for row in rows]
-            for title, rows in suspicious(faces, groups, near).items()
-        },
-        histograms={
-            "brightness": Histogram(BRIGHTNESS_MIDDLES, _versions("brightness", profile, earlier)),
-            "contrast": Histogram(CONTRAST_MIDDLES, _versions("contrast", profile, earlier)),
-        },
-    )
-
-
-def _versions(
-    measure: Literal["brightness", "contrast"], profile: Profile, earlier: Earlier | None
-) -> dict[str, tuple[int, ...]]:
+def _greys(profile: Profile, earlier: Earlier | None) -> list[dict[str, object]]:
+    """Images per bin of brightness and of contrast, in this version and in the one before."""
     profiles = {"now": profile} | ({"before": earlier.profile} if earlier else {})
-    return {name: getattr(one, measure) for name, one in profiles.items()}
+    return [
+        {"measure": measure, "version": version, "grey": middle, "images": images}
+        for measure, middles in (
+            ("brightness", BRIGHTNESS_MIDDLES),
+            ("contrast", CONTRAST_MIDDLES),
+        )
+        for version, one in profiles.items()
+        for middle, images in zip(middles, getattr(one, measure), strict=True)
+    ]
+
+
+def _examples(faces: Faces, groups: Int64Array, near: Int64Array) -> list[Example]:
+    """Conflicting labels, the worst first, and what is suspicious."""
+    conflicts = [
+        Example("conflict", faces.pixels[row], {"votes": votes})
+        for row, votes in worst_conflicts(faces, groups)
+    ]
+    return conflicts + [
+        Example(kind, faces.pixels[row], {"caption": caption(faces, row)})
+        for kind, rows in suspicious(faces, groups, near).items()
+        for row in rows
+    ]

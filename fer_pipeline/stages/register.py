@@ -119,9 +119,9 @@ def _log_fusion(run: RunLog, evaluation: dict[str, Any], fusion: Fusion, passed:
         | {f"fusion.weight.{name}": weight for name, weight in fusion.weights.items()}
     )
     run.metrics(headline(evaluation) | {"gate_passed": float(passed)})
-    made_by = dict.fromkeys((EVALUATION, REPORT, MODEL_CARD), "evaluate")
-    made_by |= {FUSION: "calibrate"}
-    for path, stage in (made_by | {DATA_METRICS: "prepare", DATA_PAGE: "prepare"}).items():
+    made_by = {EVALUATION: "evaluate", FUSION: "calibrate", DATA_METRICS: "prepare"}
+    made_by |= {REPORT: "report", MODEL_CARD: "report", DATA_PAGE: "describe"}
+    for path, stage in made_by.items():
         run.artifact(require(path, stage))
     # The commit of a run is the one before its results are committed: these say the rest.
     for path in (PARAMS, DVC_LOCK, SOURCE_LOCK):

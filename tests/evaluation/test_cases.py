@@ -33,22 +33,22 @@ def make_test(temperature: float = 1.0) -> TestLogits:
 
 def test_each_kind_is_found_counted_and_ordered_by_confidence() -> None:
     cases = find_cases(make_test(), "resnet50", most=10)
-    assert [case.row for case in cases.rescued] == [2, 3, 1]
-    assert [case.row for case in cases.broken] == [4]
-    assert [case.row for case in cases.mistakes] == [6, 4]  # of row 5's picture the surer copy
-    assert (cases.rescued_images, cases.broken_images, cases.mistaken_images) == (3, 1, 3)
+    rows = {kind: [case.row for case in found] for kind, found in cases.examples.items()}
+    # Of row 5's picture the surer copy.
+    assert rows == {"rescued": [2, 3, 1], "broken": [4], "mistakes": [6, 4]}
+    assert cases.images == {"rescued": 3, "broken": 1, "mistakes": 3}
 
 
 def test_a_case_says_what_was_said_and_how_surely_after_temperature() -> None:
-    (case, *_) = find_cases(make_test(temperature=2.0), "resnet50", most=10).rescued
+    (case, *_) = find_cases(make_test(temperature=2.0), "resnet50", most=10).examples["rescued"]
     assert (case.actual, case.fused, case.single) == (1, 1, 4)
     assert case.confidence == pytest.approx(np.exp(2.0) / (np.exp(2.0) + 6))
 
 
 def test_no_more_examples_than_asked_for_but_all_are_counted() -> None:
     cases = find_cases(make_test(), "resnet50", most=1)
-    assert [len(kind) for kind in (cases.rescued, cases.broken, cases.mistakes)] == [1, 1, 1]
-    assert cases.rescued_images == 3
+    assert [len(found) for found in cases.examples.values()] == [1, 1, 1]
+    assert cases.images["rescued"] == 3
 
 
 def test_rescued_less_broken_is_the_gain() -> None:
@@ -57,5 +57,5 @@ def test_rescued_less_broken_is_the_gain() -> None:
     gain = np.mean(test.fused.argmax(1) == LABELS) - np.mean(
         test.single["resnet50"].argmax(1) == LABELS
     )
-    assert (cases.rescued_images - cases.broken_images) / len(LABELS) == gain
-    assert cases.rescued == ()
+    assert (cases.images["rescued"] - cases.images["broken"]) / len(LABELS) == gain
+    assert cases.examples["rescued"] == ()

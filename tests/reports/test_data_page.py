@@ -14,15 +14,11 @@ from jinja2 import UndefinedError
 from pages import HOSTILE, Page, make_data, make_drift
 from PIL import Image
 
+from fer_pipeline.data.examples import Example
+from fer_pipeline.data.faces import UInt8Array
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.reports.data_page import (
-    ConflictExample,
-    DataPageInputs,
-    Example,
-    UInt8Array,
-    render_data_page,
-)
+from fer_pipeline.reports.data_page import DataPageInputs, render_data_page
 from fer_pipeline.reports.data_plots import Histogram, class_bars, grey_histogram
 
 GREY = np.full((48, 48), 77, dtype=np.uint8)
@@ -38,26 +34,32 @@ def _histogram(mean: float, images: int) -> list[int]:
     return np.bincount(greys, minlength=256).tolist()
 
 
+def _conflict(pixels: UInt8Array, *votes: tuple[str, str, int]) -> Example:
+    return Example("conflict", pixels, {"votes": votes})
+
+
+def _odd(kind: str, pixels: UInt8Array, caption: str) -> Example:
+    return Example(kind, pixels, {"caption": caption})
+
+
 def make_inputs(data: dict[str, Any] | None = None) -> DataPageInputs:
     """The real set's figures, with drawn faces in place of real ones."""
     data = data or make_data()
     before = {"before": _histogram(110, 800)} if data["drift"] else {}
     return DataPageInputs(
         data=data,
-        conflicts=[
-            ConflictExample(
-                _face(1),
-                (("Training", "happy", 2), ("Training", "sad", 1), ("PublicTest", "sad", 1)),
+        examples=[
+            _conflict(
+                _face(1), ("Training", "happy", 2), ("Training", "sad", 1), ("PublicTest", "sad", 1)
             ),
-            ConflictExample(_face(2), (("Training", "fear", 1), ("PrivateTest", "surprise", 1))),
+            _conflict(_face(2), ("Training", "fear", 1), ("PrivateTest", "surprise", 1)),
+            _odd("One grey value", GREY, "Training row 59, grey 77"),
+            _odd(
+                "Near duplicates across splits",
+                _face(3),
+                "Training row 5, near PrivateTest row 17",
+            ),
         ],
-        suspicious={
-            "One grey value": [Example(GREY, "Training row 59, grey 77")],
-            "Hardly any contrast": [],
-            "Near duplicates across splits": [
-                Example(_face(3), "Training row 5, near PrivateTest row 17")
-            ],
-        },
         histograms={
             "brightness": Histogram(range(256), {"now": _histogram(130, 1000), **before}),
             "contrast": Histogram(range(256), {"now": _histogram(60, 1000), **before}),
@@ -243,7 +245,7 @@ def test_faces_are_stored_without_loss(page: Page) -> None:
 
 def test_empty_groups_are_left_out(page: Page) -> None:
     assert "Hardly any contrast" not in page.text
-    empty = replace(make_inputs(), conflicts=[], suspicious={"One grey value": []})
+    empty = replace(make_inputs(), examples=[])
     bare = Page(render_data_page(empty))
     assert "img" not in bare.tags
     for title in ("Same picture, different labels", "Worth a look", "One grey value Training"):
@@ -284,13 +286,9 @@ def test_hostile_texts_stay_text(drifted: Page) -> None:
     data = make_data() | {"drift": make_drift(limit=0.05)}
     data["source"] |= dict.fromkeys(("uri", "version", "sha256", "edition", "labels"), HOSTILE)
     data["drift"]["previous"] |= dict.fromkeys(("uri", "version", "sha256"), HOSTILE)
-    faces = [Example(GREY, HOSTILE)]
-    inputs = replace(
-        make_inputs(data),
-        conflicts=[ConflictExample(GREY, ((HOSTILE, HOSTILE, 1), ("Training", "sad", 1)))] * 2,
-        suspicious={HOSTILE: faces, f"{HOSTILE} again": faces},
-    )
-    html = render_data_page(inputs)
+    faces = [_odd(HOSTILE, GREY, HOSTILE), _odd(f"{HOSTILE} again", GREY, HOSTILE)]
+    conflict = _conflict(GREY, (HOSTILE, HOSTILE, 1), ("Training", "sad", 1))
+    html = render_data_page(replace(make_inputs(data), examples=[conflict, conflict, *faces]))
     hostile = Page(html)
     assert HOSTILE not in html
     # No element of another kind, and no script or picture more.

@@ -9,6 +9,7 @@ import pytest
 from pages import HOSTILE, Page, make_drift
 from report_inputs import make_inputs
 
+from fer_pipeline.evaluation.gate import Verdict
 from fer_pipeline.reports.report import render_report
 
 
@@ -48,7 +49,7 @@ def test_an_interval_above_zero_without_a_small_p_decides_nothing() -> None:
 
 
 def test_failed_gate_says_so_with_its_reasons() -> None:
-    failed = replace(make_inputs(), gate_passed=False, gate_reasons=("fused ties with resnet50",))
+    failed = replace(make_inputs(), verdict=Verdict(False, ("fused ties with resnet50",)))
     text = Page(render_report(failed)).text
     assert "✗ Gate not passed" in text
     assert "Gate passed" not in text
@@ -84,9 +85,8 @@ def test_scores_methods_and_facts_are_on_the_page(page: Page) -> None:
         "At least one of them is right on 80.2 % of the images",
         "Rescued: 301 of 3,589 images Wrong by resnet50, right when fused.",
         "labelled happy fused: happy, 91 % resnet50: sad",
-        "commit 0123456789ab",
         "6.5 minutes in all",
-        "AMD EPYC, 2 cores, bf16, torch 2.15.0, with changes not committed",
+        "AMD EPYC, 2 cores, bf16, torch 2.15.0, commit 0123456789ab , with changes not committed",
     ):
         assert shown in page.text
 

@@ -21,12 +21,14 @@ from fer_pipeline.repair import is_whole_dvc_lock, repair
 STAGES = (
     "ingest",
     "prepare",
+    "describe",
     "train@resnet50",
     "train@inception_v3",
     "predict@resnet50",
     "predict@inception_v3",
     "calibrate",
     "evaluate",
+    "report",
     "register",
 )
 

@@ -277,7 +277,7 @@ def test_without_an_edit_nothing_is_touched(unedited: Workspace) -> None:
     [
         (
             {"seed": 1},
-            {"prepare", "calibrate", "evaluate", "register"}
+            {"prepare", "calibrate", "evaluate", "report", "register"}
             | {f"train@{name}" for name in BACKBONES},
         ),
         ({"data__sample__seed": 1}, {"ingest"}),
@@ -286,7 +286,7 @@ def test_without_an_edit_nothing_is_touched(unedited: Workspace) -> None:
         ({"data__conflicts": "drop"}, {"prepare"}),
         (
             {"backbones__resnet50__finetune__learning_rate": 0.5},
-            {"train@resnet50", "calibrate", "evaluate", "register"},
+            {"train@resnet50", "calibrate", "evaluate", "report", "register"},
         ),
         ({"training__augment__flip": 0.0}, {f"train@{name}" for name in BACKBONES}),
         ({"predict__batch_size": 3}, {f"predict@{name}" for name in BACKBONES}),
@@ -296,7 +296,7 @@ def test_without_an_edit_nothing_is_touched(unedited: Workspace) -> None:
         ),
         ({"fusion__method": "uniform"}, {"calibrate"}),
         ({"evaluation__ece_bins": 3}, {"evaluate"}),
-        ({"gate__min_gain": 1.0}, {"evaluate", "register"}),
+        ({"gate__min_gain": 1.0}, {"report", "register"}),
         ({"registry__model_name": "other"}, {"register"}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -306,6 +306,27 @@ def test_a_changed_param_touches_the_stages_that_read_it(
 ) -> None:
     unedited.edit_params(**edit)
     assert set(Repo(unedited.folder).status()) == touched
+
+
+@pytest.mark.parametrize("path", ["fer_pipeline/reports/templates/page.html.j2", "locks/pages.txt"])
+def test_a_style_sheet_and_a_new_jinja2_touch_the_pages_alone(
+    path: str, unedited: Workspace
+) -> None:
+    file = unedited.folder / path
+    before = file.read_text()
+    file.write_text(before.replace("border-radius: 10px", "border-radius: 9px") + "\n")
+    assert set(Repo(unedited.folder).status()) == {"describe", "report"}
+    file.write_text(before)
+
+
+def test_a_new_style_neither_scores_test_again_nor_registers_again(copied: Workspace) -> None:
+    style = copied.folder / "fer_pipeline/reports/templates/page.html.j2"
+    style.write_text(style.read_text().replace("border-radius: 10px", "border-radius: 9px"))
+    copied.check("git", "commit", "--quiet", "--all", "--message", "Rounder corners")
+    output = copied.check("dvc", "repro")
+    assert set(re.findall(r"Running stage '(\S+)'", output)) == {"describe", "report"}
+    for page in ("report", "data"):
+        assert "border-radius: 9px" in (copied.folder / f"reports/{page}.html").read_text()
 
 
 def test_a_gate_that_does_not_pass_registers_nothing_and_is_no_error(copied: Workspace) -> None:
