@@ -14,10 +14,10 @@ export DVC_NO_ANALYTICS ?= true
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo flow test check lint lock locks clean
+.PHONY: help setup demo flow test test-fast check lint lock locks clean
 
 help:  ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(READY)  ## Make the virtual environment from the lock files
 
@@ -41,8 +41,12 @@ flow: setup  ## The same by the Prefect flow: trainings in parallel, and a page 
 	python -m flows pipeline
 	@cat docs/where-to-look.txt
 
-test: setup  ## Run the tests
-	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: setup  ## Run all tests, and print how much of the code they run in their own processes
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=
+	@echo "coverage: $$(coverage report --format=total) % of the lines"
+
+test-fast: setup  ## Run the tests that start no process: what to run at each save
+	pytest -m 'not slow and not gpu' --numprocesses auto
 
 lint: setup  ## Check format, lint, types, import contracts and the Dockerfile
 	ruff format --check .

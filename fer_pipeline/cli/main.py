@@ -61,6 +61,27 @@ def repair() -> None:
         typer.echo(step)
 
 
+@app.command()
+def accept(
+    stages: Annotated[
+        list[str] | None, typer.Argument(help="Stages; all that are out of date if left out.")
+    ] = None,
+) -> None:
+    """Record edits of code that change no result (comments, docstrings, layout): nothing runs.
+
+    The program that made the outs is compared with the present one; git must have its text.
+    """
+    from fer_pipeline.cli.accept import accept as record
+
+    findings = record(stages or [])
+    for found in findings:
+        typer.echo(f"{found.stage}: {found.reason}")
+    if not findings:
+        typer.echo("nothing is out of date")
+    if not all(found.accepted for found in findings):
+        sys.exit(1)
+
+
 @source.command()
 def pin(
     uri: Annotated[
