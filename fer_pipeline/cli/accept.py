@@ -67,7 +67,7 @@ def _fault(stage: str, changes: list[Any]) -> str:
             return f"more than code has changed: run 'dvc repro {stage}'"
         for dep, how in change["changed deps"].items():
             if how != "modified" or not _is_code(Path(dep)):
-                return f"{dep} is {how}: run 'dvc repro {stage}'"
+                return f"{dep} has changed: run 'dvc repro {stage}'"
             if fault := _difference(Path(dep), _on_record(stage, dep)):
                 return f"{fault}: run 'dvc repro {stage}'"
     return ""
@@ -103,7 +103,7 @@ def dvc_hash(path: Path) -> str:
 def _on_record(stage: str, dep: str) -> str:
     """The hash in `dvc.lock` of what a stage was made with."""
     lock = YAML(typ="safe").load(DVC_LOCK.read_text(encoding="utf-8"))
-    return next(one["md5"] for one in lock["stages"][stage]["deps"] if one["path"] == dep)
+    return next(str(one["md5"]) for one in lock["stages"][stage]["deps"] if one["path"] == dep)
 
 
 def _extract(commit: str, path: Path, folder: Path) -> None:

@@ -56,7 +56,7 @@ def test_an_edit_beside_another_param_is_not_accepted(copied: Workspace) -> None
     copied.edit_params(backbones__resnet50__finetune__epochs=2)
     done = copied.run("fer", "accept")
     assert done.returncode == 1
-    assert "train@resnet50: more than code has changed" in done.stdout
+    assert "train@resnet50: params.yaml has changed: run 'dvc repro train@resnet50'" in done.stdout
     assert "train@inception_v3: the same program: accepted" in done.stdout
     assert stale(copied) >= {"train@resnet50"}
     assert "train@inception_v3" not in stale(copied)
