@@ -151,13 +151,15 @@ def predict(
     """Read the expression of faces with the fused model that 'dvc repro' has made here."""
     import tempfile
 
+    import numpy as np
+
+    from fer_pipeline.data.pictures import read_picture
     from fer_pipeline.fusion.result import read_fusion
     from fer_pipeline.params.load import load_params
     from fer_pipeline.serving.bundle import write_bundle
-    from fer_pipeline.serving.images import read_images
     from fer_pipeline.serving.predictor import FusedPredictor
 
-    pixels = read_images(images)
+    pixels = np.stack([read_picture(path) for path in images])
     params = load_params(PARAMS)
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
     with tempfile.TemporaryDirectory() as folder:

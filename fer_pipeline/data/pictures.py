@@ -1,74 +1,130 @@
-"""One encoded picture (PNG, JPEG, …) as 48x48 grey pixels."""
+"""One encoded picture (PNG, JPEG, …) as a 48x48 grey image: the only decoder of the project.
+
+Ingest, `fer predict` and the served model all read with it, so that the same file gives the same
+pixels wherever it is read. In this order:
+
+    orientation    as the camera noted it (EXIF); as stored, where the note is damaged
+    transparency   laid over white, as a page would show it
+    colour         luma, 0.299 R + 0.587 G + 0.114 B; a palette gives its colours first
+    16 bits        the upper eight
+    size           resized to 48x48 by the mean of the pixels that a new pixel covers (box filter)
+
+Of an animation, the first frame is read.
+"""
 
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_pipeline.data.faces import SIDE, UInt8Array
 from fer_pipeline.errors import DataError, one_line
 
-MAX_SIDE = 1024
-"""Of a picture that is brought to 48x48; beyond it, it is hardly a copy of FER2013."""
+MAX_PIXELS = 25_000_000
+"""The largest picture that is decoded, as width times height: a small file can claim any size."""
+
+MAX_FACE_SIDE = 1024
+"""The largest side of a face of a data set; a larger picture is hardly a copy of FER2013."""
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
-"""What is tried: Pillow knows many more, and runs Ghostscript for one of them."""
+"""The formats that are tried: Pillow knows many more, and runs Ghostscript for one of them."""
 
-_UNREADABLE = (
-    OSError, ValueError, SyntaxError, TypeError,
-    Image.DecompressionBombWarning, Image.DecompressionBombError,
-)  # fmt: skip
-"""What Pillow raises on bytes that are no picture, or one too large to be a face."""
+_UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError)
+"""What Pillow raises on bytes that are no picture, or far too large a one."""
 
 
-def decode_face(encoded: bytes | None, where: str) -> tuple[UInt8Array, bool]:
-    """Decode one face.
+def decode_picture(
+    encoded: bytes | None, where: str, *, only_squares: bool = False
+) -> tuple[UInt8Array, bool]:
+    """Decode one picture of a face.
 
     Args:
         encoded: the file's bytes.
         where: what an error calls it, such as `faces.zip: train/happy/1.png`.
+        only_squares: refuse what is not square, or larger than `MAX_FACE_SIDE`, as no face of
+            FER2013. Without it a picture of any shape is resized to a square.
 
     Returns:
         (48, 48) uint8 pixels, and true if the picture had another size and was resized.
 
     Raises:
-        DataError: no picture, not square, or too large.
+        DataError: no picture, too large, or not square where it must be.
     """
     try:
         with _open(encoded or b"") as picture:
-            if picture.size == (SIDE, SIDE):
-                return np.asarray(_grey(picture)), False
-            if picture.width != picture.height or picture.width > MAX_SIDE:
-                raise DataError(
-                    f"{where}: image is {picture.width}x{picture.height}: only squares of up to "
-                    f"{MAX_SIDE} pixels can be brought to {SIDE}x{SIDE}"
-                )
-            # By the mean of the pixels that a new one covers: enlarging and coming back is exact.
-            small = _grey(picture).resize((SIDE, SIDE), Image.Resampling.BOX)
-            return np.asarray(small), True
+            _require_size(picture, where, only_squares)
+            grey = _grey(_turn_upright(picture))
+            if grey.size == (SIDE, SIDE):
+                return np.asarray(grey), False
+            # With a box filter, a face that was enlarged by a whole number comes back exactly.
+            return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX)), True
     except _UNREADABLE as error:
-        reason = one_line(error)
-        raise DataError(f"{where}: image can't be read: {reason}") from error
+        # Pillow's own words for an unknown format name a stream in memory.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "unknown format" if unknown else one_line(error)
+        raise DataError(f"{where}: picture can't be read: {reason}") from error
+
+
+def read_picture(path: Path) -> UInt8Array:
+    """(48, 48) uint8 of a user's picture, whatever its shape.
+
+    Raises:
+        DataError: the file is missing, or no picture.
+    """
+    try:
+        encoded = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: give the path of a picture") from None
+    except OSError as error:
+        raise DataError(f"{path}: picture can't be read: {error.strerror}") from error
+    return decode_picture(encoded, str(path))[0]
 
 
 @contextmanager
 def _open(encoded: bytes) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damage beside the pixels, in what a camera notes
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # About damage beside the pixels, and about sizes, which are limited here.
+        warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
             yield picture
 
 
+def _require_size(picture: Image.Image, where: str, only_squares: bool) -> None:
+    """Refuse by the size that the header claims, before anything is decoded."""
+    width, height = picture.size
+    if only_squares and (width != height or width > MAX_FACE_SIDE):
+        raise DataError(
+            f"{where}: picture is {width}x{height}: only squares of up to {MAX_FACE_SIDE} pixels "
+            f"can be brought to {SIDE}x{SIDE}"
+        )
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"{where}: picture is {width}x{height}, more than {MAX_PIXELS:,} pixels: make it "
+            f"smaller"
+        )
+
+
+def _turn_upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (struct.error, TypeError):  # the note on orientation is damaged
+        return picture
+
+
 def _grey(picture: Image.Image) -> Image.Image:
-    """As 8-bit grey; of 16 bits the upper eight, where Pillow would cut off all above 255."""
+    """As 8-bit grey; Pillow itself would cut 16 bits off at 255 and ignore transparency."""
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise ValueError(f"32 bits a pixel (mode {picture.mode}) have no known white")
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
     return picture.convert("L")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 
 import numpy as np
 import numpy.typing as npt
 
+from fer_pipeline.data.faces import SIDE
+from fer_pipeline.data.pictures import decode_picture
 from fer_pipeline.errors import DataError, RequestError
-from fer_pipeline.serving.images import SIDE, read_image
 
 MAX_IMAGES = 1024
 """In one request: more would hold memory and everybody else's answers."""
@@ -88,6 +88,6 @@ def _read_picture(text: str, place: int) -> npt.NDArray[np.uint8]:
     except (binascii.Error, ValueError) as error:
         raise RequestError(f"{name} is no base64 ({error}): {_WANTED}") from error
     try:
-        return read_image(io.BytesIO(content), name)
+        return decode_picture(content, name)[0]
     except DataError as error:
         raise RequestError(f"{error}: send a PNG or JPEG") from error

@@ -1,21 +1,33 @@
-"""Any picture of a face becomes 48x48 greys, or is refused."""
+"""Any picture of a face becomes the same 48x48 pixels wherever it is read, or is refused."""
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from edition_files import encode
+from edition_files import (
+    OFFICIAL,
+    encode,
+    pictures_by_folder,
+    random_faces,
+    write_folder,
+    zip_bytes,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_pipeline.data.pictures import MAX_SIDE, decode_face
+from fer_pipeline.data.pictures import MAX_FACE_SIDE, decode_picture, read_picture
+from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.errors import DataError
+from fer_pipeline.serving.requests import read_request
 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (48, 48, 3), np.uint8)
@@ -31,9 +43,9 @@ def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 def refusal(encoded: bytes | None) -> str:
     with pytest.raises(DataError) as refused:
-        decode_face(encoded, WHERE)
+        decode_picture(encoded, WHERE, only_squares=True)
     message = str(refused.value)
-    assert message.startswith(f"{WHERE}: image ")
+    assert message.startswith(f"{WHERE}: picture ")
     assert len(message.splitlines()) == 1
     return message
 
@@ -71,36 +83,109 @@ OTHER_PICTURE = Image.fromarray(255 - GREY)
 def test_a_lossless_picture_gives_its_own_greys(
     encoded: bytes, wanted: np.ndarray[Any, Any]
 ) -> None:
-    pixels, resized = decode_face(encoded, WHERE)
+    pixels, resized = decode_picture(encoded, WHERE)
     np.testing.assert_array_equal(pixels, wanted)
     assert (pixels.dtype, resized) == (np.uint8, False)
+
+
+PALETTE = COLOUR_PICTURE.quantize(256)
+LARGE = np.random.default_rng(2).integers(0, 256, (96, 96), np.uint8)
+OVER_WHITE = np.where(np.arange(48)[:, None] < 24, 255, GREY)  # the upper half is transparent
+
+
+def half_transparent() -> Image.Image:
+    alpha = np.where(np.arange(48)[:, None] < 24, 0, np.full((48, 48), 255)).astype(np.uint8)
+    return Image.merge("LA", (GREY_PICTURE, Image.fromarray(alpha)))
+
+
+def turned() -> bytes:
+    """The picture as a camera on its side stores it, with the note that says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # show it turned by 90 degrees clockwise
+    return saved(Image.fromarray(np.rot90(GREY)), "PNG", exif=exif)
+
+
+SAME_EVERYWHERE = {
+    "8 bits": (saved(GREY_PICTURE, "PNG"), GREY),
+    "16 bits": (encode(GREY.astype(np.uint16) * 256 + 77), GREY),
+    "colour": (saved(COLOUR_PICTURE, "PNG"), LUMA),
+    "palette": (saved(PALETTE, "PNG"), np.asarray(PALETTE.convert("RGB").convert("L"))),
+    "palette with a transparent colour": (saved(GREY_PICTURE.convert("P"), "PNG", transparency=7),
+                                          np.where(GREY == 7, 255, GREY)),
+    "grey and alpha": (saved(half_transparent(), "PNG"), OVER_WHITE),
+    "colour and alpha": (saved(half_transparent().convert("RGBA"), "PNG"), OVER_WHITE),
+    "turned by EXIF": (turned(), GREY),
+    "96x96 noise": (encode(LARGE), np.rint(LARGE.reshape(48, 2, 48, 2).mean(axis=(1, 3)))),
+    "GIF": (saved(GREY_PICTURE, "GIF"), GREY),
+    "WebP": (saved(GREY_PICTURE.convert("RGB"), "WEBP", lossless=True), GREY),
+}  # fmt: skip
+"""Encoded pictures, and the pixels that they stand for."""
+
+
+def by_ingest(encoded: bytes, folder: Path, archive: bool) -> np.ndarray[Any, Any]:
+    files = pictures_by_folder(random_faces())
+    name = min(files)
+    files[name] = encoded
+    path = folder / "edition"
+    if archive:
+        path.write_bytes(zip_bytes(files))
+    else:
+        write_folder(files, path)
+    return read_edition(path, OFFICIAL).faces.pixels[0]
+
+
+def by_command(encoded: bytes, folder: Path) -> np.ndarray[Any, Any]:
+    path = folder / "face"
+    path.write_bytes(encoded)
+    return read_picture(path)
+
+
+WAYS: dict[str, Callable[[bytes, Path], np.ndarray[Any, Any]]] = {
+    "ingest of a folder": lambda encoded, folder: by_ingest(encoded, folder, archive=False),
+    "ingest of a zip": lambda encoded, folder: by_ingest(encoded, folder, archive=True),
+    "fer predict": by_command,
+    "served model": lambda encoded, _: read_request([base64.b64encode(encoded).decode()])[0],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", SAME_EVERYWHERE)
+def test_a_picture_gives_the_same_pixels_wherever_it_is_read(
+    kind: str, way: str, tmp_path: Path
+) -> None:
+    encoded, wanted = SAME_EVERYWHERE[kind]
+    found = WAYS[way](encoded, tmp_path)
+    np.testing.assert_array_equal(found, decode_picture(encoded, WHERE)[0])
+    assert np.abs(found.astype(int) - wanted).max() <= (kind == "96x96 noise")  # of rounding
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_a_jpeg_gives_its_greys_within_what_the_format_loses(mode: str) -> None:
     smooth = np.add.outer(np.arange(48), 2 * np.arange(48)).astype(np.uint8)
     encoded = saved(Image.fromarray(smooth).convert(mode), "JPEG", quality=95)
-    pixels, _ = decode_face(encoded, WHERE)
+    pixels, _ = decode_picture(encoded, WHERE)
     assert np.abs(pixels.astype(int) - smooth).max() <= 4
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("factor", [256, 257])
 def test_16_bits_of_grey_are_scaled_and_not_cut_off(kind: str, factor: int) -> None:
-    pixels, _ = decode_face(encode(GREY.astype(np.uint16) * factor, kind), WHERE)
+    pixels, _ = decode_picture(encode(GREY.astype(np.uint16) * factor, kind), WHERE)
     np.testing.assert_array_equal(pixels, GREY)
 
 
 @pytest.mark.parametrize("times", [2, 5, 20])
 def test_an_enlarged_face_comes_back_exactly_and_is_told(times: int) -> None:
-    pixels, resized = decode_face(encode(np.kron(GREY, np.ones((times, times), np.uint8))), WHERE)
+    pixels, resized = decode_picture(
+        encode(np.kron(GREY, np.ones((times, times), np.uint8))), WHERE
+    )
     np.testing.assert_array_equal(pixels, GREY)
     assert resized
 
 
 def test_16_bits_are_scaled_in_a_picture_of_another_size_too() -> None:
     large = np.kron(GREY, np.ones((2, 2), np.uint8)).astype(np.uint16) * 257
-    pixels, resized = decode_face(encode(large), WHERE)
+    pixels, resized = decode_picture(encode(large), WHERE)
     np.testing.assert_array_equal(pixels, GREY)
     assert resized
 
@@ -121,8 +206,8 @@ def png_of(width: int, height: int, data: bytes = b"") -> bytes:
     [
         (encode(np.zeros((48, 47), np.uint8)), "47x48: only squares"),
         (encode(np.zeros((100, 50), np.uint8)), "50x100: only squares"),
-        (png_of(MAX_SIDE + 1, MAX_SIDE + 1), f"of up to {MAX_SIDE} pixels"),
-        (png_of(10_000, 10_000), "can't be read: Image size (100000000 pixels)"),
+        (png_of(MAX_FACE_SIDE + 1, MAX_FACE_SIDE + 1), f"of up to {MAX_FACE_SIDE} pixels"),
+        (png_of(10_000, 10_000), "is 10000x10000: only squares"),
         (png_of(30_000, 30_000), "can't be read: Image size (900000000 pixels)"),
         (png_of(48, 48), "can't be read"),
         (png_of(48, 48, zlib.compress(bytes(100))), "can't be read"),
@@ -133,11 +218,11 @@ def png_of(width: int, height: int, data: bytes = b"") -> bytes:
         (encode(GREY).replace(b"IDAT", b"I AT"), "can't be read"),
         (encode(np.ones((48, 48), np.float32), "TIFF"), "can't be read: 32 bits a pixel (mode F)"),
         (encode(np.ones((48, 48), np.int32), "TIFF"), "can't be read: 32 bits a pixel (mode I)"),
-        (saved(COLOUR_PICTURE, "EPS"), "can't be read: cannot identify image file"),
-        (b"<html>not found</html>", "can't be read: cannot identify image file"),
-        (GREY.tobytes(), "can't be read: cannot identify image file"),
-        (b"", "can't be read: cannot identify image file"),
-        (None, "can't be read: cannot identify image file"),
+        (saved(COLOUR_PICTURE, "EPS"), "can't be read: unknown format"),
+        (b"<html>not found</html>", "can't be read: unknown format"),
+        (GREY.tobytes(), "can't be read: unknown format"),
+        (b"", "can't be read: unknown format"),
+        (None, "can't be read: unknown format"),
     ],
     ids=[
         "47x48", "50x100", "1025x1025", "100 million pixels", "900 million pixels", "no data",
@@ -158,17 +243,52 @@ SOUND = [encode(GREY, kind) for kind in KINDS]
     encoded=st.sampled_from(SOUND), place=st.integers(0, 1500), byte=st.integers(0, 255),
     end=st.none() | st.integers(0, 2400),
 )  # fmt: skip
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150, derandomize=True)
 def test_a_damaged_picture_is_a_face_or_refused(
     encoded: bytes, place: int, byte: int, end: int | None
 ) -> None:
     damaged = bytearray(encoded)
     damaged[place % len(damaged)] = byte
     try:
-        pixels, _ = decode_face(bytes(damaged[:end]), WHERE)
+        pixels, _ = decode_picture(bytes(damaged[:end]), WHERE)
     except DataError as error:
         message = str(error)
     else:
         assert (pixels.shape, pixels.dtype) == ((48, 48), np.uint8)
         return
     assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("shape", [(30, 100), (60, 48), (7, 7)])
+def test_a_users_picture_of_any_shape_is_resized(shape: tuple[int, int]) -> None:
+    picture = np.full(shape, 90, np.uint8)
+    picture[:, shape[1] // 2 :] = 200
+    pixels, resized = decode_picture(encode(picture), WHERE)
+    assert (pixels.shape, resized) == ((48, 48), True)
+    assert (pixels[:, :20] == 90).all()
+    assert (pixels[:, 30:] == 200).all()
+
+
+def test_a_users_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    for width, height in ((5_001, 5_000), (30_000, 30_000)):
+        with pytest.raises(DataError, match=rf"^{WHERE}: picture .*[0-9]"):
+            decode_picture(png_of(width, height), WHERE)
+
+
+def test_damaged_exif_does_not_hide_a_whole_picture() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    exif[0x0112] = 6
+    encoded = saved(Image.new("L", (48, 48), 90), "JPEG", exif=exif)
+    # The maker's name under the number of the picture's width.
+    damaged = encoded.replace(b"\x01\x0f\0\x02", b"\x01\x00\0\x02", 1)
+    assert damaged != encoded
+    np.testing.assert_allclose(decode_picture(damaged, WHERE)[0], np.full((48, 48), 90), atol=1)
+
+
+def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as missing:
+        read_picture(tmp_path / "away.png")
+    assert str(missing.value) == f"{tmp_path / 'away.png'} is missing: give the path of a picture"
+    with pytest.raises(DataError, match=f"^{tmp_path}: picture can't be read: "):
+        read_picture(tmp_path)

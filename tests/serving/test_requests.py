@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_pipeline.data import pictures
 from fer_pipeline.errors import RequestError
-from fer_pipeline.serving import images as images_module
 from fer_pipeline.serving import requests as requests_module
 from fer_pipeline.serving.requests import MAX_IMAGES, read_request
 
@@ -61,9 +61,12 @@ def test_a_data_url_is_a_picture() -> None:
         ({"a": 1}, "type object"),
         (None, "type object"),
         (["@@"], "image 0 is no base64"),
-        ([encode(FACES[0]), base64.b64encode(b"GIF89a").decode()], "image 1 is no picture"),
-        ([base64.b64encode(b"no picture").decode()], "that can be read: unknown format"),
-        ([encode(FACES[0])[:60]], "image 0 is no"),
+        (
+            [encode(FACES[0]), base64.b64encode(b"GIF89a").decode()],
+            "image 1: picture can't be read",
+        ),
+        ([base64.b64encode(b"no picture").decode()], "picture can't be read: unknown format"),
+        ([encode(FACES[0])[:60]], "image 0: picture can't"),
         ([[encode(FACES[0])]], "pictures in 2 dimensions"),
         ([encode(FACES[0]), 5], "no base64|type object"),
         (np.zeros((MAX_IMAGES + 1, 48, 48), np.uint8), "1025 images in one request"),
@@ -77,8 +80,8 @@ def test_anything_else_is_refused_and_told_why(content: object, says: str) -> No
 def test_large_pictures_are_refused_before_they_are_unpacked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(images_module, "MAX_PIXELS", 48 * 48 - 1)
-    with pytest.raises(RequestError, match="image 0 has 48 x 48 pixels, more than 2,303"):
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 48 * 48 - 1)
+    with pytest.raises(RequestError, match="image 0: picture is 48x48, more than 2,303 pixels"):
         read_request([encode(FACES[0])])
     monkeypatch.setattr(requests_module, "MAX_PICTURE_BYTES", 100)
     with pytest.raises(RequestError, match="image 0 has more than 0 MiB"):

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_pipeline.data.faces import SIDE, Faces, UInt8Array
-from fer_pipeline.data.pictures import decode_face
+from fer_pipeline.data.pictures import decode_picture
 from fer_pipeline.data.sources.containers import MAX_BYTES, MAX_MEMBERS, Container
 from fer_pipeline.data.sources.csv_files import row_pixels
 from fer_pipeline.data.sources.pixel_text import PIXELS, parse_pixels
@@ -155,7 +155,7 @@ def _images(column: pa.Array, where: str) -> tuple[UInt8Array, int]:
         if content is not None and len(content) == PIXELS and not _is_picture(content):
             pixels[row] = np.frombuffer(content, np.uint8).reshape(SIDE, SIDE)
             continue
-        pixels[row], changed = decode_face(content, f"{where}, row {row + 1}")
+        pixels[row], changed = decode_picture(content, f"{where}, row {row + 1}", only_squares=True)
         resized += changed
     return pixels, resized
 

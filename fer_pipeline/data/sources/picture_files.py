@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fer_pipeline.data.faces import SIDE, Faces
-from fer_pipeline.data.pictures import decode_face
+from fer_pipeline.data.pictures import decode_picture
 from fer_pipeline.data.sources.containers import Container
 from fer_pipeline.data.sources.vocabulary import emotion_code, usage_named, usage_of_file
 from fer_pipeline.errors import DataError
@@ -46,7 +46,9 @@ def read_pictures(container: Container, names: list[str]) -> tuple[Faces, int, b
     pixels = np.empty((len(names), SIDE, SIDE), np.uint8)
     resized = 0
     for name, encoded in container.read_each(names):
-        pixels[place[name]], changed = decode_face(encoded, container.where(name))
+        pixels[place[name]], changed = decode_picture(
+            encoded, container.where(name), only_squares=True
+        )
         resized += changed
     usage = np.array([usage or "Training" for usage in usages], np.str_)
     return Faces(pixels, emotion, usage), resized, any(usages)

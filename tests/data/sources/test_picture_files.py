@@ -25,7 +25,7 @@ from edition_files import (
 )
 
 from fer_pipeline.data.faces import Faces
-from fer_pipeline.data.pictures import decode_face
+from fer_pipeline.data.pictures import decode_picture
 from fer_pipeline.data.sources.containers import open_container
 from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.data.sources.picture_files import is_picture, read_pictures
@@ -65,7 +65,7 @@ def test_an_official_file_name_says_more_than_its_folder(tmp_path: Path) -> None
 
 def test_jpegs_are_decoded_once_and_not_touched(tmp_path: Path) -> None:
     jpegs = [encode(image, "JPEG") for image in FACES.pixels]
-    decoded = np.stack([decode_face(jpeg, "")[0] for jpeg in jpegs])
+    decoded = np.stack([decode_picture(jpeg, "")[0] for jpeg in jpegs])
     edition = read_edition(
         write(zip_bytes(pictures_by_name(FACES, "JPEG")), tmp_path / "faces"), OFFICIAL
     )
@@ -119,13 +119,13 @@ CORRUPT: dict[str, tuple[Files, list[str]]] = {
     ),
     "47x48": (
         PICTURES | {SAD_IN_TRAINING: encode(np.zeros((48, 47), np.uint8))},
-        [SAD_IN_TRAINING, "image is 47x48"],
+        [SAD_IN_TRAINING, "picture is 47x48"],
     ),
     "a cut picture": (PICTURES | {SAD_IN_TRAINING: FACE[:99]}, [SAD_IN_TRAINING, "can't be read"]),
     "a picture of 0 bytes": (PICTURES | {SAD_IN_TRAINING: b""}, [SAD_IN_TRAINING, "can't be read"]),
     "a web page": (
         PICTURES | {SAD_IN_TRAINING: b"<html>"},
-        [SAD_IN_TRAINING, "cannot identify image file"],
+        [SAD_IN_TRAINING, "unknown format"],
     ),
     "no picture of one class in a split": (without(SAD_IN_TRAINING), ["no 'sad' face in Training"]),
     "no class folder of a split": (without("TEST/6"), ["no 'neutral' face in PrivateTest"]),
