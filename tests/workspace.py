@@ -107,7 +107,7 @@ def shrink(workspace: Workspace) -> None:
     workspace.edit_params(
         data__sample=SAMPLE,
         backbones=backbones,
-        predict__views="flip",
+        predict__tta="flip",
         evaluation__bootstrap_draws=200,
         gate__min_gain=-1.0,
     )

@@ -163,8 +163,8 @@ def predict(
     params = load_params(PARAMS)
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
     with tempfile.TemporaryDirectory() as folder:
-        views = params.predict.views
-        write_bundle(Path(folder), params.backbones, read_fusion(FUSION), files, views)
+        tta = params.predict.tta
+        write_bundle(Path(folder), params.backbones, read_fusion(FUSION), files, tta)
         chances = FusedPredictor.load(Path(folder)).probabilities(pixels)
     console = Console()
     console.print(chances_table([str(path) for path in images], chances, console))

@@ -13,7 +13,7 @@ from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.models.transforms import distinct_views, view_batch
 
 if TYPE_CHECKING:
-    from fer_pipeline.params.schema import Views
+    from fer_pipeline.params.schema import Tta
 
 
 def pick_device() -> torch.device:
@@ -30,7 +30,7 @@ def compute_logits(
     batch_size: int,
     on_batch: Callable[[int], None] = lambda count: None,
     *,
-    views: Views = "centre",
+    tta: Tta = "centre",
 ) -> Tensor:
     """Run a backbone in eval mode over images, and average the logits of each image's views.
 
@@ -46,7 +46,7 @@ def compute_logits(
         image_size, resize: as `view_batch` takes them.
         batch_size: images per forward pass, one view of each.
         on_batch: called with the number of images after each batch.
-        views: the default is what validation in training sees.
+        tta: which views of each image; the default is what validation in training sees.
 
     Returns:
         (N, C) float32 logits on the device of `images`.
@@ -54,7 +54,7 @@ def compute_logits(
     if not len(images):
         return torch.empty(0, NUM_EMOTIONS, device=images.device)
     logits = []
-    distinct = distinct_views(views, image_size, resize)
+    distinct = distinct_views(tta, image_size, resize)
     with _eval_mode(model):
         for batch in torch.split(images, batch_size):
             seen = [model(view_batch(batch, image_size, resize, view)) for view in distinct]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from fer_pipeline.params.schema import Views
+    from fer_pipeline.params.schema import Tta
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class View:
 CENTRE = View(0, 0, mirrored=False)
 _FIVE = ((-1, -1), (1, -1), (-1, 1), (1, 1), (0, 0))
 
-VIEWS: dict[Views, tuple[View, ...]] = {
+VIEWS: dict[Tta, tuple[View, ...]] = {
     "centre": (CENTRE,),
     "flip": (CENTRE, View(0, 0, mirrored=True)),
     "five_crops_flip": tuple(View(x, y, mirrored) for mirrored in (False, True) for x, y in _FIVE),
 }
-"""The views of each choice of `predict.views`; the ten are those of Krizhevsky et al. (2012)."""
+"""The views of each choice of `predict.tta`; the ten are those of Krizhevsky et al. (2012)."""
 
 
-def distinct_views(views: Views, image_size: int, resize: int) -> list[View]:
+def distinct_views(tta: Tta, image_size: int, resize: int) -> list[View]:
     """The views without those that show what another one shows.
 
     Where the crop is all of the enlarged image, its place makes no difference. Every view then
     stands for as many of the ten as every other, so their plain mean is that of all.
     """
     if image_size < resize:
-        return list(VIEWS[views])
-    return list(dict.fromkeys(View(0, 0, view.mirrored) for view in VIEWS[views]))
+        return list(VIEWS[tta])
+    return list(dict.fromkeys(View(0, 0, view.mirrored) for view in VIEWS[tta]))
 
 
 def centre_batch(images: Tensor, image_size: int, resize: int) -> Tensor:

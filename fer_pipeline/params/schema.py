@@ -14,7 +14,8 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 FractionRange = Annotated[tuple[Positive, Positive], Field(strict=False)]
-Views = Literal["centre", "flip", "five_crops_flip"]
+Tta = Literal["centre", "flip", "five_crops_flip"]
+"""Choices of test-time augmentation."""
 
 
 class Section(BaseModel):
@@ -173,8 +174,8 @@ class PredictParams(Section):
     """How logits are computed, of val and test and by the registered model."""
 
     batch_size: Count
-    views: Views
-    """What a network sees of each image; the logits of all views are averaged. `centre` is the
+    tta: Tta
+    """Test-time augmentation: the views of each image whose logits are averaged. `centre` is the
     central crop of the enlarged image, `flip` that and its mirror image, `five_crops_flip` the
     crops in the four corners and in the centre, and their mirror images."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fer_pipeline.fusion.result import Fusion
-    from fer_pipeline.params.schema import BackboneParams, Views
+    from fer_pipeline.params.schema import BackboneParams, Tta
 
 SPEC = "spec.json"
 
@@ -36,7 +36,7 @@ class Spec:
 
     members: tuple[Member, ...]
     temperature: float
-    views: Views
+    tta: Tta
 
 
 def write_bundle(
@@ -44,11 +44,11 @@ def write_bundle(
     backbones: Mapping[str, BackboneParams],
     fusion: Fusion,
     files: Mapping[str, Path],
-    views: Views,
+    tta: Tta,
 ) -> None:
     """Copy the weights of every backbone into a folder and describe them.
 
-    `views` are those of the logits that the fusion was fitted to.
+    `tta` is that of the logits that the fusion was fitted to.
 
     Raises:
         FusionError: the fusion was fitted to other backbones.
@@ -70,13 +70,11 @@ def write_bundle(
         }
         for name, params in backbones.items()
     ]
-    write_json(
-        folder / SPEC, {"members": members, "temperature": fusion.temperature, "views": views}
-    )
+    write_json(folder / SPEC, {"members": members, "temperature": fusion.temperature, "tta": tta})
 
 
 def read_spec(folder: Path) -> Spec:
-    """The description in a bundle; whether its backbones and views are known is not asked here.
+    """The description in a bundle, whose backbones and test-time augmentation may be unknown here.
 
     Raises:
         FusionError: the folder is no bundle.
@@ -85,7 +83,7 @@ def read_spec(folder: Path) -> Spec:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         members = tuple(Member(**member) for member in content["members"])
-        return Spec(members, float(content["temperature"]), cast("Views", str(content["views"])))
+        return Spec(members, float(content["temperature"]), cast("Tta", str(content["tta"])))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FusionError(f"{path} describes no fused model: {error}") from error
 

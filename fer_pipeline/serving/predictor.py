@@ -20,7 +20,7 @@ from fer_pipeline.models.transforms import VIEWS
 from fer_pipeline.serving.bundle import Member, read_spec, weights_file
 
 if TYPE_CHECKING:
-    from fer_pipeline.params.schema import Views
+    from fer_pipeline.params.schema import Tta
 
 BATCH_SIZE = 32
 
@@ -32,12 +32,12 @@ class FusedPredictor:
         self,
         members: list[tuple[Member, nn.Module]],
         temperature: float,
-        views: Views,
+        tta: Tta,
         device: torch.device,
     ) -> None:
         self._members = members
         self._temperature = temperature
-        self._views = views
+        self._tta = tta
         self._device = device
 
     @classmethod
@@ -45,23 +45,25 @@ class FusedPredictor:
         """Load a bundle that `write_bundle` made.
 
         Raises:
-            FusionError: the folder is no bundle, or one of an unknown backbone or unknown views.
+            FusionError: the folder is no bundle, or its backbones or its test-time augmentation
+                are unknown.
             WeightsError: a weights file is missing, damaged or of another network.
         """
         spec = read_spec(folder)
         unknown = [member.name for member in spec.members if member.name not in CATALOG]
         if unknown:
             raise FusionError(f"{folder} fuses {unknown[0]}, which this version does not know")
-        if spec.views not in VIEWS:
+        if spec.tta not in VIEWS:
             raise FusionError(
-                f"{folder} takes the views '{spec.views}', which this version does not know"
+                f"{folder} takes the test-time augmentation '{spec.tta}', which this version does "
+                f"not know"
             )
         device = pick_device()
         members = [
             (member, load_trained(member.name, weights_file(folder, member.name)).to(device))
             for member in spec.members
         ]
-        return cls(members, spec.temperature, spec.views, device)
+        return cls(members, spec.temperature, spec.tta, device)
 
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(N, 7) fused logits, before temperature, of (N, 48, 48) images."""
@@ -99,7 +101,7 @@ class FusedPredictor:
                         member.image_size,
                         member.eval_resize,
                         BATCH_SIZE,
-                        views=self._views,
+                        tta=self._tta,
                     )
                     for member, model in self._members
                 ]

@@ -38,7 +38,7 @@ def predict(params: Params, backbone: str) -> None:
                     own.eval_resize,
                     params.predict.batch_size,
                     advance,
-                    views=params.predict.views,
+                    tta=params.predict.tta,
                 )
                 .cpu()
                 .numpy()

@@ -60,7 +60,7 @@ def register(params: Params) -> None:
     number: str | None = None
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
-        write_bundle(bundle, params.backbones, fusion, files, params.predict.views)
+        write_bundle(bundle, params.backbones, fusion, files, params.predict.tta)
         content = content_digest(bundle_files(bundle))
         inputs: dict[str, object] = {"content": content, "gate": params.gate.model_dump()}
         with open_run(tracking, "fusion", inputs, {"fer.stage": "register"}) as run:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fer_pipeline.models.backbones import build_backbone, head_of
 from fer_pipeline.models.inference import compute_logits
 from fer_pipeline.models.transforms import VIEWS, centre_batch, view_batch
-from fer_pipeline.params.schema import Views
+from fer_pipeline.params.schema import Tta
 
 SIZE, RESIZE = 32, 36
 
@@ -39,13 +39,13 @@ def test_the_batch_size_does_not_change_logits(
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("views", VIEWS)
-def test_logits_are_the_mean_over_the_views(views: Views, model: nn.Module, images: Tensor) -> None:
+@pytest.mark.parametrize("tta", VIEWS)
+def test_logits_are_the_mean_over_the_views(tta: Tta, model: nn.Module, images: Tensor) -> None:
     with torch.inference_mode():
         wanted = torch.stack(
-            [model.eval()(view_batch(images, SIZE, RESIZE, view)) for view in VIEWS[views]]
+            [model.eval()(view_batch(images, SIZE, RESIZE, view)) for view in VIEWS[tta]]
         ).mean(dim=0)
-    found = compute_logits(model, images, SIZE, RESIZE, 3, views=views)
+    found = compute_logits(model, images, SIZE, RESIZE, 3, tta=tta)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
@@ -57,17 +57,17 @@ def test_the_mean_of_logits_is_the_normalised_mean_of_log_probabilities(
         each = torch.stack(
             [model.eval()(view_batch(images, SIZE, RESIZE, view)) for view in VIEWS["flip"]]
         )
-    found = compute_logits(model, images, SIZE, RESIZE, 7, views="flip").softmax(dim=1)
+    found = compute_logits(model, images, SIZE, RESIZE, 7, tta="flip").softmax(dim=1)
     geometric = each.log_softmax(dim=2).mean(dim=0).exp()
     torch.testing.assert_close(found, geometric / geometric.sum(dim=1, keepdim=True))
 
 
-@pytest.mark.parametrize("views", ["flip", "five_crops_flip"])
+@pytest.mark.parametrize("tta", ["flip", "five_crops_flip"])
 def test_with_mirror_images_a_face_and_its_mirror_image_are_judged_alike(
-    views: Views, model: nn.Module, images: Tensor
+    tta: Tta, model: nn.Module, images: Tensor
 ) -> None:
-    found = compute_logits(model, images, SIZE, RESIZE, 7, views=views)
-    mirrored = compute_logits(model, images.flip(2), SIZE, RESIZE, 7, views=views)
+    found = compute_logits(model, images, SIZE, RESIZE, 7, tta=tta)
+    mirrored = compute_logits(model, images.flip(2), SIZE, RESIZE, 7, tta=tta)
     torch.testing.assert_close(found, mirrored, atol=1e-4, rtol=1e-4)
     centre = compute_logits(model, images, SIZE, RESIZE, 7)
     assert not torch.allclose(found, centre, atol=1e-3)
@@ -80,7 +80,7 @@ def test_each_distinct_view_is_computed_once(
     shapes: list[tuple[int, ...]] = []
     handle = model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     try:
-        compute_logits(model, images, SIZE, resize, 7, views="five_crops_flip")
+        compute_logits(model, images, SIZE, resize, 7, tta="five_crops_flip")
     finally:
         handle.remove()
     assert shapes == [(7, 3, SIZE, SIZE)] * passes
@@ -115,7 +115,7 @@ def test_the_head_phases_mixed_modes_are_restored(model: nn.Module, images: Tens
 
 def test_every_batch_is_announced_with_its_size(model: nn.Module, images: Tensor) -> None:
     seen: list[int] = []
-    compute_logits(model, images, SIZE, RESIZE, 3, seen.append, views="flip")
+    compute_logits(model, images, SIZE, RESIZE, 3, seen.append, tta="flip")
     assert seen == [3, 3, 1]
 
 

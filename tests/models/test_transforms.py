@@ -17,7 +17,7 @@ from fer_pipeline.models.transforms import (
     sample_affine,
     view_batch,
 )
-from fer_pipeline.params.schema import Views
+from fer_pipeline.params.schema import Tta
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +69,14 @@ def test_an_odd_margin_is_kept_whole_by_the_corners_and_halved_by_the_centre(
     torch.testing.assert_close(mirrored, centre.flip(3), atol=3e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("views", "room", "none"), [
+@pytest.mark.parametrize(("tta", "smaller", "equal"), [
     ("centre", 1, 1), ("flip", 2, 2), ("five_crops_flip", 10, 2),
 ])  # fmt: skip
 def test_views_that_show_the_same_are_one(
-    views: Views, room: int, none: int, images: Tensor
+    tta: Tta, smaller: int, equal: int, images: Tensor
 ) -> None:
-    for resize, count in ((48, room), (40, none)):
-        pictures = [view_batch(images, 40, resize, v) for v in distinct_views(views, 40, resize)]
+    for resize, count in ((48, smaller), (40, equal)):
+        pictures = [view_batch(images, 40, resize, v) for v in distinct_views(tta, 40, resize)]
         assert len(pictures) == count
         for number, picture in enumerate(pictures):
             assert not any(torch.allclose(picture, other) for other in pictures[:number])

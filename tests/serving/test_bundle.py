@@ -16,7 +16,7 @@ FUSION = Fusion("nll", {"inception_v3": 0.3, "resnet50": 0.7}, 1.25)
 SPEC = {
     "members": [{"name": "resnet50", "weight": 1.0, "image_size": 32, "eval_resize": 36}],
     "temperature": 1.0,
-    "views": "centre",
+    "tta": "centre",
 }
 
 
@@ -47,7 +47,7 @@ def test_a_written_bundle_is_read_back(
     assert read_spec(folder) == Spec(
         members=(Member("resnet50", 0.7, 32, 36), Member("inception_v3", 0.3, 75, 80)),
         temperature=1.25,
-        views="five_crops_flip",
+        tta="five_crops_flip",
     )
     for name in files:
         assert weights_file(folder, name).read_bytes() == f"weights of {name}".encode()

@@ -18,7 +18,7 @@ from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.fusion.torch_average import fuse_logits
 from fer_pipeline.models.backbones import build_backbone, load_trained
 from fer_pipeline.models.inference import compute_logits, pick_device
-from fer_pipeline.params.schema import BackboneParams, Params, Views
+from fer_pipeline.params.schema import BackboneParams, Params, Tta
 from fer_pipeline.serving.bundle import weights_file, write_bundle
 from fer_pipeline.serving.predictor import BATCH_SIZE, FusedPredictor
 
@@ -26,7 +26,7 @@ from fer_pipeline.serving.predictor import BATCH_SIZE, FusedPredictor
 
 SIZES = {"resnet50": (32, 36), "inception_v3": (75, 75)}
 FUSION = Fusion("nll", {"inception_v3": 0.25, "resnet50": 0.75}, 1.6)
-VIEWS: Views = "five_crops_flip"
+TTA: Tta = "five_crops_flip"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def bundle(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         save_file(state, files[name])
         sizes = {"image_size": image_size, "eval_resize": eval_resize}
         backbones[name] = params.backbones[name].model_copy(update=sizes)
-    write_bundle(folder / "bundle", backbones, FUSION, files, VIEWS)
+    write_bundle(folder / "bundle", backbones, FUSION, files, TTA)
     yield folder / "bundle"
     shutil.rmtree(folder)
 
@@ -71,7 +71,7 @@ def singles(bundle: Path, images: npt.NDArray[np.uint8]) -> Tensor:
                 pixels,
                 *sizes,
                 8,
-                views=VIEWS,
+                tta=TTA,
             ).cpu()
             for name, sizes in SIZES.items()
         ]
@@ -97,7 +97,7 @@ def test_logits_are_the_fused_logits_of_the_single_backbones(
 def test_the_views_are_the_bundles(
     copied: Path, images: npt.NDArray[np.uint8], fused: npt.NDArray[np.float32]
 ) -> None:
-    change_spec(copied, f'"{VIEWS}"', '"centre"')
+    change_spec(copied, f'"{TTA}"', '"centre"')
     centre = FusedPredictor.load(copied).logits(images[:4])
     assert np.abs(centre - fused[:4]).max() > 1e-3
 
@@ -173,6 +173,8 @@ def test_a_bundle_with_an_unknown_backbone_is_refused(copied: Path) -> None:
 
 
 def test_a_bundle_with_unknown_views_is_refused(copied: Path) -> None:
-    change_spec(copied, f'"{VIEWS}"', '"144_crops"')
-    with pytest.raises(FusionError, match="takes the views '144_crops', which this version"):
+    change_spec(copied, f'"{TTA}"', '"144_crops"')
+    with pytest.raises(
+        FusionError, match="takes the test-time augmentation '144_crops', which this version"
+    ):
         FusedPredictor.load(copied)

@@ -291,7 +291,7 @@ def test_without_an_edit_nothing_is_touched(unedited: Workspace) -> None:
         ({"training__augment__flip": 0.0}, {f"train@{name}" for name in BACKBONES}),
         ({"predict__batch_size": 3}, {f"predict@{name}" for name in BACKBONES}),
         (
-            {"predict__views": "five_crops_flip"},
+            {"predict__tta": "five_crops_flip"},
             {"register"} | {f"predict@{name}" for name in BACKBONES},
         ),
         ({"fusion__method": "uniform"}, {"calibrate"}),
