@@ -20,7 +20,7 @@ from fer_pipeline.registry.promote import GATE_TAG
 from fer_pipeline.registry.records import Record, split_sha256, write_record
 from fer_pipeline.registry.tracking import Tracking, open_run
 from fer_pipeline.registry.versions import Candidate, register_once
-from fer_pipeline.serving.bundle import bundle_files, write_bundle
+from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle
 from fer_pipeline.serving.predictor import FusedPredictor
 
 with warnings.catch_warnings():
@@ -59,7 +59,7 @@ def make_bundle(params: Params, folder: Path, names: tuple[str, ...], seed: int 
         for name in names
     }
     fusion = Fusion("uniform", dict.fromkeys(names, 1 / len(names)), 1.5)
-    write_bundle(folder / "bundle", backbones, fusion, files, "centre")
+    write_bundle(folder / "bundle", describe(fusion, backbones, "centre"), files)
     for path in files.values():
         path.unlink()
     return folder / "bundle"
@@ -67,7 +67,7 @@ def make_bundle(params: Params, folder: Path, names: tuple[str, ...], seed: int 
 
 def make_record(logits: np.ndarray, split: Split, predictor: FusedPredictor | None) -> Record:
     drawn = draw_test_split(99, 64).images
-    drawn_logits = predictor.logits(drawn) if predictor else np.zeros((64, 7), np.float32)
+    drawn_logits = predictor.predict(drawn).logits if predictor else np.zeros((64, 7), np.float32)
     return Record(logits, split.labels, split.groups, split_sha256(split), drawn, drawn_logits)
 
 
@@ -76,7 +76,7 @@ def register_bundle(
 ) -> str:
     """Register a bundle as the stage does, with the logits of `split` on record."""
     predictor = FusedPredictor.load(bundle)
-    record = make_record(predictor.logits(split.images), split, predictor)
+    record = make_record(predictor.predict(split.images).logits, split, predictor)
     write_record(record, bundle.with_name("record"))
     files = bundle_files(bundle)
     content = content_digest(files)

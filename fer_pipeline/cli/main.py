@@ -149,23 +149,19 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures of one face each, cropped to it.")],
 ) -> None:
     """Read the expression of faces with the fused model that 'dvc repro' has made here."""
-    import tempfile
-
     import numpy as np
 
     from fer_pipeline.data.pictures import read_picture
     from fer_pipeline.fusion.result import read_fusion
     from fer_pipeline.params.load import load_params
-    from fer_pipeline.serving.bundle import write_bundle
+    from fer_pipeline.serving.bundle import describe
     from fer_pipeline.serving.predictor import FusedPredictor
 
     pixels = np.stack([read_picture(path) for path in images])
     params = load_params(PARAMS)
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
-    with tempfile.TemporaryDirectory() as folder:
-        tta = params.predict.tta
-        write_bundle(Path(folder), params.backbones, read_fusion(FUSION), files, tta)
-        chances = FusedPredictor.load(Path(folder)).probabilities(pixels)
+    spec = describe(read_fusion(FUSION), params.backbones, params.predict.tta)
+    chances = FusedPredictor(spec, files).predict(pixels).probabilities
     console = Console()
     console.print(chances_table([str(path) for path in images], chances, console))
 

@@ -47,16 +47,18 @@ class FusedModel(PythonModel):
             images = read_request(model_input)
         except RequestError as error:
             raise _refusal(str(error)) from error
-        frame = pd.DataFrame(getattr(self._predictor, output)(images), columns=list(EMOTIONS))
+        prediction = self._predictor.predict(images)
+        values, singles = prediction.probabilities, prediction.single_probabilities
+        if output == "logits":
+            values, singles = prediction.logits, prediction.single_logits
+        frame = pd.DataFrame(values, columns=list(EMOTIONS))
         if not asked.get("singles", False):
             return frame
-        singles = self._predictor.singles(images)
-        return frame.join([_columns(name, *both, output) for name, both in singles.items()])
+        return frame.join([_columns(name, single) for name, single in singles.items()])
 
 
-def _columns(name: str, logits: Any, chances: Any, output: str) -> pd.DataFrame:
-    values = logits if output == "logits" else chances
-    return pd.DataFrame(values, columns=[f"{name}.{emotion}" for emotion in EMOTIONS])
+def _columns(backbone: str, values: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(values, columns=[f"{backbone}.{emotion}" for emotion in EMOTIONS])
 
 
 def _refusal(message: str) -> MlflowException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -39,38 +39,35 @@ class Spec:
     tta: Tta
 
 
-def write_bundle(
-    folder: Path,
-    backbones: Mapping[str, BackboneParams],
-    fusion: Fusion,
-    files: Mapping[str, Path],
-    tta: Tta,
-) -> None:
-    """Copy the weights of every backbone into a folder and describe them.
+def describe(fusion: Fusion, backbones: Mapping[str, BackboneParams], tta: Tta) -> Spec:
+    """The fused model that a fusion and its backbones are.
 
-    `tta` is that of the logits that the fusion was fitted to.
+    Args:
+        fusion: weights and temperature.
+        backbones: the sizes of each backbone's input, in the order of the members.
+        tta: that of the logits that the fusion was fitted to.
 
     Raises:
         FusionError: the fusion was fitted to other backbones.
     """
     if set(fusion.weights) != set(backbones):
         raise FusionError(
-            f"the fusion weighs {', '.join(fusion.weights)}, but params.yaml has "
+            f"the fusion has weights for {', '.join(fusion.weights)}, but params.yaml has "
             f"{', '.join(backbones)}: run 'dvc repro calibrate'"
         )
+    members = tuple(
+        Member(name, fusion.weights[name], own.image_size, own.eval_resize)
+        for name, own in backbones.items()
+    )
+    return Spec(members, fusion.temperature, tta)
+
+
+def write_bundle(folder: Path, spec: Spec, files: Mapping[str, Path]) -> None:
+    """Write a spec into a folder, and a copy of the weights file of each backbone."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, path in files.items():
-        shutil.copyfile(path, weights_file(folder, name))
-    members = [
-        {
-            "name": name,
-            "weight": fusion.weights[name],
-            "image_size": params.image_size,
-            "eval_resize": params.eval_resize,
-        }
-        for name, params in backbones.items()
-    ]
-    write_json(folder / SPEC, {"members": members, "temperature": fusion.temperature, "tta": tta})
+    for member in spec.members:
+        shutil.copyfile(files[member.name], weights_file(folder, member.name))
+    write_json(folder / SPEC, asdict(spec))
 
 
 def read_spec(folder: Path) -> Spec:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer_pipeline.errors import FusionError
 from fer_pipeline.fusion.torch_average import fuse_logits, probabilities
@@ -17,28 +18,67 @@ from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.models.inference import compute_logits, pick_device
 from fer_pipeline.models.precision import full_float32
 from fer_pipeline.models.transforms import VIEWS
-from fer_pipeline.serving.bundle import Member, read_spec, weights_file
+from fer_pipeline.serving.bundle import Spec, read_spec, weights_file
 
 if TYPE_CHECKING:
-    from fer_pipeline.params.schema import Tta
+    from collections.abc import Mapping
 
 BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a fused model says of N images.
+
+    Attributes:
+        logits: (N, 7) fused logits, before temperature.
+        probabilities: (N, 7) calibrated probabilities, in the order of `EMOTIONS`.
+        single_logits: (N, 7) logits of each backbone by itself, by its name.
+    """
+
+    logits: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+    single_logits: dict[str, npt.NDArray[np.float32]]
+
+    @property
+    def single_probabilities(self) -> dict[str, npt.NDArray[np.float32]]:
+        """(N, 7) probabilities of each backbone by itself, at temperature 1."""
+        return {
+            name: _array(probabilities(torch.from_numpy(logits), 1.0))
+            for name, logits in self.single_logits.items()
+        }
 
 
 class FusedPredictor:
     """All backbones of a bundle, loaded and ready."""
 
-    def __init__(
-        self,
-        members: list[tuple[Member, nn.Module]],
-        temperature: float,
-        tta: Tta,
-        device: torch.device,
-    ) -> None:
-        self._members = members
-        self._temperature = temperature
-        self._tta = tta
-        self._device = device
+    def __init__(self, spec: Spec, files: Mapping[str, Path]) -> None:
+        """Load the networks.
+
+        Args:
+            spec: the fused model.
+            files: the weights file of each of its backbones.
+
+        Raises:
+            FusionError: the model has an unknown backbone or unknown test-time augmentation.
+            WeightsError: a weights file is missing, damaged or of another network.
+        """
+        unknown = [member.name for member in spec.members if member.name not in CATALOG]
+        if unknown:
+            raise FusionError(
+                f"the fused model has the backbone {unknown[0]}, which this version does not know"
+            )
+        if spec.tta not in VIEWS:
+            raise FusionError(
+                f"the fused model takes the test-time augmentation '{spec.tta}', which this "
+                "version does not know"
+            )
+        self._spec = spec
+        self._device = pick_device()
+        self._models = [
+            load_trained(member.name, files[member.name]).to(self._device)
+            for member in spec.members
+        ]
 
     @classmethod
     def load(cls, folder: Path) -> FusedPredictor:
@@ -50,44 +90,19 @@ class FusedPredictor:
             WeightsError: a weights file is missing, damaged or of another network.
         """
         spec = read_spec(folder)
-        unknown = [member.name for member in spec.members if member.name not in CATALOG]
-        if unknown:
-            raise FusionError(f"{folder} fuses {unknown[0]}, which this version does not know")
-        if spec.tta not in VIEWS:
-            raise FusionError(
-                f"{folder} takes the test-time augmentation '{spec.tta}', which this version does "
-                f"not know"
-            )
-        device = pick_device()
-        members = [
-            (member, load_trained(member.name, weights_file(folder, member.name)).to(device))
-            for member in spec.members
-        ]
-        return cls(members, spec.temperature, spec.tta, device)
+        return cls(spec, {one.name: weights_file(folder, one.name) for one in spec.members})
 
-    def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(N, 7) fused logits, before temperature, of (N, 48, 48) images."""
-        return np.asarray(self._fused(images).cpu().numpy())
-
-    def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(N, 7) calibrated probabilities, in the order of `EMOTIONS`."""
-        return np.asarray(probabilities(self._fused(images), self._temperature).cpu().numpy())
-
-    def singles(
-        self, images: npt.NDArray[np.uint8]
-    ) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-        """Each backbone by itself: (N, 7) logits and (N, 7) probabilities, at temperature 1."""
-        return {
-            member.name: (
-                np.asarray(logits.cpu().numpy()),
-                np.asarray(probabilities(logits, 1.0).cpu().numpy()),
-            )
-            for (member, _), logits in zip(self._members, self._stack(images), strict=True)
-        }
-
-    def _fused(self, images: npt.NDArray[np.uint8]) -> Tensor:
-        weights = torch.tensor([member.weight for member, _ in self._members])
-        return fuse_logits(self._stack(images), weights.to(self._device))
+    def predict(self, images: npt.NDArray[np.uint8]) -> Prediction:
+        """Predict the emotions of (N, 48, 48) images; every network runs once."""
+        stack = self._stack(images)
+        weights = torch.tensor([member.weight for member in self._spec.members])
+        fused = fuse_logits(stack, weights.to(self._device))
+        singles = zip(self._spec.members, stack, strict=True)
+        return Prediction(
+            _array(fused),
+            _array(probabilities(fused, self._spec.temperature)),
+            {member.name: _array(logits) for member, logits in singles},
+        )
 
     def _stack(self, images: npt.NDArray[np.uint8]) -> Tensor:
         """(M, N, C) logits of every backbone."""
@@ -101,8 +116,12 @@ class FusedPredictor:
                         member.image_size,
                         member.eval_resize,
                         BATCH_SIZE,
-                        tta=self._tta,
+                        tta=self._spec.tta,
                     )
-                    for member, model in self._members
+                    for member, model in zip(self._spec.members, self._models, strict=True)
                 ]
             )
+
+
+def _array(values: Tensor) -> npt.NDArray[np.float32]:
+    return np.asarray(values.cpu().numpy())

@@ -85,7 +85,7 @@ def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: dict[str, 
     logits = fuse(read_logits(names, "test"), weights)
     # Example and check faces are drawn, so that no picture of a person ends up in a registry.
     drawn = _draw_faces(params.seed)
-    drawn_logits = FusedPredictor.load(bundle).logits(drawn)
+    drawn_logits = FusedPredictor.load(bundle).predict(drawn).logits
     record = Record(
         logits.astype(np.float32), test.labels, test.groups, split_sha256(test), drawn, drawn_logits
     )

@@ -38,7 +38,7 @@ from fer_pipeline.registry.tracking import (
     telling_errors,
 )
 from fer_pipeline.registry.versions import register_once
-from fer_pipeline.serving.bundle import bundle_files, write_bundle
+from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle
 from fer_pipeline.stages.candidate import make_candidate
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def register(params: Params) -> None:
     number: str | None = None
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
-        write_bundle(bundle, params.backbones, fusion, files, params.predict.tta)
+        spec = describe(fusion, params.backbones, params.predict.tta)
+        write_bundle(bundle, spec, files)
         content = content_digest(bundle_files(bundle))
         inputs: dict[str, object] = {"content": content, "gate": params.gate.model_dump()}
         with open_run(tracking, "fusion", inputs, {"fer.stage": "register"}) as run:

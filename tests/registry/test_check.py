@@ -142,7 +142,7 @@ def test_a_champion_of_another_test_set_is_scored_again_by_its_own_model(
     duel = find_duel(store, params, challenger, number)
     assert duel is not None
     assert (duel.champion, duel.images, duel.rescored) == (number, MAX_IMAGES + 6, True)
-    logits = FusedPredictor.load(bundle).logits(other.images)
+    logits = FusedPredictor.load(bundle).predict(other.images).logits
     right = logits.argmax(axis=1) == other.labels
     assert duel.gain == pytest.approx(1 - right.mean())
 

@@ -185,7 +185,7 @@ def test_register_promote_roll_back_and_load(servers: Servers, params: Params) -
 
     mlflow.set_tracking_uri(tracking.uri)
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
-    expected = FusedPredictor.load(bundles[0]).probabilities(SPLIT.images[:4])
+    expected = FusedPredictor.load(bundles[0]).predict(SPLIT.images[:4]).probabilities
     np.testing.assert_allclose(model.predict(SPLIT.images[:4]).to_numpy(), expected, atol=1e-5)
 
 

@@ -128,7 +128,9 @@ def test_arrays_are_answered_by_probabilities_with_the_names_of_the_emotions(
     status, answer = ask(server, **{key: SPLIT.images[:3].tolist()})
     assert status == 200
     assert [set(row) for row in answer["predictions"]] == [set(EMOTIONS)] * 3
-    np.testing.assert_allclose(rows(answer), predictor.probabilities(SPLIT.images[:3]), atol=1e-5)
+    np.testing.assert_allclose(
+        rows(answer), predictor.predict(SPLIT.images[:3]).probabilities, atol=1e-5
+    )
 
 
 def test_pictures_are_answered_like_their_pixels(server: str, predictor: FusedPredictor) -> None:
@@ -136,7 +138,9 @@ def test_pictures_are_answered_like_their_pixels(server: str, predictor: FusedPr
     sent[1] = f"data:image/png;base64,{sent[1]}"
     status, answer = ask(server, inputs=sent)
     assert status == 200
-    np.testing.assert_allclose(rows(answer), predictor.probabilities(SPLIT.images[:2]), atol=1e-5)
+    np.testing.assert_allclose(
+        rows(answer), predictor.predict(SPLIT.images[:2]).probabilities, atol=1e-5
+    )
 
 
 def test_a_jpeg_of_another_size_is_answered(server: str) -> None:
@@ -152,16 +156,17 @@ def test_single_backbones_and_logits_are_answered_on_request(
     sent = SPLIT.images[:2]
     status, answer = ask(server, inputs=sent.tolist(), params={"singles": True})
     assert status == 200
-    singles = predictor.singles(sent)
-    for name in BACKBONES:
-        np.testing.assert_allclose(rows(answer, f"{name}."), singles[name][1], atol=1e-5)
-    np.testing.assert_allclose(rows(answer), predictor.probabilities(sent), atol=1e-5)
+    expected = predictor.predict(sent)
+    for name, chances in expected.single_probabilities.items():
+        np.testing.assert_allclose(rows(answer, f"{name}."), chances, atol=1e-5)
+    np.testing.assert_allclose(rows(answer), expected.probabilities, atol=1e-5)
 
     asked = {"singles": True, "output": "logits"}
     status, answer = ask(server, inputs=sent.tolist(), params=asked)
     assert status == 200
-    np.testing.assert_allclose(rows(answer), predictor.logits(sent), atol=1e-4)
-    np.testing.assert_allclose(rows(answer, "resnet50."), singles["resnet50"][0], atol=1e-4)
+    np.testing.assert_allclose(rows(answer), expected.logits, atol=1e-4)
+    for name, logits in expected.single_logits.items():
+        np.testing.assert_allclose(rows(answer, f"{name}."), logits, atol=1e-4)
 
 
 @pytest.mark.parametrize(

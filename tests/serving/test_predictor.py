@@ -19,7 +19,7 @@ from fer_pipeline.fusion.torch_average import fuse_logits
 from fer_pipeline.models.backbones import build_backbone, load_trained
 from fer_pipeline.models.inference import compute_logits, pick_device
 from fer_pipeline.params.schema import BackboneParams, Params, Tta
-from fer_pipeline.serving.bundle import weights_file, write_bundle
+from fer_pipeline.serving.bundle import describe, weights_file, write_bundle
 from fer_pipeline.serving.predictor import BATCH_SIZE, FusedPredictor
 
 # The bundle is shared: one worker runs all of it.
@@ -44,7 +44,7 @@ def bundle(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         save_file(state, files[name])
         sizes = {"image_size": image_size, "eval_resize": eval_resize}
         backbones[name] = params.backbones[name].model_copy(update=sizes)
-    write_bundle(folder / "bundle", backbones, FUSION, files, TTA)
+    write_bundle(folder / "bundle", describe(FUSION, backbones, TTA), files)
     yield folder / "bundle"
     shutil.rmtree(folder)
 
@@ -80,7 +80,7 @@ def singles(bundle: Path, images: npt.NDArray[np.uint8]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def fused(predictor: FusedPredictor, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return predictor.logits(images)
+    return predictor.predict(images).logits
 
 
 def test_logits_are_the_fused_logits_of_the_single_backbones(
@@ -94,18 +94,18 @@ def test_logits_are_the_fused_logits_of_the_single_backbones(
     assert not np.allclose(fused, swapped, atol=1e-3)
 
 
-def test_the_views_are_the_bundles(
+def test_the_test_time_augmentation_is_the_bundles(
     copied: Path, images: npt.NDArray[np.uint8], fused: npt.NDArray[np.float32]
 ) -> None:
     change_spec(copied, f'"{TTA}"', '"centre"')
-    centre = FusedPredictor.load(copied).logits(images[:4])
+    centre = FusedPredictor.load(copied).predict(images[:4]).logits
     assert np.abs(centre - fused[:4]).max() > 1e-3
 
 
 def test_probabilities_are_the_softmax_over_the_bundles_temperature(
     predictor: FusedPredictor, images: npt.NDArray[np.uint8], fused: npt.NDArray[np.float32]
 ) -> None:
-    chances = predictor.probabilities(images)
+    chances = predictor.predict(images).probabilities
     powers = np.exp(fused / FUSION.temperature)
     np.testing.assert_allclose(chances, powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
     np.testing.assert_allclose(chances.sum(axis=1), 1.0, atol=1e-6)
@@ -114,7 +114,7 @@ def test_probabilities_are_the_softmax_over_the_bundles_temperature(
 def test_a_face_is_judged_by_itself(
     predictor: FusedPredictor, images: npt.NDArray[np.uint8], fused: npt.NDArray[np.float32]
 ) -> None:
-    alone = np.concatenate([predictor.logits(images[[n]]) for n in (0, 2)])
+    alone = np.concatenate([predictor.predict(images[[n]]).logits for n in (0, 2)])
     np.testing.assert_allclose(alone, fused[[0, 2]], atol=1e-4, rtol=1e-4)
 
 
@@ -122,11 +122,30 @@ def test_images_may_lie_in_memory_in_any_order(
     predictor: FusedPredictor, images: npt.NDArray[np.uint8], fused: npt.NDArray[np.float32]
 ) -> None:
     turned = np.asfortranarray(images[:2])
-    np.testing.assert_allclose(predictor.logits(turned), fused[:2], atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(predictor.predict(turned).logits, fused[:2], atol=1e-4, rtol=1e-4)
+
+
+def test_single_logits_come_from_the_same_single_run_of_every_network(
+    predictor: FusedPredictor, images: npt.NDArray[np.uint8], singles: Tensor
+) -> None:
+    runs: list[str] = []
+    hooks = [
+        model.register_forward_hook(lambda *_, name=name: runs.append(name))
+        for name, model in zip(SIZES, predictor._models, strict=True)
+    ]
+    found = predictor.predict(images[:2])
+    for hook in hooks:
+        hook.remove()
+    # Ten views of the cropped network; of the other, whose crop is the whole image, two.
+    assert runs == ["resnet50"] * 10 + ["inception_v3"] * 2
+    for name, logits in zip(SIZES, singles[:, :2], strict=True):
+        np.testing.assert_allclose(found.single_logits[name], logits, atol=1e-4, rtol=1e-4)
+        chances = torch.softmax(logits, dim=1)
+        np.testing.assert_allclose(found.single_probabilities[name], chances, atol=1e-5)
 
 
 def test_no_images_give_no_rows(predictor: FusedPredictor) -> None:
-    assert predictor.logits(np.empty((0, 48, 48), np.uint8)).shape == (0, 7)
+    assert predictor.predict(np.empty((0, 48, 48), np.uint8)).logits.shape == (0, 7)
 
 
 @pytest.fixture
@@ -172,7 +191,7 @@ def test_a_bundle_with_an_unknown_backbone_is_refused(copied: Path) -> None:
         FusedPredictor.load(copied)
 
 
-def test_a_bundle_with_unknown_views_is_refused(copied: Path) -> None:
+def test_a_bundle_with_unknown_test_time_augmentation_is_refused(copied: Path) -> None:
     change_spec(copied, f'"{TTA}"', '"144_crops"')
     with pytest.raises(
         FusionError, match="takes the test-time augmentation '144_crops', which this version"
