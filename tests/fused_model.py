@@ -14,8 +14,9 @@ from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import TEST
-from fer_pipeline.provenance import content_digest, file_sha256
+from fer_pipeline.provenance import file_sha256
 from fer_pipeline.registry.check import FILE_TAG, SIZE_TAG
+from fer_pipeline.registry.model_code import version_digest
 from fer_pipeline.registry.promote import GATE_TAG
 from fer_pipeline.registry.records import Record, split_sha256, write_record
 from fer_pipeline.registry.tracking import Tracking, open_run
@@ -79,7 +80,7 @@ def register_bundle(
     record = make_record(predictor.predict(split.images).logits, split, predictor)
     write_record(record, bundle.with_name("record"))
     files = bundle_files(bundle)
-    content = content_digest(files)
+    content = version_digest(files)
     told = {
         GATE_TAG: "true",
         **{f"{FILE_TAG}{path.name}": file_sha256(path) for path in files},

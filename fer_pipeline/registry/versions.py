@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,10 +17,10 @@ from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-import fer_pipeline
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RegistryBusyError, RegistryError, one_line
 from fer_pipeline.registry.locks import registry_lock
+from fer_pipeline.registry.model_code import MODEL_SCRIPT, write_model_code
 from fer_pipeline.registry.storage import logged_model_id, open_storage
 
 if TYPE_CHECKING:
@@ -142,12 +143,15 @@ def shorten(card: str) -> str:
 
 def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
     try:
-        with mlflow.start_run(run_id=candidate.run_id, experiment_id=tracking.experiment_id):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mlflow.start_run(run_id=candidate.run_id, experiment_id=tracking.experiment_id),
+        ):
             model = mlflow.pyfunc.log_model(
                 name="model",
-                python_model=str(Path(__file__).with_name("pyfunc.py")),
+                python_model=str(MODEL_SCRIPT),
                 artifacts={key: str(folder) for key, folder in candidate.folders.items()},
-                code_paths=[str(Path(fer_pipeline.__file__).parent)],
+                code_paths=[str(write_model_code(Path(folder)))],
                 signature=_signature(),
                 input_example=candidate.example,
                 pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],

@@ -25,9 +25,9 @@ from fer_pipeline.paths import (
     model_file,
     require,
 )
-from fer_pipeline.provenance import content_digest
 from fer_pipeline.registry.aliases import read_aliases
 from fer_pipeline.registry.facts import headline
+from fer_pipeline.registry.model_code import version_digest
 from fer_pipeline.registry.promote import Asking, nominate, promote
 from fer_pipeline.registry.standing import opinion
 from fer_pipeline.registry.tracking import (
@@ -62,7 +62,7 @@ def register(params: Params) -> None:
         bundle = Path(folder) / "bundle"
         spec = describe(fusion, params.backbones, params.predict.tta)
         write_bundle(bundle, spec, files)
-        content = content_digest(bundle_files(bundle))
+        content = version_digest(bundle_files(bundle))
         inputs: dict[str, object] = {"content": content, "gate": params.gate.model_dump()}
         with open_run(tracking, "fusion", inputs, {"fer.stage": "register"}) as run:
             _log_fusion(run, evaluation, fusion, verdict.passed)
