@@ -17,6 +17,9 @@ MODEL_SCRIPT = Path(__file__).with_name("pyfunc.py")
 
 STORED_FILES = (
     "__init__.py",
+    "data/__init__.py",
+    "data/faces.py",
+    "data/pictures.py",
     "emotions.py",
     "errors.py",
     "files.py",
@@ -30,7 +33,6 @@ STORED_FILES = (
     "models/transforms.py",
     "serving/__init__.py",
     "serving/bundle.py",
-    "serving/images.py",
     "serving/predictor.py",
     "serving/requests.py",
 )

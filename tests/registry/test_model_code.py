@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fused_model import NAME
 
 import fer_pipeline
 from fer_pipeline.registry import model_code
@@ -117,7 +118,7 @@ def test_a_fix_of_the_code_becomes_a_version_that_holds_it(
             folders = {"bundle": bundle[0].parent / "bundle"}
             folders["bundle"].mkdir(exist_ok=True)
             candidate = Candidate(content, run.run_id, folders, example, {}, "A card")
-            return register_once(store, "fixed", candidate)
+            return register_once(store, NAME, candidate)
 
     assert register() == "1"
     with (package / "serving" / "requests.py").open("a") as code:
@@ -126,7 +127,7 @@ def test_a_fix_of_the_code_becomes_a_version_that_holds_it(
     with (package / "serving" / "requests.py").open("a") as code:
         code.write("FIXED = True\n")
     assert register() == "2"
-    stored = Path(open_storage(store, "fixed", "2").artifact_dir) / "code" / "fer_pipeline"
+    stored = Path(open_storage(store, NAME, "2").artifact_dir) / "code" / "fer_pipeline"
     assert (stored / "serving" / "requests.py").read_text().endswith("FIXED = True\n")
     assert {file.relative_to(stored).as_posix() for file in stored.rglob("*.py")} == set(
         STORED_FILES
