@@ -11,7 +11,10 @@
     ├── RegistryError        an MLflow server or registry that can't be used
     │   ├── RegistryUnreachableError
     │   └── RegistryBusyError
-    └── RequestError         what a client sent to the served model
+    ├── RequestError         what a client sent to the served model
+    └── FlowError            a flow that can't start or go on
+        ├── TransientFlowError
+        └── StoppedError
 
 A gate that does not pass is a result (`fer_pipeline.evaluation.gate.Verdict`), not an error.
 """
@@ -80,6 +83,20 @@ class RegistryBusyError(RegistryError):
 
 class RequestError(FerError):
     """A client sent something that is no face."""
+
+
+class FlowError(FerError):
+    """A flow can't start or go on."""
+
+
+class TransientFlowError(FlowError):
+    """Another process is in the way, or a server does not answer; this may pass by itself."""
+
+    transient = True
+
+
+class StoppedError(FlowError):
+    """A flow run is ending, and starts nothing more."""
 
 
 def one_line(error: BaseException) -> str:

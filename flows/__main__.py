@@ -118,32 +118,29 @@ def _run(name: str, **parameters: Any) -> None:
 
 
 def _final(state: State[Any]) -> State[Any]:
-    """The state that a run has ended in; a cancellation just before its end leaves it without.
+    """The state that a run has ended in: Cancelled if it was cancelled just before its end.
 
-    The server takes none but Cancelled then, and keeps the run at Cancelling.
+    The server refuses all other states then, and keeps the run at Cancelling.
     """
     if not state.is_cancelling():
         return state
     from prefect.client.orchestration import get_client
-    from prefect.states import Cancelled
 
-    from flows.guardian import close
+    from flows.crash import close_run
 
-    ended: State[Any] = Cancelled(message="The run was cancelled.")
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None  # it comes from the server
     with get_client(sync_client=True) as client:
-        close(client, flow_run_id, str(ended.message))
-    return ended
+        return close_run(client, flow_run_id, "The run was cancelled.")
 
 
 def _as_interrupt(_: int, __: FrameType | None) -> None:
-    """What is told to end does so in order, as after Ctrl-C."""
+    """SIGTERM ends the flow as Ctrl-C does, with all that it started."""
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Entry point: one line and exit status 1 for every error that the user can mend."""
+    """Entry point: one line and exit status 1 for every error that the user can correct."""
     try:
         app()
     except FerError as error:

@@ -1,4 +1,4 @@
-"""The stages of `dvc.yaml` as DVC sees them: who needs whom, and which are out of date."""
+"""The stages of `dvc.yaml` as DVC sees them: which need which, and which are out of date."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageFileDoesNotExistError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fer_pipeline.errors import one_line
-from flows.errors import BusyError, FlowError
+from fer_pipeline.errors import FlowError, TransientFlowError, one_line
 
-_META = {"slot", "deadline_h"}
+
+class _Meta(BaseModel):
+    """`meta` of a stage in dvc.yaml, which DVC itself neither checks nor reads."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    slot: bool = False
+    deadline_h: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,12 @@ Graph = Mapping[str, Stage]
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """What DVC says at one moment.
+class GraphStatus:
+    """The graph and what is out of date in it, at one moment.
 
     Attributes:
         graph: all stages.
-        changed: names of those that are out of date, without what follows from them.
+        changed: names of those that are out of date, without the stages that follow from them.
         remote: whether there is a default remote to push to.
     """
 
@@ -58,12 +64,12 @@ class Snapshot:
     remote: bool
 
 
-def look(folder: Path) -> Snapshot:
+def read_status(folder: Path) -> GraphStatus:
     """Ask DVC, in this process: starting its command would take seconds.
 
     Raises:
         FlowError: the folder has no usable DVC project.
-        BusyError: a DVC command runs there.
+        TransientFlowError: a DVC command runs there.
     """
     if not (folder / "dvc.yaml").exists():
         raise FlowError(f"{folder.resolve()} has no dvc.yaml: give the project's folder")
@@ -81,10 +87,12 @@ def look(folder: Path) -> Snapshot:
             changed = frozenset(name for stage, name in names.items() if stage.addressing in status)
             remote = bool(repo.config["core"].get("remote"))
     except LockError as error:
-        raise BusyError(f"a DVC command runs in {folder.resolve()}: wait until it ends") from error
+        raise TransientFlowError(
+            f"a DVC command runs in {folder.resolve()}: wait until it ends"
+        ) from error
     except (DvcException, StageFileDoesNotExistError) as error:
         raise FlowError(f"DVC can't read the graph: {_reason(error)}") from error
-    return Snapshot(_in_order(stages), changed, remote)
+    return GraphStatus(_in_order(stages), changed, remote)
 
 
 def closure(graph: Graph, targets: Sequence[str]) -> set[str]:
@@ -130,40 +138,28 @@ def parallel_slots(graph: Graph) -> int:
 
 
 def _name(stage: Any, folder: Path) -> str:
-    """As a command in the folder calls it; DVC's own addresses go from the present folder."""
+    """The name for commands in the folder; DVC's own names are relative to the working folder."""
     file = os.path.relpath(stage.path, folder.resolve())
     return str(stage.name) if file == "dvc.yaml" else f"{file}:{stage.name}"
 
 
 def _stage(stage: Any, name: str, parents: Collection[str]) -> Stage:
-    meta = _meta(stage.meta or {}, name)
-    hours = meta.get("deadline_h")
+    try:
+        meta = _Meta.model_validate(stage.meta or {})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(["meta", *map(str, fault["loc"])])
+        raise FlowError(
+            f"dvc.yaml: {key} of {name} is {fault['input']!r}: {fault['msg']} (known are "
+            f"{', '.join(_Meta.model_fields)})"
+        ) from None
     return Stage(
         name=name,
         parents=tuple(sorted(parents)),
-        slot=meta.get("slot", False),
-        deadline_s=None if hours is None else 3600.0 * hours,
+        slot=meta.slot,
+        deadline_s=None if meta.deadline_h is None else 3600.0 * meta.deadline_h,
         description=stage.desc or "",
     )
-
-
-def _meta(meta: Any, name: str) -> dict[str, Any]:
-    """What a stage says for the flows: DVC takes anything, and does not look at it."""
-    if not isinstance(meta, dict):
-        raise FlowError(f"dvc.yaml: meta of {name} is {meta!r}: it must be a mapping")
-    for key, value in meta.items():
-        if key not in _META:
-            raise FlowError(
-                f"dvc.yaml: meta of {name} has '{key}': known are {', '.join(sorted(_META))}"
-            )
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if key == "slot" and not isinstance(value, bool):
-            raise FlowError(f"dvc.yaml: meta.slot of {name} is {value!r}: it must be true or false")
-        if key == "deadline_h" and not (number and value > 0):
-            raise FlowError(
-                f"dvc.yaml: meta.deadline_h of {name} is {value!r}: it must be a number of hours"
-            )
-    return meta
 
 
 def _in_order(stages: Mapping[str, Stage]) -> Graph:
@@ -172,6 +168,6 @@ def _in_order(stages: Mapping[str, Stage]) -> Graph:
 
 
 def _reason(error: BaseException) -> str:
-    """DVC's own words, on one line, without the file's text that some have below them."""
+    """DVC's message on one line, without the file's text that some messages have below it."""
     first = str(error).strip().partition("\n")[0]
     return one_line(error) if first.endswith(":") else first or type(error).__name__

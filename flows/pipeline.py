@@ -13,18 +13,17 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from fer_pipeline.errors import FerError
-from flows import settings
+from fer_pipeline.errors import FerError, StoppedError
+from flows import params
 from flows.artifacts import show_results
-from flows.errors import StoppedError
-from flows.graph import Graph, closure, downstream, look, parallel_slots
+from flows.graph import Graph, closure, downstream, parallel_slots, read_status
 from flows.session import Session, cancelled, session
 from flows.slots import machine_slots
-from flows.tasks import Run, stage_task
+from flows.tasks import StageRunner
 
 # A cast, because Prefect declares its futures invariant.
 RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=64))
-"""A task waits for its parents in a thread of its own: these are more than any graph has stages."""
+"""Threads in which tasks wait for their parents: more than any graph has stages."""
 
 
 @flow(name="pipeline", task_runner=RUNNER)
@@ -47,26 +46,22 @@ def pipeline(
         folder: of dvc.yaml.
         wait_for_workspace_s: how long to wait for another run in the same folder.
     """
-    say = get_run_logger().info
     try:
-        with session(folder, wait_for_workspace_s) as here, here.alone() as held:
-            if early := here.ended_early():
-                return early
-            if settings.apply(folder, recipe, overrides or {}):
-                say("params.yaml: %s", settings.described(recipe, overrides or {}))
-            return run_graph(here, held, targets or [], force)
+        with session(folder, wait_for_workspace_s) as here, here.exclusive():
+            if params.apply(folder, recipe, overrides or {}):
+                get_run_logger().info("params.yaml: recipe %s, values %s", recipe, overrides or {})
+            return run_graph(here, targets or [], force)
     except StoppedError:
         return cancelled()
     except FerError as error:
         return Failed(message=str(error))
 
 
-def run_graph(here: Session, held: int, targets: Sequence[str], force: bool) -> State[None]:
-    """Run a folder's stages, each after its parents, and say how it went.
+def run_graph(here: Session, targets: Sequence[str], force: bool) -> State[None]:
+    """Run a folder's stages, each after its parents; gives the state that the flow ends in.
 
     Args:
-        here: the flow run.
-        held: descriptor of the folder's lock.
+        here: the session of the flow run.
         targets: stages to bring up to date, with what they need; all if empty.
         force: run stages that are up to date, too.
 
@@ -74,27 +69,25 @@ def run_graph(here: Session, held: int, targets: Sequence[str], force: bool) -> 
         FlowError: there is no usable graph, or no such stage in it.
         StoppedError: the run was cancelled while another DVC command was in its way.
     """
-    snapshot = here.patience.until_free(lambda: look(here.folder))
-    wanted = closure(snapshot.graph, targets)
-    stale = wanted if force else downstream(snapshot.graph, snapshot.changed & wanted)
-    slots = machine_slots(parallel_slots(snapshot.graph))
-    run = Run(here.children, slots, held, here.who, force)
-    graph = {name: stage for name, stage in snapshot.graph.items() if name in wanted}
-    states = _run_all(run, graph, stale)
+    status = here.when_free(lambda: read_status(here.folder))
+    wanted = closure(status.graph, targets)
+    stale = wanted if force else downstream(status.graph, status.changed & wanted)
+    runner = StageRunner(here, machine_slots(parallel_slots(status.graph)), force)
+    graph = {name: stage for name, stage in status.graph.items() if name in wanted}
+    states = _run_all(runner, graph, stale)
     if early := here.ended_early():
         return early
-    if len(graph) == len(snapshot.graph) and all(state.is_completed() for state in states.values()):
-        show_results(here.folder, run.mlflow)  # else they are of an earlier run
+    if len(graph) == len(status.graph) and all(state.is_completed() for state in states.values()):
+        show_results(here.folder, runner.mlflow_runs)  # else they are of an earlier run
     return _summary(states)
 
 
-def _run_all(run: Run, graph: Graph, stale: set[str]) -> dict[str, State[Any]]:
+def _run_all(runner: StageRunner, graph: Graph, stale: set[str]) -> dict[str, State[Any]]:
     futures: dict[str, PrefectFuture[Any]] = {}
     for name, stage in graph.items():
         parents = [futures[parent] for parent in stage.parents]
-        futures[name] = stage_task(run, stage, name in stale).submit(
-            return_state=False, wait_for=parents
-        )
+        task = runner.task(stage, name in stale)
+        futures[name] = task.submit(return_state=False, wait_for=parents)
     wait(list(futures.values()))
     return {name: future.state for name, future in futures.items()}
 

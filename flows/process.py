@@ -1,113 +1,234 @@
-"""The flow's side of its child processes: started under a supervisor, listened to, and stopped."""
+"""The commands of a flow run: started under the supervisor, read while they run, and ended."""
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
-from types import TracebackType
-from typing import IO
+from typing import IO, Any, TypeVar
 
-from flows.errors import StoppedError
+from fer_pipeline.errors import FlowError, StoppedError, TransientFlowError
+from fer_pipeline.events import VARIABLE, Listener
 
 GRACE_S = 5.0
-"""What a stage has, after SIGTERM, to end by itself."""
+"""Seconds that a command has after SIGTERM to end by itself."""
+
+POLL_S = 0.5
+"""Seconds between attempts to take what another process holds."""
+
+RETRIES = 3
+BACKOFF_S = 10.0
+"""Seconds before the first further attempt of a command that failed; each next wait doubles."""
+
+T = TypeVar("T")
 
 _SUPERVISOR = Path(__file__).with_name("supervise.py")
 
 
 @dataclass
-class Children:
-    """The commands that run for one flow run; all have ended when the block ends.
+class Outcome:
+    """How a command ended.
 
-    Each has a supervisor that holds the reading end of a pipe. This process has the writing end,
-    so that its death, of whatever kind, ends them too.
+    Attributes:
+        status: its exit status.
+        lines: what it printed to either stream.
+        error: the message of the error event that it sent, or empty.
+        transient: whether that event said that the same command may succeed a minute later.
     """
 
-    folder: Path
-    _running: set[subprocess.Popen[str]] = field(default_factory=set)
-    _stopped: Event = field(default_factory=Event)
-    _guard: Lock = field(default_factory=Lock)
+    status: int = 0
+    lines: list[str] = field(default_factory=list)
+    error: str = ""
+    transient: bool = False
 
-    def __enter__(self) -> Children:
-        return self
+    def require_success(self, what: str) -> Outcome:
+        """Return this outcome if the exit status is 0.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
+        Raises:
+            TransientFlowError: the command failed, and may succeed a minute later.
+            FlowError: the command failed.
+        """
+        if self.status == 0:
+            return self
+        kind = TransientFlowError if self.transient else FlowError
+        raise kind(f"{what} failed: {self.error or f'exit status {self.status}, see its log'}")
+
+    def document(self) -> dict[str, Any]:
+        """The JSON object that the command printed, after any lines before it.
+
+        Raises:
+            FlowError: it printed none.
+        """
+        start = next((n for n, line in enumerate(self.lines) if line.startswith("{")), None)
+        if start is None:
+            raise FlowError(f"no JSON in the answer: {' '.join(self.lines)[:200]}")
+        text = "\n".join(self.lines[start:])
+        document: dict[str, Any] = json.JSONDecoder().raw_decode(text)[0]
+        return document
+
+
+class Processes:
+    """The commands that run for one flow run; `close` ends them all.
+
+    Each has a supervisor that reads from a pipe. This process holds the writing end, so that its
+    death, of whatever kind, ends the commands too.
+
+    Attributes:
+        folder: in which the commands run.
+        locks: descriptors of locks that every command holds until its last process is gone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.locks: list[int] = []
+        self._running: set[subprocess.Popen[str]] = set()
+        self._closed = Event()
+        self._starting = Lock()
 
     @property
-    def stopped(self) -> bool:
-        return self._stopped.is_set()
+    def closed(self) -> bool:
+        return self._closed.is_set()
 
-    def rest(self, seconds: float) -> None:
-        """Wait so long, but not beyond the run's end.
+    def wait(self, seconds: float) -> None:
+        """Wait, but not beyond the end of the run.
 
         Raises:
             StoppedError: the run is ending.
         """
-        if self._stopped.wait(seconds):
-            raise StoppedError("no longer waited, for the run is ending")
+        if self._closed.wait(seconds):
+            raise StoppedError("the run ended while it waited")
+
+    def retry(
+        self, work: Callable[[], T], log: Callable[[str], None], delays_s: Iterable[float]
+    ) -> T:
+        """Call `work`, and again after each delay while the error is one that may pass.
+
+        Prefect's own retries sleep where no cancellation wakes them.
+
+        Args:
+            work: what is called; it raises TransientFlowError if a later call may succeed.
+            log: called with each new error.
+            delays_s: seconds between the calls.
+
+        Raises:
+            TransientFlowError: the last call failed, too.
+            StoppedError: the run is ending.
+        """
+        logged = ""
+        for delay in delays_s:
+            try:
+                return work()
+            except TransientFlowError as error:
+                if str(error) != logged:
+                    logged = str(error)
+                    log(f"waiting to try again: {error}")
+            self.wait(delay)
+        return work()
 
     def run(
         self,
         command: Sequence[str],
-        on_line: Callable[[str], None],
+        log: Callable[[str], None],
+        *,
         env: Mapping[str, str] | None = None,
         deadline_s: float | None = None,
-        held: Sequence[int] = (),
-    ) -> int:
+        locks: Sequence[int] = (),
+        on_event: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> Outcome:
         """Run a command to its end; may be called from several threads.
 
         Args:
-            command: its first word is looked up where this interpreter lives, then on PATH.
-            on_line: called with each line that it prints to either stream.
-            env: over this process's own environment.
-            deadline_s: when it is ended at the latest.
-            held: descriptors of locks that stay held until the last of its processes is gone.
-
-        Returns:
-            Its exit status, as `supervise` gives it.
+            command: its first word is looked up beside this interpreter, then on PATH.
+            log: called with each line that the command prints to either stream.
+            env: variables over this process's own environment.
+            deadline_s: after so many seconds the command is ended.
+            locks: descriptors of locks for the command to hold, beside those of all commands.
+            on_event: called with the kind and content of each event of `fer_pipeline.events`
+                other than an error.
 
         Raises:
             StoppedError: the run is ending, or ended meanwhile.
         """
-        with self._guard:
-            if self.stopped:
-                raise StoppedError(f"not started, for the run is ending: {command[0]}")
-            child = _start(command, self.folder, env or {}, deadline_s, held)
-            self._running.add(child)
-        try:
-            assert child.stdout is not None
-            for line in child.stdout:
-                if text := line.rstrip():
-                    on_line(text)
-            status = child.wait()
-        finally:
-            end(child)
-            with self._guard:
-                self._running.discard(child)
-        if self.stopped:
-            raise StoppedError(f"stopped, for the run is ending: {command[0]}")
-        return status
+        outcome = Outcome()
+        with tempfile.TemporaryDirectory(prefix="fer-events-") as folder:
+            file = Path(folder) / "events.jsonl"
+            events = Listener(file)
+            env = {**(env or {}), VARIABLE: str(file)}
+            with self._started(command, env, deadline_s, locks) as child:
+                assert child.stdout is not None
+                for line in child.stdout:
+                    if text := line.rstrip():
+                        log(text)
+                        outcome.lines.append(text)
+                        _read_events(events, outcome, on_event)
+                outcome.status = child.wait()
+            _read_events(events, outcome, on_event)
+        if self.closed:
+            raise StoppedError(f"stopped, because the run is ending: {command[0]}")
+        return outcome
 
-    def stop(self) -> None:
-        """End whatever runs, and start nothing more; returns when all has ended."""
-        with self._guard:
-            self._stopped.set()
+    def close(self) -> None:
+        """End all commands and start no more; returns when all have ended."""
+        with self._starting:
+            self._closed.set()
             running = list(self._running)
         for child in running:
             child.terminate()
         for child in running:
             child.wait()
+
+    @contextmanager
+    def _started(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        deadline_s: float | None,
+        locks: Sequence[int],
+    ) -> Iterator[subprocess.Popen[str]]:
+        options = ["--grace-s", str(GRACE_S)]
+        options += [] if deadline_s is None else ["--deadline-s", str(deadline_s)]
+        with self._starting:
+            if self.closed:
+                raise StoppedError(f"not started, because the run is ending: {command[0]}")
+            child = start_supervised(
+                command,
+                self.folder,
+                env,
+                *options,
+                stdout=subprocess.PIPE,
+                locks=[*self.locks, *locks],
+            )
+            self._running.add(child)
+        try:
+            yield child
+        finally:
+            end_supervised(child)
+            with self._starting:
+                self._running.discard(child)
+
+
+def backoff() -> list[float]:
+    """Seconds to wait before each further attempt of a command: about 10, 20 and 40."""
+    return [BACKOFF_S * 2**n * random.uniform(1.0, 1.5) for n in range(RETRIES)]  # not all at once
+
+
+def _read_events(
+    events: Listener, outcome: Outcome, on_event: Callable[[str, dict[str, Any]], None] | None
+) -> None:
+    for event in events.read():
+        kind = event.pop("event")
+        if kind == "error":
+            outcome.error, outcome.transient = event["message"], event["transient"]
+        elif on_event:
+            on_event(kind, event)
 
 
 def start_supervised(
@@ -116,9 +237,9 @@ def start_supervised(
     env: Mapping[str, str],
     *options: str,
     stdout: IO[str] | int,
-    held: Sequence[int] = (),
+    locks: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
-    """Start a command under a supervisor whose lifeline this process holds."""
+    """Start a command under a supervisor that ends it when this process dies."""
     bin_folder = str(Path(sys.executable).parent)
     path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return subprocess.Popen(
@@ -130,35 +251,15 @@ def start_supervised(
         errors="replace",
         stdout=stdout,
         stderr=subprocess.STDOUT,
-        pass_fds=tuple(held),
-        start_new_session=True,  # Ctrl-C reaches the flow, which ends its children in order
+        pass_fds=tuple(locks),
+        start_new_session=True,  # Ctrl-C reaches the flow, which ends its commands in order
     )
 
 
-def end(child: subprocess.Popen[str]) -> None:
-    """Cut the lifeline and wait until the supervisor has done its work."""
+def end_supervised(child: subprocess.Popen[str]) -> None:
+    """Close the pipe to the supervisor, and wait until it has ended the command."""
     if child.stdin:
         child.stdin.close()
     child.wait()
     if child.stdout:
         child.stdout.close()
-
-
-def _start(
-    command: Sequence[str],
-    folder: Path,
-    env: Mapping[str, str],
-    deadline_s: float | None,
-    held: Sequence[int],
-) -> subprocess.Popen[str]:
-    options = ["--grace-s", str(GRACE_S)]
-    if deadline_s is not None:
-        options += ["--deadline-s", str(deadline_s)]
-    return start_supervised(
-        command,
-        folder,
-        env,
-        *options,
-        stdout=subprocess.PIPE,
-        held=held,
-    )

@@ -18,9 +18,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed, Failed
 
-from fer_pipeline.errors import FerError
-from flows.commands import execute, require_success
-from flows.errors import FlowError, StoppedError
+from fer_pipeline.errors import FerError, FlowError, StoppedError
 from flows.session import Session, cancelled, session
 
 
@@ -64,12 +62,12 @@ def promotion(
             why = "; ".join(filter(None, (reason, approval.comment if approval else "")))
             if approval is not None and action == "rollback":
                 _require_unmoved(here, before)
-            command = ["fer", "registry", action, "--by", here.who]
+            command = ["fer", "registry", action, "--by", here.name]
             if action == "promote":
                 command += [str(version)] if version is not None else []
                 command += ["--force"] if force else []
             command += ["--reason", why] if why else []
-            done = require_success(execute(here.children, command), action)
+            done = here.run(command).require_success(action)
             _show(here)
             return here.ended_early() or Completed(message=done.lines[-1] if done.lines else action)
     except StoppedError:
@@ -125,13 +123,13 @@ def _ask(
     # Beside this thread: a pause looks only whether the run goes on, not whether it is cancelled.
     Thread(target=copy_context().run, args=(pause,), daemon=True).start()
     while not answer.done():
-        here.children.rest(0.2)
+        here.processes.wait(0.2)
     return answer.result()
 
 
 def _status(here: Session) -> dict[str, Any]:
-    outcome = execute(here.children, ["fer", "registry", "status", "--json"])
-    return require_success(outcome, "asking the registry").document()
+    command = ["fer", "registry", "status", "--json"]
+    return here.run(command).require_success("asking the registry").document()
 
 
 def _show(here: Session) -> None:

@@ -1,71 +1,126 @@
-"""What every flow does around its work: its end, of whatever kind, is seen to and reported."""
+"""What every flow does around its work: the folder's lock, cancellation, and its own death."""
 
 from __future__ import annotations
 
 import atexit
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
-from flows.process import Children
-from flows.workspace import Patience, alone_in
+from fer_pipeline.errors import DataError, FlowError, TransientFlowError
+from fer_pipeline.repair import repair
+from flows.process import POLL_S, Outcome, Processes, backoff
+from flows.slots import LockFile
 
-_ASK_EVERY_S = 2.0
+_ASK_SERVER_EVERY_S = 2.0
 _JOIN_S = 1.0
-_GUARDIAN = Path(__file__).with_name("guardian.py")
-_CANCELLED = {StateType.CANCELLING, StateType.CANCELLED}
+_CRASH_REPORTER = Path(__file__).with_name("crash.py")
+
+T = TypeVar("T")
 
 
 class Session:
-    """One flow run at work in a folder.
+    """One flow run that works in a folder.
 
     Attributes:
         folder: of `dvc.yaml`.
-        who: the run, in words.
-        children: runs its commands; they have ended when the session ends.
-        patience: with others who work in the folder.
+        name: the run, for messages and locks.
+        processes: runs its commands; they have ended when the session ends.
     """
 
-    def __init__(self, folder: Path, wait_s: float) -> None:
+    def __init__(self, folder: Path, wait_s: float = 0.0) -> None:
         self.folder = folder
-        self.who = f"flow run '{flow_run.get_name()}'"
-        self.children = Children(folder)
-        self.patience = Patience(wait_s, get_run_logger().info, self.children.rest)
+        self.name = f"flow run '{flow_run.get_name()}'"
+        self.processes = Processes(folder)
+        self._wait_s = wait_s
         self._cancelled = Event()
 
-    @contextmanager
-    def alone(self) -> Iterator[int]:
-        """Hold the folder, and let it go when nothing of this run is at work there any more.
+    def run(self, command: Sequence[str], **options: Any) -> Outcome:
+        """Run a command, with its lines in the log of the flow run or task run.
 
-        Gives the descriptor of its lock.
+        Args:
+            command: to run in the folder.
+            options: of `Processes.run`.
 
         Raises:
-            BusyError: another run, or a DVC command, works there.
-            FlowError: it is no DVC project.
+            StoppedError: the run is ending.
+        """
+        return self.processes.run(command, get_run_logger().info, **options)
+
+    def with_retries(self, work: Callable[[], T]) -> T:
+        """Call `work`, and again after errors that may pass, until the run ends."""
+        return self.processes.retry(work, get_run_logger().warning, backoff())
+
+    def when_free(self, work: Callable[[], T]) -> T:
+        """Call `work` as soon as nobody else who works in the folder is in the way.
+
+        Raises:
+            TransientFlowError: somebody still is after the time that the run may wait.
+            StoppedError: the run is ending.
+        """
+        polls = repeat(POLL_S, int(self._wait_s / POLL_S))
+        return self.processes.retry(work, get_run_logger().info, polls)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock of the folder until no command of this run is at work there any more.
+
+        Files of DVC that a killed DVC has left torn are repaired first.
+
+        Raises:
+            TransientFlowError: another run, or a DVC command, works there.
+            FlowError: the folder is no DVC project.
             StoppedError: the run was cancelled while it waited.
         """
-        with alone_in(self.folder, self.who, self.patience) as held, self.children:
-            yield held
+        if not (self.folder / ".dvc").is_dir():
+            raise FlowError(
+                f"{self.folder.resolve()} is no DVC project: give the folder of dvc.yaml"
+            )
+        lock = LockFile(self.folder / ".dvc" / "tmp" / "fer-flow.lock")
+        self.when_free(lambda: self._acquire(lock))
+        try:
+            for step in self.when_free(self._repair):
+                get_run_logger().info(step)
+            self.processes.locks.append(lock.fd)
+            yield
+        finally:
+            self.processes.close()
+            lock.release()
 
     def ended_early(self) -> State[None] | None:
-        """The state to end in, if somebody has cancelled the run."""
+        """The state to end in, if the run was cancelled."""
         return cancelled() if self._cancelled.is_set() else None
 
     def cancel(self) -> None:
         self._cancelled.set()
-        self.children.stop()
+        self.processes.close()
+
+    def _acquire(self, lock: LockFile) -> None:
+        if not lock.acquire(self.name):
+            raise TransientFlowError(
+                f"{lock.holder() or 'another run'} works in {self.folder.resolve()}: wait until "
+                f"it has ended, or give this run a copy of the project"
+            )
+
+    def _repair(self) -> list[str]:
+        try:
+            return repair(self.folder)
+        except DataError as error:  # a DVC command runs there
+            raise TransientFlowError(str(error)) from error
 
 
 def cancelled() -> State[None]:
@@ -79,48 +134,53 @@ def session(folder: Path, wait_s: float = 0.0) -> Iterator[Session]:
 
     Args:
         folder: of `dvc.yaml`.
-        wait_s: how long to wait for others who work there.
+        wait_s: how many seconds to wait for others who work there.
     """
     run_id = UUID(flow_run.get_id())
     here = Session(folder, wait_s)
-    _start_guardian(run_id)
-    with _listening(run_id, here), here.children:
-        yield here
+    _start_crash_reporter(run_id)
+    try:
+        with _listening(run_id, here):
+            yield here
+    finally:
+        here.processes.close()
 
 
-def _start_guardian(run_id: UUID) -> None:
-    """A process that reports this one's death, if it is killed before it ends by itself.
+def _start_crash_reporter(run_id: UUID) -> None:
+    """Start a process that reports this one's death, if it is killed before it ends by itself.
 
-    Not only if it dies within the session: the final state is told to the server after that.
+    It goes on after the session, because the final state is reported to the server after that.
     """
-    guardian = subprocess.Popen(
-        [sys.executable, str(_GUARDIAN), str(run_id)],
+    reporter = subprocess.Popen(
+        [sys.executable, str(_CRASH_REPORTER), str(run_id)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        close_fds=False,  # it inherits the pipe to a temporary server, which lives as long
     )
-    # It passes over a broken pipe: the guardian may have been killed.
-    atexit.register(guardian.communicate, b".")
+    # `communicate` ignores a broken pipe: the reporter may have been killed.
+    atexit.register(reporter.communicate, b".")
 
 
 @contextmanager
 def _listening(run_id: UUID, here: Session) -> Iterator[None]:
-    """Obey a cancellation that nobody else carries out.
+    """End the session when somebody cancels the run on the server.
 
-    A worker ends the processes of its runs; one that was started by hand has no worker.
+    A worker ends the processes of its runs; a run that was started by hand has no worker.
     """
     ended = Event()
 
     def listen() -> None:
         with get_client(sync_client=True) as client:
-            while not ended.wait(_ASK_EVERY_S):
+            while not ended.wait(_ASK_SERVER_EVERY_S):
                 try:
                     state = client.read_flow_run(run_id).state
                 except (PrefectException, httpx.HTTPError):
-                    continue  # a server that is away for a while is no reason to end a training
-                if state is not None and state.type in _CANCELLED and not ended.is_set():
-                    here.cancel()
+                    continue  # a training goes on while the server is away
+                if state is not None and (state.is_cancelling() or state.is_cancelled()):
+                    if not ended.is_set():
+                        here.cancel()
                     return
 
     listener = Thread(target=listen, daemon=True)
@@ -129,4 +189,4 @@ def _listening(run_id: UUID, here: Session) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        listener.join(_JOIN_S)  # not for as long as a server that is away is asked again
+        listener.join(_JOIN_S)  # a server that is away may keep it longer

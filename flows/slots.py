@@ -1,37 +1,73 @@
-"""Places for trainings on this machine: one per GPU, else as many as `FER_TRAIN_SLOTS` says.
+"""Lock files, and with them the slots of this machine: one per GPU, else `FER_TRAIN_SLOTS`.
 
-A slot is a lock file, shared by all flows of this user on this machine. The kernel frees it with
-the last process that holds it: not before the training on a GPU is gone, and always then.
+The kernel frees a lock with the last process that holds it, however that ends. A lock may be
+handed to a child process, which then holds it too: a slot stays taken until the training on its
+GPU is gone, even when the flow itself was killed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import repeat, takewhile
 from pathlib import Path
 
-from flows.errors import FlowError, StoppedError
-from flows.locks import Lock
+from fer_pipeline.errors import FlowError, TransientFlowError
+from flows.process import POLL_S, Processes
 
 VARIABLE = "FER_TRAIN_SLOTS"
 
-_LOOK_EVERY_S = 0.2
+
+class LockFile:
+    """A lock on a file, which stays when the lock is released and names its last holder."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._fd: int | None = None
+
+    @property
+    def fd(self) -> int:
+        """The descriptor to hand to a child process; only while the lock is held."""
+        assert self._fd is not None
+        return self._fd
+
+    def acquire(self, holder: str) -> bool:
+        """Take the lock if it is free; `holder` is written to the file."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        os.ftruncate(fd, 0)
+        os.write(fd, holder.encode())
+        self._fd = fd
+        return True
+
+    def holder(self) -> str:
+        """Who took the lock last."""
+        return self._path.read_text(encoding="utf-8", errors="replace")
+
+    def release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One place.
+    """A GPU or a share of the cores, for one stage at a time.
 
     Attributes:
-        name: for people.
-        env: what a process in it is told: its GPU, or its share of the CPU threads.
+        name: for messages.
+        env: variables for the process that has the slot: its GPU, or its number of threads.
     """
 
     name: str
@@ -43,7 +79,7 @@ def machine_slots(wanted: int) -> list[Slot]:
 
     Args:
         wanted: how many stages could use one at the same time: the number of slots where there
-            is neither a GPU nor a word in the environment.
+            is no GPU and `FER_TRAIN_SLOTS` is not set.
 
     Raises:
         FlowError: `FER_TRAIN_SLOTS` is no number of slots.
@@ -51,10 +87,10 @@ def machine_slots(wanted: int) -> list[Slot]:
     gpus = visible_gpus()
     if gpus:
         return [Slot(f"GPU {gpu}", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
-    said = os.environ.get(VARIABLE, "")
-    if said and not (said.isdecimal() and int(said) > 0):
-        raise FlowError(f"{VARIABLE} is '{said}': give a whole number from 1, or unset it")
-    count = int(said) if said else max(1, wanted)
+    value = os.environ.get(VARIABLE, "")
+    if value and not (value.isdecimal() and int(value) > 0):
+        raise FlowError(f"{VARIABLE} is '{value}': give a whole number from 1, or unset it")
+    count = int(value) if value else max(1, wanted)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // count)
     return [
@@ -65,10 +101,10 @@ def machine_slots(wanted: int) -> list[Slot]:
 
 def visible_gpus() -> list[str]:
     """The GPUs that may be used, as CUDA names them: those of `CUDA_VISIBLE_DEVICES`, else all."""
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if said is not None:
-        # CUDA hides an impossible one and all that follow it.
-        return list(takewhile(lambda gpu: gpu not in ("", "-1"), map(str.strip, said.split(","))))
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is not None:
+        # CUDA hides an invalid one and all that follow it.
+        return list(takewhile(lambda gpu: gpu not in ("", "-1"), map(str.strip, value.split(","))))
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
@@ -83,40 +119,36 @@ def visible_gpus() -> list[str]:
 
 
 @contextmanager
-def hold_slot(
-    slots: list[Slot], who: str, stopped: Callable[[], bool], on_wait: Callable[[str], None]
+def acquire_slot(
+    slots: list[Slot], holder: str, processes: Processes, log: Callable[[str], None]
 ) -> Iterator[tuple[Slot, int]]:
-    """Wait for a free slot and hold it; gives it, and the descriptor to hand to the child.
+    """Wait for a free slot and hold it; gives it, and the descriptor of its lock.
 
     Args:
         slots: of this machine.
-        who: noted in the lock file.
-        stopped: asked while waiting.
-        on_wait: called once, with words, if there is no free slot.
+        holder: written to the lock file.
+        processes: of the run; the wait ends with them.
+        log: called once with a message if no slot is free.
 
     Raises:
         StoppedError: the run is ending.
     """
-    locks = [(slot, Lock(_lock_file(slot))) for slot in slots]
-    told = False
-    while True:
-        taken = next(((slot, lock) for slot, lock in locks if lock.take(who)), None)
-        if taken:
-            break
-        if stopped():
-            raise StoppedError("the run ended while this stage waited for a slot")
-        if not told:
-            on_wait(f"waiting for one of {len(slots)} slots: {', '.join(s.name for s in slots)}")
-            told = True
-        time.sleep(_LOOK_EVERY_S)
-    slot, lock = taken
+    locks = [(slot, LockFile(_lock_path(slot))) for slot in slots]
+
+    def acquire() -> tuple[Slot, LockFile]:
+        for slot, lock in locks:
+            if lock.acquire(holder):
+                return slot, lock
+        raise TransientFlowError(f"all slots are taken: {', '.join(s.name for s in slots)}")
+
+    slot, lock = processes.retry(acquire, log, repeat(POLL_S))
     try:
         yield slot, lock.fd
     finally:
         lock.release()
 
 
-def _lock_file(slot: Slot) -> Path:
-    # A GPU's name may be a UUID or a slice of one, and a slot's holds spaces.
+def _lock_path(slot: Slot) -> Path:
+    # A GPU's name may be a UUID or a slice of one, and a slot's name holds spaces.
     key = hashlib.sha256(slot.name.partition(" of ")[0].encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"fer-fusion-{os.getuid()}" / f"slot-{key}.lock"

@@ -1,14 +1,14 @@
-"""Runs a command, and sees to it that nothing of it is left, however anyone dies.
+"""Runs a command, and ends all its processes when the process that started this one ends.
 
-    python supervise.py [--deadline-s S] [--grace-s S] [--linger-s S] -- COMMAND ...
+    python supervise.py [--deadline-s S] [--grace-s S] -- COMMAND ...
 
-Its standard input is a lifeline: a pipe whose other end is held by the process that started it.
-When that process ends, by whatever cause, the pipe closes, and the command is ended. So it is on
+Its standard input is a pipe whose other end is held by the process that started it. When that
+process ends, by whatever cause, the pipe closes, and the command is ended. The same happens on
 SIGTERM and SIGINT, and after the deadline. Ending means SIGTERM to the command's process group,
-SIGKILL after the grace, and then the same for every descendant that has left the group.
+SIGKILL after the grace period, and then both for every descendant that has left the group.
 
 Exit status: the command's, 128 + N if signal N ended it, 124 after the deadline, 143 if it was
-told to stop. It knows nothing of Prefect, so that it starts in no time.
+told to stop. It imports nothing of Prefect, which would take seconds.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> int:
     except OSError as error:
         print(f"{arguments.command[0]} can't be started: {error.strerror}", file=sys.stderr)
         return 127
-    reason = _wait(child, wakeup, arguments.deadline_s, arguments.linger_s)
+    reason = _wait(child, wakeup, arguments.deadline_s)
     _end(child, arguments.grace_s)
     if reason is not None:
         return reason
@@ -70,9 +70,6 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--deadline-s", type=float, default=None)
     parser.add_argument("--grace-s", type=float, default=5.0)
-    parser.add_argument(
-        "--linger-s", type=float, default=0.0, help="go on so long after the lifeline has gone"
-    )
     parser.add_argument("command", nargs="+")
     return parser.parse_args()
 
@@ -88,24 +85,19 @@ def _wake_up_on(*signals: signal.Signals) -> socket.socket:
 
 
 def _wait(
-    child: subprocess.Popen[bytes], wakeup: socket.socket, deadline_s: float | None, linger_s: float
+    child: subprocess.Popen[bytes], wakeup: socket.socket, deadline_s: float | None
 ) -> int | None:
     """Wait for the command; gives the exit status if it is to be ended, None if it has ended."""
     end = None if deadline_s is None else time.monotonic() + deadline_s
-    status = DEADLINE_STATUS
-    lifelines: list[int] = [0]
     while child.poll() is None:
         left = None if end is None else end - time.monotonic()
         if left is not None and left <= 0:
-            return status
-        readable, _, _ = select.select([*lifelines, wakeup.fileno()], [], [], left)
+            return DEADLINE_STATUS
+        readable, _, _ = select.select([0, wakeup.fileno()], [], [], left)
         if wakeup.fileno() in readable and any(number in _ENDING for number in wakeup.recv(64)):
             return STOPPED_STATUS
         if 0 in readable and not os.read(0, 64):
-            lifelines.clear()
-            status = STOPPED_STATUS
-            lingering = time.monotonic() + linger_s
-            end = lingering if end is None else min(end, lingering)
+            return STOPPED_STATUS
     return None
 
 
@@ -121,7 +113,7 @@ def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
             if not (running and os.getpgid(stray.pid) == child.pid):
                 stray.terminate()
     psutil.wait_procs(strays, timeout=grace_s)
-    while left := _descendants():  # one that forks faster than it is found is found again
+    while left := _descendants():  # again, for those that fork while they are looked for
         for stray in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 stray.kill()

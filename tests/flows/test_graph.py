@@ -12,8 +12,8 @@ import pytest
 from dvc.repo import Repo
 from processes import wait_until
 
-from flows.errors import BusyError, FlowError
-from flows.graph import Stage, closure, downstream, look, parallel_slots
+from fer_pipeline.errors import FlowError, TransientFlowError
+from flows.graph import Stage, closure, downstream, parallel_slots, read_status
 
 # DVC's own, with a library of its.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
@@ -77,7 +77,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 
 def test_stages_come_after_their_parents_with_what_dvc_yaml_says(folder: Path) -> None:
-    graph = look(folder).graph
+    graph = read_status(folder).graph
     assert set(graph) == {"prepare", *TRAINS, "evaluate", "apart"}
     names = list(graph)
     for name, stage in graph.items():
@@ -90,32 +90,32 @@ def test_stages_come_after_their_parents_with_what_dvc_yaml_says(folder: Path) -
 
 
 def test_a_finished_project_has_nothing_changed(folder: Path) -> None:
-    assert look(folder).changed == frozenset()
+    assert read_status(folder).changed == frozenset()
 
 
 def test_a_fourth_entry_is_one_more_stage_that_is_out_of_date(folder: Path) -> None:
     replace(folder / "params.yaml", "c: 3", "c: 3, d: 4")
-    snapshot = look(folder)
-    assert snapshot.changed == {"train@d"}
-    assert snapshot.graph["train@d"].parents == ("prepare",)
-    assert snapshot.graph["train@d"].description == "d for 4 epochs"
-    assert parallel_slots(snapshot.graph) == 4
+    status = read_status(folder)
+    assert status.changed == {"train@d"}
+    assert status.graph["train@d"].parents == ("prepare",)
+    assert status.graph["train@d"].description == "d for 4 epochs"
+    assert parallel_slots(status.graph) == 4
 
 
 def test_what_changed_is_told_without_what_follows(folder: Path) -> None:
     (folder / "raw").write_text("more faces\n")
-    snapshot = look(folder)
-    assert snapshot.changed == {"prepare"}
-    stale = downstream(snapshot.graph, snapshot.changed)
+    status = read_status(folder)
+    assert status.changed == {"prepare"}
+    stale = downstream(status.graph, status.changed)
     assert stale == {"prepare", *TRAINS, "evaluate"}
     (folder / "raw").write_text("faces\n")
     replace(folder / "params.yaml", "b: 2", "b: 20")
-    assert look(folder).changed == {"train@b"}
+    assert read_status(folder).changed == {"train@b"}
 
 
 def test_an_out_that_is_missing_is_a_change(folder: Path) -> None:
     (folder / "score").unlink()
-    assert look(folder).changed == {"evaluate"}
+    assert read_status(folder).changed == {"evaluate"}
 
 
 def test_it_does_not_matter_where_one_stands(
@@ -123,7 +123,7 @@ def test_it_does_not_matter_where_one_stands(
 ) -> None:
     (folder / "raw").write_text("more faces\n")
     (tmp_path / "link").symlink_to(folder)
-    expected = look(folder)
+    expected = read_status(folder)
     assert expected.changed == {"prepare"}
     (folder / "out" / "deeper").mkdir()
     for place, path in (
@@ -134,7 +134,7 @@ def test_it_does_not_matter_where_one_stands(
         (Path("/"), folder),
     ):
         monkeypatch.chdir(place)
-        assert look(path) == expected, place
+        assert read_status(path) == expected, place
 
 
 def test_a_stage_of_another_file_has_its_path_in_its_name(folder: Path) -> None:
@@ -142,35 +142,35 @@ def test_a_stage_of_another_file_has_its_path_in_its_name(folder: Path) -> None:
     (folder / "more" / "dvc.yaml").write_text(
         "stages: {look: {cmd: cat ../score, deps: [../score]}}\n"
     )
-    snapshot = look(folder)
-    assert snapshot.graph["more/dvc.yaml:look"].parents == ("evaluate",)
-    assert snapshot.changed == {"more/dvc.yaml:look"}
+    status = read_status(folder)
+    assert status.graph["more/dvc.yaml:look"].parents == ("evaluate",)
+    assert status.changed == {"more/dvc.yaml:look"}
 
 
 def test_files_that_dvc_only_keeps_are_no_stages(folder: Path) -> None:
     (folder / "raw.dvc").write_text("outs:\n- path: raw\n  md5: 0123456789abcdef0123456789abcdef\n")
-    snapshot = look(folder)
-    assert len(snapshot.graph) == 6
-    assert snapshot.graph["prepare"].parents == ()
+    status = read_status(folder)
+    assert len(status.graph) == 6
+    assert status.graph["prepare"].parents == ()
 
 
 def test_the_default_remote_is_told(folder: Path) -> None:
-    assert look(folder).remote is False
+    assert read_status(folder).remote is False
     (folder / ".dvc" / "config.local").write_text(
         "[core]\n    remote = store\n['remote \"store\"']\n    url = /nowhere\n"
     )
-    assert look(folder).remote is True
+    assert read_status(folder).remote is True
 
 
 @pytest.mark.parametrize(
     ("meta", "message"),
     [
-        ("{slots: true}", "meta of prepare has 'slots': known are deadline_h, slot"),
-        ("3", "meta of prepare is 3: it must be a mapping"),
-        ("{slot: 'no'}", "meta.slot of prepare is 'no': it must be true or false"),
-        ("{deadline_h: soon}", "meta.deadline_h of prepare is 'soon': it must be a number of"),
-        ("{deadline_h: 0}", "meta.deadline_h of prepare is 0: it must be a number of hours"),
-        ("{deadline_h: true}", "meta.deadline_h of prepare is True: it must be a number of"),
+        ("{slots: true}", "meta.slots of prepare is True: Extra inputs are not permitted (known"),
+        ("3", "meta of prepare is 3: "),
+        ("{slot: 'no'}", "meta.slot of prepare is 'no': Input should be a valid boolean"),
+        ("{deadline_h: soon}", "meta.deadline_h of prepare is 'soon': Input should be a valid num"),
+        ("{deadline_h: 0}", "meta.deadline_h of prepare is 0: Input should be greater than 0"),
+        ("{deadline_h: true}", "meta.deadline_h of prepare is True: Input should be a valid num"),
     ],
 )
 def test_a_meta_that_the_flows_do_not_know_is_refused(
@@ -178,7 +178,7 @@ def test_a_meta_that_the_flows_do_not_know_is_refused(
 ) -> None:
     replace(folder / "dvc.yaml", "meta: {deadline_h: 1}", f"meta: {meta}")
     with pytest.raises(FlowError) as caught:
-        look(folder)
+        read_status(folder)
     assert str(caught.value).startswith(f"dvc.yaml: {message}")
 
 
@@ -204,7 +204,7 @@ def test_what_dvc_can_not_read_is_one_line(
 ) -> None:
     (folder / file).write_text(text)
     with pytest.raises(FlowError) as caught:
-        look(folder)
+        read_status(folder)
     said = str(caught.value)
     assert said.startswith("DVC can't read the graph: ")
     assert message in said.removeprefix("DVC can't read the graph: ")
@@ -213,10 +213,10 @@ def test_what_dvc_can_not_read_is_one_line(
 
 def test_a_folder_without_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FlowError, match=f"^{tmp_path} has no dvc.yaml: give the project's folder"):
-        look(tmp_path)
+        read_status(tmp_path)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     with pytest.raises(FlowError, match="you are not inside of a DVC repository"):
-        look(tmp_path)
+        read_status(tmp_path)
 
 
 def test_a_dvc_command_at_work_is_busy(folder: Path) -> None:
@@ -225,12 +225,14 @@ def test_a_dvc_command_at_work_is_busy(folder: Path) -> None:
     dvc = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "--quiet", "prepare"], cwd=folder)
     try:
         wait_until((folder / "began").exists)
-        with pytest.raises(BusyError, match=f"^a DVC command runs in {folder}: wait until it"):
-            look(folder)
+        with pytest.raises(
+            TransientFlowError, match=f"^a DVC command runs in {folder}: wait until it"
+        ):
+            read_status(folder)
     finally:
         (folder / "go").touch()
         assert dvc.wait(60) == 0
-    assert look(folder).changed == frozenset()
+    assert read_status(folder).changed == frozenset()
 
 
 GRAPH = {
@@ -290,7 +292,7 @@ def test_the_projects_own_graph(root: Path, tmp_path: Path) -> None:
         shutil.copy(root / name, tmp_path / name)
     (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
     (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = True\n")
-    graph = look(tmp_path).graph
+    graph = read_status(tmp_path).graph
     trainings = {name for name in graph if name.startswith("train@")}
     assert len(trainings) == 3
     assert all(graph[name].slot and graph[name].parents == ("prepare",) for name in trainings)

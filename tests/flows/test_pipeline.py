@@ -14,7 +14,7 @@ from prefect_server import PrefectServer
 from processes import assert_none_left, processes_with, wait_until
 from ruamel.yaml import YAML
 
-from flows.locks import Lock
+from flows.slots import LockFile
 
 WITHIN_S = 15.0
 """What was promised: after a run's end, of whatever kind, nothing of it is left."""
@@ -148,8 +148,8 @@ def test_cancelling_leaves_nothing_and_the_next_run_goes_on(bench: FlowBench) ->
 
 
 def test_cancelling_ends_a_run_that_waits_for_the_folder(bench: FlowBench) -> None:
-    lock = Lock(bench.folder / ".dvc" / "tmp" / "fer-flow.lock")
-    assert lock.take("somebody")
+    lock = LockFile(bench.folder / ".dvc" / "tmp" / "fer-flow.lock")
+    assert lock.acquire("somebody")
     began = {run["id"] for run in bench.server.flow_runs()}
     process = bench.start("pipeline", "--wait", "600")
     run = wait_until(
@@ -241,9 +241,9 @@ class _Home(PrefectServer):
 
 
 def _others_in(bench: FlowBench, flow: subprocess.Popen[str]) -> list[str]:
-    """The processes in the bench's folder but the flow's own and its guardian's."""
+    """The processes in the bench's folder but the flow's own and its crash reporter's."""
     return [
         line
         for line in processes_with(f"{bench.folder}/")
-        if not line.startswith(f"{flow.pid} ") and "guardian.py" not in line
+        if not line.startswith(f"{flow.pid} ") and "crash.py" not in line
     ]

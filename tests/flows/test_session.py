@@ -1,27 +1,32 @@
-"""The end of a run is told to the server, whenever it comes."""
+"""One run at a time in a folder; and the end of a run, whenever it comes, is reported."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Thread, Timer
 from typing import Any
 from uuid import UUID
 
 import pytest
+from filelock import FileLock
 from prefect.client.orchestration import get_client
-from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_server import PrefectServer
 from processes import SLEEP, alive, python, wait_until
 
+from fer_pipeline import repair as repair_module
+from fer_pipeline.errors import FlowError, StoppedError, TransientFlowError
+from flows import retries
+from flows import session as module
 from flows.__main__ import _final
-from flows.errors import StoppedError
-from flows.locks import Lock
 from flows.session import Session
+from flows.slots import LockFile
 
 _AFTER_ITS_SESSION = """
 import os, sys
@@ -32,34 +37,165 @@ from flows.session import session
 @flow(name="dies")
 def dies():
     with session(Path(".")) as here:
-        print(here.who, flush=True)
+        print(here.name, flush=True)
     os.kill(os.getpid(), {signal})
 
 dies()
 """
 
 
-def test_the_folder_is_let_go_when_no_child_is_left(
-    tmp_path: Path, mark: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of DVC, as far as a session looks."""
+    monkeypatch.setattr(retries, "POLL_S", 0.02)
     (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
-    left: list[int] = []
-    release = Lock.release
+    return tmp_path
 
-    def look_and_release(lock: Lock) -> None:
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What sessions log outside a flow run."""
+    messages: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    logger = logging.Logger("run", logging.INFO)
+    logger.addHandler(Keep())
+    monkeypatch.setattr(module, "get_run_logger", lambda: logger)
+    return messages
+
+
+def new_session(folder: Path, name: str = "a run", wait_s: float = 0.0) -> Session:
+    here = Session(folder, wait_s)
+    here.name = name
+    return here
+
+
+def test_a_second_run_is_refused_with_the_name_of_the_first(
+    folder: Path, logged: list[str]
+) -> None:
+    with new_session(folder, "flow run 'busy-bee'").exclusive():
+        for _ in range(2):  # the lock is still the first one's
+            with (
+                pytest.raises(
+                    TransientFlowError, match=f"^flow run 'busy-bee' works in {folder}: wait until"
+                ),
+                new_session(folder).exclusive(),
+            ):
+                raise AssertionError
+    assert logged == []
+    with new_session(folder).exclusive():
+        pass
+
+
+def test_a_second_run_waits_for_the_first(folder: Path, logged: list[str]) -> None:
+    entered = Event()
+
+    def second() -> None:
+        with new_session(folder, "second", wait_s=60).exclusive():
+            entered.set()
+
+    with new_session(folder, "first").exclusive():
+        thread = Thread(target=second)
+        thread.start()
+        wait_until(lambda: logged, what="the second run waits")
+        assert not entered.wait(0.2)  # ten attempts
+    assert entered.wait(15)
+    thread.join()
+    assert len(logged) == 1
+    assert logged[0].startswith(f"waiting: first works in {folder}: ")
+
+
+def test_a_run_that_waits_ends_when_it_is_cancelled(folder: Path, logged: list[str]) -> None:
+    second = new_session(folder, "second", wait_s=600)
+    with new_session(folder, "first").exclusive():
+        stopper = Timer(0.1, second.cancel)
+        stopper.start()
+        with pytest.raises(StoppedError), second.exclusive():
+            raise AssertionError
+        stopper.join()
+    assert second.ended_early() is not None
+
+
+def test_an_error_in_the_block_lets_the_next_run_in(folder: Path, logged: list[str]) -> None:
+    with pytest.raises(ZeroDivisionError), new_session(folder).exclusive():
+        raise ZeroDivisionError
+    with new_session(folder).exclusive():
+        pass
+
+
+def test_every_command_of_the_run_holds_the_lock(folder: Path, logged: list[str]) -> None:
+    lock = LockFile(folder / ".dvc" / "tmp" / "fer-flow.lock")
+    here = new_session(folder)
+    with here.exclusive():
+        assert len(here.processes.locks) == 1
+        assert not lock.acquire("another")
+    assert lock.acquire("another")
+    lock.release()
+
+
+def test_what_a_killed_dvc_left_torn_is_repaired_first(folder: Path, logged: list[str]) -> None:
+    torn = folder / "dvc.lock"
+    torn.write_text("schema: '2.0'\nstages:\n  ing")
+    with new_session(folder).exclusive():
+        assert not torn.exists()
+        torn.write_text("schema: '2.0'\nstages:\n  ing")  # being written by a command of the run
+        with pytest.raises(TransientFlowError), new_session(folder).exclusive():
+            raise AssertionError
+        assert torn.exists()
+    assert logged == ["dvc.lock was torn: removed, DVC writes it again from its run-cache"]
+
+
+def test_a_dvc_command_at_work_is_waited_for_and_the_folder_is_released(
+    folder: Path, logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair_module, "_LOCK_TIMEOUT_S", 0.1)
+    lock = FileLock(folder / ".dvc" / "tmp" / "lock", is_singleton=False, thread_local=False)
+    with (
+        lock,
+        pytest.raises(TransientFlowError, match="a DVC command is running here: wait until it"),
+        new_session(folder).exclusive(),
+    ):
+        raise AssertionError
+    lock.acquire()
+    release = Thread(target=lambda: wait_until(lambda: len(logged) == 1) and lock.release())
+    logged.clear()
+    release.start()
+    with new_session(folder, wait_s=60).exclusive():
+        pass
+    release.join()
+    assert logged == ["waiting: a DVC command is running here: wait until it has ended"]
+
+
+def test_a_folder_without_dvc_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FlowError, match=f"^{tmp_path} is no DVC project: give the folder of dvc"),
+        new_session(tmp_path).exclusive(),
+    ):
+        raise AssertionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_is_released_when_no_command_is_left(
+    folder: Path, logged: list[str], mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    release = LockFile.release
+
+    def count_and_release(lock: LockFile) -> None:
         left.append(len(alive(mark)))
         release(lock)
 
-    monkeypatch.setattr(Lock, "release", look_and_release)
-    with disable_run_logger():
-        here = Session(tmp_path, 0)
+    monkeypatch.setattr(LockFile, "release", count_and_release)
+    here = new_session(folder)
     with ThreadPoolExecutor() as pool:
-        with here.alone():
-            lines: list[str] = []
-            child = pool.submit(here.children.run, python(SLEEP, mark), lines.append)
-            wait_until(lambda: lines, what="the child runs")
+        with here.exclusive():
+            child = pool.submit(here.run, python(SLEEP, mark))
+            wait_until(lambda: "ready" in logged, what="the command runs")
         with pytest.raises(StoppedError):
-            child.result(timeout=10)
+            child.result(timeout=30)
     assert left == [0]
 
 

@@ -6,16 +6,18 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
-from flows import slots as module
-from flows.errors import FlowError, StoppedError
-from flows.slots import Slot, hold_slot, machine_slots, visible_gpus
+from fer_pipeline.errors import FlowError, StoppedError
+from flows import retries
+from flows.process import Processes
+from flows.slots import Slot, acquire_slot, machine_slots, visible_gpus
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -24,7 +26,7 @@ CORES = len(os.sched_getaffinity(0))
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of its own: no GPU, nothing in the environment; gives its folder of programs."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(retries, "POLL_S", 0.02)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("FER_TRAIN_SLOTS", raising=False)
     programs = tmp_path / "bin"
@@ -103,10 +105,6 @@ def test_without_a_word_of_cuda_the_driver_is_asked(machine: Path) -> None:
     assert visible_gpus() == []
 
 
-def never() -> bool:
-    return False
-
-
 def test_no_slot_is_held_twice_and_the_next_waits_and_tells_once() -> None:
     slots = machine_slots(2)
     told: list[str] = []
@@ -118,12 +116,12 @@ def test_no_slot_is_held_twice_and_the_next_waits_and_tells_once() -> None:
             told.append(text)
             waits.set()
 
-        with hold_slot(slots, "third", never, on_wait) as (slot, _):
+        with acquire_slot(slots, "third", time.sleep, on_wait) as (slot, _):
             third.append(slot.name)
 
     with ExitStack() as held:
-        first, _ = held.enter_context(hold_slot(slots, "first", never, told.append))
-        with hold_slot(slots, "second", never, told.append) as (second, _):
+        first, _ = held.enter_context(acquire_slot(slots, "first", time.sleep, told.append))
+        with acquire_slot(slots, "second", time.sleep, told.append) as (second, _):
             assert {first.name, second.name} == {"CPU 1 of 2", "CPU 2 of 2"}
             assert told == []
             thread = Thread(target=wait_for_one)
@@ -133,42 +131,43 @@ def test_no_slot_is_held_twice_and_the_next_waits_and_tells_once() -> None:
             assert third == []
         thread.join(5)
         assert third == [second.name]
-    assert told == ["waiting for one of 2 slots: CPU 1 of 2, CPU 2 of 2"]
+    assert told == ["waiting: all slots are taken: CPU 1 of 2, CPU 2 of 2"]
 
 
-def test_a_run_that_ends_while_it_waits_raises() -> None:
+def test_a_run_that_ends_while_it_waits_raises(tmp_path: Path) -> None:
     slots = machine_slots(1)
-    ending = Event()
     with (
-        hold_slot(slots, "first", never, print),
-        pytest.raises(StoppedError, match="the run ended while this stage waited for a slot"),
-        hold_slot(slots, "second", ending.is_set, lambda _: ending.set()),
+        closing(Processes(tmp_path)) as processes,
+        acquire_slot(slots, "first", time.sleep, print),
+        pytest.raises(StoppedError, match="the run ended while it waited"),
+        acquire_slot(slots, "second", processes.wait, lambda _: processes.close()),
     ):
         raise AssertionError
 
 
 def test_an_error_in_the_block_frees_the_slot() -> None:
     slots = machine_slots(1)
-    with pytest.raises(ZeroDivisionError), hold_slot(slots, "first", never, print):
+    with pytest.raises(ZeroDivisionError), acquire_slot(slots, "first", time.sleep, print):
         raise ZeroDivisionError
-    with hold_slot(slots, "second", lambda: True, print) as (slot, _):
+    with acquire_slot(slots, "second", time.sleep, print) as (slot, _):
         assert slot == slots[0]
 
 
 def test_flows_that_count_differently_share_the_slots_of_a_machine() -> None:
     with (
-        hold_slot(machine_slots(1), "one", never, print),
-        hold_slot(machine_slots(2), "two", never, print) as (slot, _),
+        acquire_slot(machine_slots(1), "one", time.sleep, print),
+        acquire_slot(machine_slots(2), "two", time.sleep, print) as (slot, _),
     ):
         assert slot.name == "CPU 2 of 2"
 
 
 HOLD = """
 import sys
-from flows.slots import hold_slot, machine_slots
+import time
+from flows.slots import acquire_slot, machine_slots
 def waits(_):
     print("waits", flush=True)
-with hold_slot(machine_slots(9), "me", lambda: False, waits) as (slot, _):
+with acquire_slot(machine_slots(9), "me", time.sleep, waits) as (slot, _):
     print(slot.name, flush=True)
     sys.stdin.read()
 """
@@ -203,6 +202,7 @@ def holder(tmp_path: Path, root: Path) -> Iterator[object]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_processes_never_share_a_slot_and_a_killed_ones_is_free_at_once(holder: object) -> None:
     assert callable(holder)
     first, second = holder(), holder()

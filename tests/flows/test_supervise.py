@@ -22,7 +22,7 @@ FOREVER_S = 600.0
 
 
 def supervise(command: Sequence[str], *options: str) -> subprocess.Popen[str]:
-    """Under a lifeline that is held until somebody closes its standard input."""
+    """Under a pipe that is held until somebody closes its standard input."""
     return subprocess.Popen(
         [*SUPERVISE, *options, "--", *command],
         stdin=subprocess.PIPE,
@@ -33,7 +33,7 @@ def supervise(command: Sequence[str], *options: str) -> subprocess.Popen[str]:
 
 
 def close(child: subprocess.Popen[str]) -> None:
-    """Cut the lifeline."""
+    """Cut the pipe."""
     assert child.stdin is not None
     child.stdin.close()
 
@@ -74,7 +74,7 @@ def test_a_missing_program_is_127_and_one_line() -> None:
     wait_for_end(child)
 
 
-def test_the_command_does_not_read_the_lifeline(mark: str) -> None:
+def test_the_command_does_not_read_the_pipe(mark: str) -> None:
     child = supervise(python("import sys; print(repr(sys.stdin.read()))", mark))
     assert line(child) == "''"
     assert wait_for_end(child) == 0
@@ -112,7 +112,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("code", "processes"), CASES.values(), ids=CASES.keys())
-def test_a_cut_lifeline_ends_everything(code: str, processes: int, mark: str) -> None:
+def test_a_cut_pipe_ends_everything(code: str, processes: int, mark: str) -> None:
     child = supervise(python(code, mark), *GRACE)
     for _ in range(1 if "setsid" in code else processes):
         assert line(child) == "ready"
@@ -229,33 +229,6 @@ def test_signals_that_were_ignored_outside_are_not_inside(mark: str) -> None:
     os.close(read)
     os.close(write)
     assert done.stdout.strip() == "[False, False, False]"
-
-
-def test_it_lingers_after_the_lifeline_if_told_to(mark: str) -> None:
-    child = supervise(python(SLEEP, mark), "--linger-s", "1", *GRACE)
-    assert line(child) == "ready"
-    cut = time.monotonic()
-    close(child)
-    assert wait_for_end(child) == 143
-    assert 1.0 <= time.monotonic() - cut < 10.0
-    assert alive(mark) == []
-
-
-def test_a_command_that_ends_while_it_lingers_has_its_own_status(mark: str) -> None:
-    code = f"{READY}; time.sleep(0.3); raise SystemExit(5)"
-    child = supervise(python(code, mark), "--linger-s", "30")
-    assert line(child) == "ready"
-    close(child)
-    assert wait_for_end(child) == 5
-
-
-def test_a_signal_does_not_wait_for_the_linger(mark: str) -> None:
-    child = supervise(python(SLEEP, mark), "--linger-s", str(FOREVER_S))
-    assert line(child) == "ready"
-    close(child)
-    time.sleep(0.1)
-    child.terminate()
-    assert wait_for_end(child) == 143
 
 
 def test_a_descendant_that_ends_while_it_is_looked_at_is_none(

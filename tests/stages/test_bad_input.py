@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from workspace import TrainHere, Workspace, make_bare_workspace, stage
 
 from fer_pipeline.data.faces import USAGES
@@ -168,16 +169,40 @@ def test_imagenet_weights_without_network_name_file_and_folder(
     assert not (prepared.folder / "models").exists()
 
 
-def test_dvc_shows_the_line_and_stops(bare: Workspace, root: Path) -> None:
-    for name in ("dvc.yaml", "requirements.lock"):
-        (bare.folder / name).write_text((root / name).read_text())
-    (bare.folder / "fer_pipeline").symlink_to(root / "fer_pipeline")
-    bare.check("fer", "source", "pin", "sample")
+@pytest.fixture
+def under_dvc(bare: Workspace, root: Path) -> Workspace:
+    """The same folder with the graph, in which `dvc repro` works."""
+    (bare.folder / "dvc.yaml").write_text((root / "dvc.yaml").read_text())
+    for name in ("fer_pipeline", "locks"):
+        (bare.folder / name).symlink_to(root / name)
     bare.check("git", "init", "--quiet")
     bare.check("dvc", "init", "--quiet")
-    bare.edit_params(data__labels="ferplus_majority")
-    done = bare.run("dvc", "repro")
+    return bare
+
+
+def test_dvc_shows_the_line_and_stops(under_dvc: Workspace) -> None:
+    under_dvc.edit_params(data__labels="ferplus_majority")
+    done = under_dvc.run("dvc", "repro")
     assert done.returncode != 0
     assert "error: data.labels is ferplus_majority" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (bare.folder / "data/raw/faces.parquet").exists()
+    assert not (under_dvc.folder / "data/raw/faces.parquet").exists()
+
+
+@pytest.mark.parametrize("key", ["resnet50; touch ran", "$(touch ran)", "a' || touch ran && '"])
+def test_no_key_of_params_reaches_a_shell(key: str, under_dvc: Workspace) -> None:
+    content = YAML(typ="safe").load((under_dvc.folder / "params.yaml").read_text())
+    under_dvc.edit_params(backbones={key: content["backbones"]["resnet50"]})
+    prepared = under_dvc.folder / "data" / "prepared"
+    prepared.mkdir()
+    for split in ("train", "val"):  # so that DVC runs the command
+        (prepared / f"{split}.npz").touch()
+
+    done = under_dvc.run("dvc", "repro", "--single-item", f"train@{key}")
+
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith(f"error: backbones.{key} is not a known backbone: choose among")
+    assert "Traceback" not in done.stderr
+    assert not list(under_dvc.folder.rglob("ran"))

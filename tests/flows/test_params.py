@@ -12,16 +12,15 @@ import pytest
 from ruamel.yaml import YAML
 from workspace import environment
 
-from fer_pipeline.errors import ParamsError
+from fer_pipeline.errors import FlowError, ParamsError
 from fer_pipeline.params.load import load_params
-from flows.errors import FlowError
-from flows.settings import apply, described
+from flows.params import apply
 
 
 @pytest.fixture(scope="module")
 def template(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's params and recipes, committed, in a folder below that of git."""
-    base = tmp_path_factory.mktemp("settings")
+    base = tmp_path_factory.mktemp("params")
     folder = base / "project"
     shutil.copytree(root / "recipes", folder / "recipes")
     shutil.copy(root / "recipes" / "sample.yaml", folder / "params.yaml")
@@ -219,9 +218,3 @@ def test_a_recipe_by_hand_may_be_replaced_outside_git(folder: Path) -> None:
         apply(folder, "quick", {})
     (folder / "params.yaml").write_text(recipe(folder, "scratch"))
     assert apply(folder, "quick", {}) is True
-
-
-def test_what_was_applied_in_words() -> None:
-    assert described("quick", {}) == "recipe quick"
-    assert described(None, {"a.b": 1, "c": None}) == "a.b = 1, c = None"
-    assert described("quick", {"seed": 2}) == "recipe quick, seed = 2"

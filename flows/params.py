@@ -1,10 +1,9 @@
-"""`params.yaml` as a run wants it: a recipe, single values, or as it is."""
+"""Writes `params.yaml` for a run: a recipe, single values, or both."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -12,20 +11,17 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import ScalarNode
-from ruamel.yaml.representer import RoundTripRepresenter
 
-from fer_pipeline.errors import ParamsError, one_line
-from fer_pipeline.files import write_text
+from fer_pipeline.errors import FlowError, ParamsError, one_line
+from fer_pipeline.files import whole_file, write_text
 from fer_pipeline.models.catalog import require_known
 from fer_pipeline.params.load import load_params
 from fer_pipeline.paths import PARAMS
-from flows.errors import FlowError
 
 RECIPES = Path("recipes")
 
 _WRITTEN = Path(".dvc/tmp/fer-params.sha256")
-"""What the last run made of `params.yaml`: nobody's work, so the next run may replace it."""
+"""Digest of the `params.yaml` that the last run wrote; the next run may replace that."""
 
 
 def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> bool:
@@ -43,21 +39,21 @@ def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> boo
     """
     if recipe is None and not overrides:
         return False
-    path = folder / PARAMS
-    present = _read(path)
+    present = _read(folder / PARAMS)
     text = present if recipe is None else _recipe(folder, recipe)
     if overrides:
-        text = _overridden(text, overrides)
+        text = _override(text, overrides)
     if text == present:
         return False
-    _require_valid(text)
     if not _is_known(folder, present):
         raise FlowError(
             f"{PARAMS} has changes that are in no commit and no recipe, and would be lost: commit "
             f"them, or run without recipe and overrides"
         )
-    write_text(folder / _WRITTEN, _digest(text))
-    write_text(path, text)
+    with whole_file(folder / PARAMS) as partial:
+        partial.write_text(text, encoding="utf-8")
+        _require_valid(partial)
+        write_text(folder / _WRITTEN, _digest(text))
     return True
 
 
@@ -71,26 +67,16 @@ def _read(path: Path) -> str:
 
 
 def _recipe(folder: Path, name: str) -> str:
-    path = folder / RECIPES / f"{name}.yaml"
-    if Path(name).name != name or not path.exists():
-        known = ", ".join(sorted(file.stem for file in (folder / RECIPES).glob("*.yaml")))
-        raise FlowError(f"there is no recipe '{name}': choose among {known}")
-    return path.read_text(encoding="utf-8")
+    known = {file.stem: file for file in sorted((folder / RECIPES).glob("*.yaml"))}
+    if name not in known:
+        raise FlowError(f"there is no recipe '{name}': choose among {', '.join(known)}")
+    return known[name].read_text(encoding="utf-8")
 
 
-class _Representer(RoundTripRepresenter):
-    """Leaves `null` where it stands; ruamel.yaml writes nothing for it."""
-
-    def represent_none(self, data: None) -> ScalarNode:
-        return self.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-_Representer.add_representer(type(None), _Representer.represent_none)
-
-
-def _overridden(text: str, overrides: Mapping[str, Any]) -> str:
-    yaml = YAML()  # keeps the comments
-    yaml.Representer = _Representer
+def _override(text: str, overrides: Mapping[str, Any]) -> str:
+    """The text with other values; its comments stay."""
+    yaml = YAML()
+    yaml.representer.add_representer(type(None), _represent_none)
     yaml.preserve_quotes = True
     yaml.width = 4096
     try:
@@ -110,18 +96,20 @@ def _overridden(text: str, overrides: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _require_valid(text: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        candidate = Path(folder) / PARAMS
-        candidate.write_text(text, encoding="utf-8")
-        try:
-            require_known(load_params(candidate).backbones)
-        except ParamsError as error:  # it names the candidate, which is gone when that is read
-            raise ParamsError(str(error).replace(str(candidate), str(PARAMS))) from None
+def _represent_none(representer: Any, _: None) -> Any:
+    """Write `null` where it stood; ruamel.yaml would leave the value out."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+def _require_valid(candidate: Path) -> None:
+    try:
+        require_known(load_params(candidate).backbones)
+    except ParamsError as error:  # it names the candidate, which is gone when that is read
+        raise ParamsError(str(error).replace(str(candidate), str(PARAMS))) from None
 
 
 def _is_known(folder: Path, text: str) -> bool:
-    """Whether this content can be had again, or was made by a run."""
+    """Whether this content is a recipe's, a commit's, or was written by a run."""
     if any(text == file.read_text() for file in (folder / RECIPES).glob("*.yaml")):
         return True
     written = folder / _WRITTEN
@@ -135,9 +123,3 @@ def _is_known(folder: Path, text: str) -> bool:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def described(recipe: str | None, overrides: Mapping[str, Any]) -> str:
-    """What was applied, in words."""
-    parts = [f"recipe {recipe}"] if recipe else []
-    return ", ".join([*parts, *(f"{key} = {value}" for key, value in overrides.items())])
