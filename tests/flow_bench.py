@@ -1,4 +1,4 @@
-"""A small DVC project for tests of flows: real stages, each a few seconds of waiting."""
+"""A small DVC project for tests of flows: real stages that do as a test tells them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from prefect_server import PrefectServer
+from processes import wait_until
 from ruamel.yaml import YAML
 from workspace import Workspace, environment
 
+from flows.slots import LockFile
+
 RUN_WITHIN_S = 420.0
+BEGUN_WITHIN_S = 180.0
 
 # What a stage of the bench does: it notes when it began and ended, and in between does as
 # plan.json says of it.
@@ -39,6 +43,10 @@ for epoch in range(1, plan.get("epochs", 0) + 1):
     emit("epoch", backbone=name, phase="finetune", epoch=epoch, epochs=plan["epochs"],
          val_accuracy=epoch / 10, images_per_s=7.0)
     print("epoch", epoch, flush=True)
+if "together" in plan:  # it ends only when so many stages have begun
+    Path(f"began-{name}").touch()
+    while len(list(Path().glob("began-*"))) < plan["together"]:
+        time.sleep(0.05)
 time.sleep(plan.get("seconds", 0))
 if plan.get("fails_once") and not Path(f"tried-{name}").exists():
     Path(f"tried-{name}").touch()
@@ -100,7 +108,19 @@ class FlowBench:
         return {(note["stage"], note["what"]): note for note in notes}
 
     def forget(self) -> None:
-        (self.folder / "notes.jsonl").unlink(missing_ok=True)
+        for file in (self.folder / "notes.jsonl", *self.folder.glob("began-*")):
+            file.unlink(missing_ok=True)
+
+    def wait_until_begun(self, *stages: str) -> None:
+        wanted = {(stage, "begin") for stage in stages}
+        wait_until(lambda: wanted <= self.notes().keys(), BEGUN_WITHIN_S, f"{stages} run")
+
+    def is_free(self) -> bool:
+        """Whether no run holds the folder."""
+        lock = LockFile(self.folder / ".dvc" / "tmp" / "fer-flow.lock")
+        if free := lock.acquire("a test"):
+            lock.release()
+        return free
 
     def newest_run(self) -> dict[str, Any]:
         """Of those that began: what other tests deployed is scheduled for days to come."""
@@ -108,7 +128,7 @@ class FlowBench:
 
 
 def make_bench(
-    root: Path, folder: Path, server: PrefectServer, names: tuple[str, ...] = ("a", "b", "c")
+    root: Path, folder: Path, server: PrefectServer, names: tuple[str, ...] = ("a", "b")
 ) -> FlowBench:
     """prepare, then train@NAME side by side, then calibrate."""
     folder.mkdir(parents=True)
@@ -136,8 +156,6 @@ def make_bench(
         },
     }
     YAML().dump({"stages": stages}, folder / "dvc.yaml")
-    workspace.check("git", "init", "--quiet", "--initial-branch=main")
-    workspace.check("dvc", "init", "--quiet")
-    workspace.check("git", "add", "--all")
-    workspace.check("git", "commit", "--quiet", "--message", "Start")
+    (folder / ".dvc" / "tmp").mkdir(parents=True)
+    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     return FlowBench(workspace, server)

@@ -1,21 +1,15 @@
-"""The Prefect server of a run: the configured one, or one that ends with the run's process."""
+"""The configured Prefect server is asked for its health before a run; see test_pipeline for others."""
 
 from __future__ import annotations
 
 import http.server
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Thread
 
-import httpx
-import psutil
 import pytest
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
-from processes import wait_until
 
 from fer_pipeline.errors import FlowError
 from flows import server as module
@@ -112,45 +106,3 @@ def test_an_address_that_is_none_is_told(url: str) -> None:
     with pytest.raises(FlowError) as caught:
         wait_for(url)
     assert str(caught.value).startswith(f"the Prefect server at {url} does not answer (")
-
-
-STARTER = """
-import os
-from flows.server import start_server
-server = start_server()
-server.wait_until_ready()
-print(os.environ["PREFECT_API_URL"], flush=True)
-input()
-"""
-
-
-@pytest.mark.slow
-def test_the_temporary_server_ends_with_its_process(tmp_path: Path, root: Path) -> None:
-    env = {
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(root),
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "TMPDIR": str(tmp_path),
-        "HOME": str(tmp_path),
-    }
-    starter = subprocess.Popen(
-        [sys.executable, "-c", STARTER],
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with starter:
-        assert starter.stdout is not None
-        url = starter.stdout.readline().strip()
-        below = psutil.Process(starter.pid).children(recursive=True)
-        try:
-            assert httpx.get(f"{url}/health").json() is True
-            page = httpx.get(url.removesuffix("/api"), follow_redirects=True)
-            assert page.headers["content-type"].startswith("text/html")
-            assert len(below) >= 2  # the supervisor and the server
-        finally:
-            starter.kill()
-    wait_until(lambda: not any(map(psutil.Process.is_running, below)), within_s=30)

@@ -22,7 +22,6 @@ from processes import SLEEP, alive, python, wait_until
 
 from fer_pipeline import repair as repair_module
 from fer_pipeline.errors import FlowError, StoppedError, TransientFlowError
-from flows import retries
 from flows import session as module
 from flows.__main__ import _final
 from flows.session import Session
@@ -47,7 +46,7 @@ dies()
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of DVC, as far as a session looks."""
-    monkeypatch.setattr(retries, "POLL_S", 0.02)
+    monkeypatch.setattr(module, "POLL_S", 0.02)
     (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
     return tmp_path
 
@@ -105,7 +104,7 @@ def test_a_second_run_waits_for_the_first(folder: Path, logged: list[str]) -> No
     assert entered.wait(15)
     thread.join()
     assert len(logged) == 1
-    assert logged[0].startswith(f"waiting: first works in {folder}: ")
+    assert logged[0].startswith(f"waiting to try again: first works in {folder}: ")
 
 
 def test_a_run_that_waits_ends_when_it_is_cancelled(folder: Path, logged: list[str]) -> None:
@@ -166,7 +165,9 @@ def test_a_dvc_command_at_work_is_waited_for_and_the_folder_is_released(
     with new_session(folder, wait_s=60).exclusive():
         pass
     release.join()
-    assert logged == ["waiting: a DVC command is running here: wait until it has ended"]
+    assert logged == [
+        "waiting to try again: a DVC command is running here: wait until it has ended"
+    ]
 
 
 def test_a_folder_without_dvc_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:

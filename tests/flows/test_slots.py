@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,18 +14,20 @@ from threading import Event, Thread
 import pytest
 
 from fer_pipeline.errors import FlowError, StoppedError
-from flows import retries
+from flows import slots as module
 from flows.process import Processes
 from flows.slots import Slot, acquire_slot, machine_slots, visible_gpus
 
 CORES = len(os.sched_getaffinity(0))
+PATIENT = Processes(Path())
+"""Of a run that does not end: it waits for as long as it must."""
 
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of its own: no GPU, nothing in the environment; gives its folder of programs."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(retries, "POLL_S", 0.02)
+    monkeypatch.setattr(module, "POLL_S", 0.02)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("FER_TRAIN_SLOTS", raising=False)
     programs = tmp_path / "bin"
@@ -116,12 +117,12 @@ def test_no_slot_is_held_twice_and_the_next_waits_and_tells_once() -> None:
             told.append(text)
             waits.set()
 
-        with acquire_slot(slots, "third", time.sleep, on_wait) as (slot, _):
+        with acquire_slot(slots, "third", PATIENT, on_wait) as (slot, _):
             third.append(slot.name)
 
     with ExitStack() as held:
-        first, _ = held.enter_context(acquire_slot(slots, "first", time.sleep, told.append))
-        with acquire_slot(slots, "second", time.sleep, told.append) as (second, _):
+        first, _ = held.enter_context(acquire_slot(slots, "first", PATIENT, told.append))
+        with acquire_slot(slots, "second", PATIENT, told.append) as (second, _):
             assert {first.name, second.name} == {"CPU 1 of 2", "CPU 2 of 2"}
             assert told == []
             thread = Thread(target=wait_for_one)
@@ -131,43 +132,44 @@ def test_no_slot_is_held_twice_and_the_next_waits_and_tells_once() -> None:
             assert third == []
         thread.join(5)
         assert third == [second.name]
-    assert told == ["waiting: all slots are taken: CPU 1 of 2, CPU 2 of 2"]
+    assert told == ["waiting to try again: all slots are taken: CPU 1 of 2, CPU 2 of 2"]
 
 
 def test_a_run_that_ends_while_it_waits_raises(tmp_path: Path) -> None:
     slots = machine_slots(1)
     with (
         closing(Processes(tmp_path)) as processes,
-        acquire_slot(slots, "first", time.sleep, print),
+        acquire_slot(slots, "first", PATIENT, print),
         pytest.raises(StoppedError, match="the run ended while it waited"),
-        acquire_slot(slots, "second", processes.wait, lambda _: processes.close()),
+        acquire_slot(slots, "second", processes, lambda _: processes.close()),
     ):
         raise AssertionError
 
 
 def test_an_error_in_the_block_frees_the_slot() -> None:
     slots = machine_slots(1)
-    with pytest.raises(ZeroDivisionError), acquire_slot(slots, "first", time.sleep, print):
+    with pytest.raises(ZeroDivisionError), acquire_slot(slots, "first", PATIENT, print):
         raise ZeroDivisionError
-    with acquire_slot(slots, "second", time.sleep, print) as (slot, _):
+    with acquire_slot(slots, "second", PATIENT, print) as (slot, _):
         assert slot == slots[0]
 
 
 def test_flows_that_count_differently_share_the_slots_of_a_machine() -> None:
     with (
-        acquire_slot(machine_slots(1), "one", time.sleep, print),
-        acquire_slot(machine_slots(2), "two", time.sleep, print) as (slot, _),
+        acquire_slot(machine_slots(1), "one", PATIENT, print),
+        acquire_slot(machine_slots(2), "two", PATIENT, print) as (slot, _),
     ):
         assert slot.name == "CPU 2 of 2"
 
 
 HOLD = """
 import sys
-import time
+from pathlib import Path
+from flows.process import Processes
 from flows.slots import acquire_slot, machine_slots
 def waits(_):
     print("waits", flush=True)
-with acquire_slot(machine_slots(9), "me", time.sleep, waits) as (slot, _):
+with acquire_slot(machine_slots(9), "me", Processes(Path()), waits) as (slot, _):
     print(slot.name, flush=True)
     sys.stdin.read()
 """
