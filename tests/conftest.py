@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 # Test workers share the cores: one thread each, said before anything imports torch. With more,
@@ -10,6 +11,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from filelock import FileLock
+from workspace import Workspace, copy_workspace, environment, make_workspace
 
 from fer_pipeline.data.faces import Split
 from fer_pipeline.data.quality.duplicates import group_by_pixels
@@ -61,3 +64,24 @@ def splits() -> dict[SplitName, Split]:
     """28 train, 14 val and 14 test faces of the sample, prepared."""
     faces = draw_sample(28, 14, 14, seed=3)
     return split_faces(faces, group_by_pixels(faces), "official")
+
+
+@pytest.fixture(scope="session")
+def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace after one undisturbed `dvc repro`, the same for all workers; to be read only."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make_workspace(root, folder).check("dvc", "repro")
+            done.touch()
+    return Workspace(folder, environment(folder))
+
+
+@pytest.fixture
+def copied(finished: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the finished workspace, to be changed."""
+    return copy_workspace(finished, tmp_path / "copy")

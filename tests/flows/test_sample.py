@@ -11,28 +11,31 @@ from edition_files import fer2013_csv, only, random_faces, write
 from flow_bench import FlowBench
 from prefect_server import PrefectServer
 from processes import wait_until
-from workspace import Workspace, make_workspace
+from workspace import Workspace, copy_workspace, make_workspace
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def project(
-    root: Path, tmp_path_factory: pytest.TempPathFactory, server: PrefectServer
+    finished: Workspace, tmp_path_factory: pytest.TempPathFactory, server: PrefectServer
 ) -> FlowBench:
-    """The project on the sample, with tiny params, after one run of the flow `pipeline`."""
-    bench = FlowBench(make_workspace(root, tmp_path_factory.mktemp("project")), server)
-    status, output = bench.run()
+    """The finished project on the sample; the flow `pipeline` has trained one backbone anew."""
+    bench = FlowBench(copy_workspace(finished, tmp_path_factory.mktemp("project")), server)
+    rate = "backbones.resnet50.finetune.learning_rate=0.002"
+    status, output = bench.run("pipeline", "--set", rate)
     assert status == 0, output
     return bench
 
 
-def test_the_pipeline_runs_end_to_end_and_shows_its_results(project: FlowBench) -> None:
+def test_the_pipeline_runs_to_the_registry_and_shows_its_results(project: FlowBench) -> None:
     run = project.newest_run()
 
     tasks = project.server.tasks(run["id"])
-    assert {"ingest", "train@resnet50", "train@inception_v3", "register"} <= tasks.keys()
-    assert {state["name"] for state in tasks.values()} == {"Completed"}
+    names = {name: state["name"] for name, state in tasks.items()}
+    trained_anew = {"train@resnet50", "predict@resnet50", "calibrate", "evaluate", "register"}
+    assert {names[name] for name in trained_anew} == {"Completed"}
+    assert {names[name] for name in ("ingest", "prepare", "train@inception_v3")} == {"Cached"}
     artifacts = project.server.artifacts(run["id"])
     assert '"model": "fused"' in artifacts["fer-metrics"]["data"]
     verdict = artifacts["fer-verdict"]["data"]
@@ -40,7 +43,7 @@ def test_the_pipeline_runs_end_to_end_and_shows_its_results(project: FlowBench) 
     assert "reports/report.html" in verdict
     assert "| resnet50 |" in verdict
     assert "| fusion |" in verdict
-    assert artifacts["fer-progress-inception-v3"]["data"] == 100.0
+    assert artifacts["fer-progress-resnet50"]["data"] == 100.0
     # DVC, and with it `dvc repro`, finds nothing left to do.
     assert "up to date" in project.workspace.check("dvc", "status")
 
@@ -65,7 +68,7 @@ def test_a_recipe_and_values_are_applied_and_bad_ones_change_nothing(project: Fl
 def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench) -> None:
     process = project.start("promotion", "promote", "--reason", "the first", "--ask")
     run = _paused(project)
-    assert "promote 1?" in _description(project, run)  # by number, whoever is challenger
+    assert "promote 2?" in _description(project, run)  # by number, whoever is challenger
     answer = {"approved": True, "comment": "looks right"}
     resumed = requests.post(
         f"{project.server.api}/flow_runs/{run['id']}/resume",
@@ -74,7 +77,7 @@ def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench)
     )
     assert resumed.json()["status"] == "ACCEPT", resumed.text
 
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
 
     assert process.returncode == 0, output
     shown = project.workspace.check("fer", "registry", "history", "--json")
@@ -84,12 +87,12 @@ def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench)
 
 
 def test_cancelling_ends_a_question_that_nobody_has_answered(project: FlowBench) -> None:
-    process = project.start("promotion", "promote", "1", "--ask")
+    process = project.start("promotion", "promote", "2", "--ask")
     run = _paused(project)
 
     project.server.cancel(run["id"])
 
-    output, _ = process.communicate(timeout=15)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert output.splitlines()[-1] == "error: The run was cancelled."
     assert project.server.state(run["id"])["name"] == "Cancelled"
@@ -109,12 +112,6 @@ def test_ingest_takes_a_new_version_and_tells_of_it(
     source = write(only(fer2013_csv(random_faces(0))), tmp_path / "fer2013.csv")
     project.workspace.check("fer", "source", "pin", str(source))
     project.workspace.check("dvc", "remote", "add", "--default", "kept", str(tmp_path / "kept"))
-    status, output = project.run("ingest")
-    assert status == 0, output
-    assert output.splitlines()[-1].endswith("is as it was pinned.")
-    assert project.newest_run()["state"]["name"] == "Unchanged"
-    assert not (project.folder / "data" / "raw").exists()
-
     write(only(fer2013_csv(random_faces(1))), source)
     (tmp_path / "kept").write_text("no folder, as good as a server that is away")
     status, output = project.run("ingest")
@@ -132,12 +129,9 @@ def test_ingest_takes_a_new_version_and_tells_of_it(
     (event,) = wait_until(lambda: _told(server, str(source)), 30, "the pipeline is told")
     assert event["resource"]["prefect.resource.id"] == "fer-fusion.source"
     status, output = project.run("ingest")
+    assert status == 0, output
     assert output.splitlines()[-1].endswith("is as it was pinned.")
-
-    source.unlink()
-    status, output = project.run("ingest")
-    assert status == 1
-    assert f"{source} is missing" in output.splitlines()[-1]
+    assert project.newest_run()["state"]["name"] == "Unchanged"
 
 
 def _paused(project: FlowBench) -> dict[str, Any]:
@@ -145,7 +139,7 @@ def _paused(project: FlowBench) -> dict[str, Any]:
     runs = project.server.flow_runs
     found: dict[str, Any] = wait_until(
         lambda: next((run for run in runs() if run["state"]["type"] == "PAUSED"), None),
-        90,
+        180,
         "somebody is asked",
     )
     return found

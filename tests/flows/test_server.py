@@ -1,4 +1,4 @@
-"""The configured Prefect server is asked for its health before a run; see test_pipeline for others."""
+"""A configured Prefect server is asked for its health; test_pipeline has the temporary one."""
 
 from __future__ import annotations
 

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from workspace import (
     TRAIN,
     TrainHere,
     Workspace,
     copy_workspace,
-    environment,
     make_bare_workspace,
-    make_workspace,
     stage,
 )
 
 from fer_pipeline.paths import TRACKING_DB
 from fer_pipeline.stages.launch import main
-
-
-@pytest.fixture(scope="session")
-def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace after one undisturbed `dvc repro`, the same for all workers; to be read only."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
-    done = folder.with_suffix(".done")
-    with FileLock(folder.with_suffix(".lock")):
-        if not done.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            make_workspace(root, folder).check("dvc", "repro")
-            done.touch()
-    return Workspace(folder, environment(folder))
-
-
-@pytest.fixture
-def copied(finished: Workspace, tmp_path: Path) -> Workspace:
-    """A copy of the finished workspace, to be changed."""
-    return copy_workspace(finished, tmp_path / "copy")
 
 
 @pytest.fixture(scope="session")
