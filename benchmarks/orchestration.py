@@ -69,7 +69,7 @@ def measure(folder: Path, seconds: int, repeats: int) -> dict[str, float]:
     """Medians in seconds, and their ratios."""
     project = folder / "project"
     make_project(project, seconds)
-    # Slots lie among the machine's temporary files: here none that other runs hold.
+    # Slots are files in the machine's temporary folder: these are not shared with other runs.
     home = {"PREFECT_HOME": str(folder / "prefect"), "TMPDIR": str(folder)}
 
     def alone() -> float:
@@ -125,7 +125,7 @@ def timed(project: Path, command: tuple[str, ...], env: dict[str, str]) -> float
 
 @contextmanager
 def server(folder: Path, home: dict[str, str]) -> Iterator[dict[str, str]]:
-    """A Prefect server that is up; gives what tells a process of it."""
+    """A Prefect server that is up; gives the variables that name it to a process."""
     address = {"PREFECT_API_URL": f"http://127.0.0.1:{PORT}/api"}
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,61 +24,54 @@ _COLUMNS = ("accuracy", "macro_f1", "nll", "ece", "brier")
 
 
 class Progress:
-    """The bar of one training, on the page of its task."""
+    """The progress bar of one training, on the page of its task."""
 
     def __init__(self, backbone: str, warn: Callable[[str], None]) -> None:
-        self._backbone = backbone
+        # Prefect's keys consist of small letters, digits and dashes.
+        self._key = "fer-progress-" + re.sub("[^a-z0-9]", "-", backbone.lower())
         self._warn = warn
         self._id: UUID | None = None
 
     def epoch(self, event: Mapping[str, Any]) -> None:
-        """Move it on after an epoch, as `fer_pipeline.events` tells of it.
+        """Advance the bar after an epoch; `event` is that of `fer_pipeline.events`.
 
-        A server that does not take it is no reason to end a training: it is warned of.
+        If the server does not take it the training goes on, and a warning is logged.
         """
         percent = 100.0 * event["epoch"] / event["epochs"]
-        words = (
+        text = (
             f"{event['phase']}, epoch {event['epoch']} of {event['epochs']}: "
             f"val {event['val_accuracy']:.2%}, {event['images_per_s']:.0f} images/s"
         )
         try:
-            self._show(percent, words)
+            if self._id is None:
+                made = create_progress_artifact(percent, key=self._key, description=text)
+                assert isinstance(made, UUID)  # a coroutine only where there is an event loop
+                self._id = made
+            else:
+                update_progress_artifact(self._id, percent, description=text)
         except (PrefectException, httpx.HTTPError) as error:
-            self._warn(f"progress not shown ({type(error).__name__}): {words}")
-
-    def _show(self, percent: float, words: str) -> None:
-        if self._id is None:
-            made = create_progress_artifact(
-                percent, key=f"fer-progress-{_key(self._backbone)}", description=words
-            )
-            assert isinstance(made, UUID)  # a coroutine only where there is an event loop
-            self._id = made
-        else:
-            update_progress_artifact(self._id, percent, description=words)
+            self._warn(f"progress not shown ({type(error).__name__}): {text}")
 
 
 def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> None:
     """Put the metrics and the verdict that lie in the folder on the page of the flow run."""
-    if (folder / EVALUATION).exists():
-        evaluation = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
-        create_table_artifact(
-            _metrics(evaluation), key="fer-metrics", description=_summary(evaluation)
-        )
-    if (folder / VERDICT).exists():
-        verdict = json.loads((folder / VERDICT).read_text(encoding="utf-8"))
-        create_markdown_artifact(
-            _verdict(verdict, folder, mlflow_runs),
-            key="fer-verdict",
-            description="Gate passed" if verdict["passed"] else "Gate not passed",
-        )
+    evaluation, verdict = (_read(folder / path) for path in (EVALUATION, VERDICT))
+    if evaluation:
+        models = {"fused": evaluation["fused"], **evaluation["single"]}
+        rows = [
+            {"model": name} | {column: round(scores[column], 4) for column in _COLUMNS}
+            for name, scores in models.items()
+        ]
+        create_table_artifact(rows, key="fer-metrics", description=_summary(evaluation))
+    if verdict:
+        gate = "Gate passed" if verdict["passed"] else "Gate not passed"
+        text = _verdict(verdict, folder, mlflow_runs)
+        create_markdown_artifact(f"# {gate}\n\n{text}", key="fer-verdict", description=gate)
 
 
-def _metrics(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    models = {"fused": evaluation["fused"], **evaluation["single"]}
-    return [
-        {"model": name} | {column: round(one[column], 4) for column in _COLUMNS}
-        for name, one in models.items()
-    ]
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return content
 
 
 def _summary(evaluation: Mapping[str, Any]) -> str:
@@ -93,23 +87,14 @@ def _summary(evaluation: Mapping[str, Any]) -> str:
 def _verdict(
     verdict: Mapping[str, Any], folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    registered = (
-        f"Version {verdict['version']} of `{verdict['model_name']}`."
-        if verdict["version"]
-        else "Nothing was registered."
-    )
-    lines = [
-        f"# {'Gate passed' if verdict['passed'] else 'Gate not passed'}",
-        "",
-        registered,
-        "",
-        *(f"- {reason}" for reason in verdict["reasons"]),
-        "",
-        f"Report: `{(folder / REPORT).resolve()}`",
-        "",
-        *(["| MLflow run | |", "|---|---|"] if mlflow_runs else []),
-        *(f"| {name} | {_link(run)} |" for name, run in sorted(mlflow_runs.items())),
-    ]
+    lines = ["Nothing was registered."]
+    if verdict["version"]:
+        lines = [f"Version {verdict['version']} of `{verdict['model_name']}`."]
+    lines += ["", *(f"- {reason}" for reason in verdict["reasons"])]
+    lines += ["", f"Report: `{(folder / REPORT).resolve()}`"]
+    if mlflow_runs:
+        lines += ["", "| MLflow run | |", "|---|---|"]
+        lines += [f"| {name} | {_link(run)} |" for name, run in sorted(mlflow_runs.items())]
     return "\n".join(lines)
 
 
@@ -119,8 +104,3 @@ def _link(run: Mapping[str, Any]) -> str:
     if str(run["uri"]).startswith("http"):
         return f"[{run['run_id']}]({str(run['uri']).rstrip('/')}/{path})"
     return f"`mlflow ui --backend-store-uri {run['uri']}`, then `/{path}`"
-
-
-def _key(name: str) -> str:
-    """Prefect's keys hold small letters, digits and dashes."""
-    return "".join(letter if letter.isalnum() else "-" for letter in name.lower())

@@ -34,7 +34,7 @@ def ingest(
     folder: Path = Path(),
     wait_for_workspace_s: float = 600.0,
 ) -> State[None]:
-    """Take a new version of the source, if there is one, and tell the pipeline.
+    """Take a new version of the source, if there is one, and send the event that starts `pipeline`.
 
     Args:
         targets: the stages that read and check the data; if empty, "prepare".

@@ -146,11 +146,11 @@ class Processes:
         """Run a command to its end; may be called from several threads.
 
         Args:
-            command: its first word is looked up beside this interpreter, then on PATH.
+            command: its program is looked up beside this interpreter, then on PATH.
             log: called with each line that the command prints to either stream.
             env: variables over this process's own environment.
             deadline_s: after so many seconds the command is ended.
-            locks: descriptors of locks for the command to hold, beside those of all commands.
+            locks: descriptors of further locks that this command holds.
             on_event: called with the kind and content of each event of `fer_pipeline.events`
                 other than an error.
 

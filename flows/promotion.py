@@ -23,7 +23,7 @@ from flows.session import Session, cancelled, session
 
 
 class Approval(RunInput):
-    """What a person is asked for."""
+    """The form that a person fills in."""
 
     approved: bool = False
     comment: str = ""
@@ -52,21 +52,16 @@ def promotion(
     """
     try:
         with session(folder) as here:
-            approval = None
             if ask_somebody:
-                before = _status(here)
-                version = _version_to_ask_for(action, version, before)
-                approval = _ask(here, action, version, before, answer_within_s)
-            if approval is not None and not approval.approved:
-                return Completed(name="Declined", message=approval.comment or "Not approved.")
-            why = "; ".join(filter(None, (reason, approval.comment if approval else "")))
-            if approval is not None and action == "rollback":
-                _require_unmoved(here, before)
+                version, answer = _ask(here, action, version, answer_within_s)
+                if not answer.approved:
+                    return Completed(name="Declined", message=answer.comment or "Not approved.")
+                reason = "; ".join(filter(None, (reason, answer.comment)))
             command = ["fer", "registry", action, "--by", here.name]
             if action == "promote":
                 command += [str(version)] if version is not None else []
                 command += ["--force"] if force else []
-            command += ["--reason", why] if why else []
+            command += ["--reason", reason] if reason else []
             done = here.run(command).require_success(action)
             _show(here)
             return here.ended_early() or Completed(message=done.lines[-1] if done.lines else action)
@@ -103,12 +98,21 @@ def _require_unmoved(here: Session, before: Mapping[str, Any]) -> None:
 
 
 def _ask(
-    here: Session, action: str, version: int | None, before: Mapping[str, Any], timeout_s: int
-) -> Approval:
+    here: Session, action: str, version: int | None, timeout_s: int
+) -> tuple[int | None, Approval]:
+    """Pause the run until somebody answers; gives the version that was asked about, and the answer.
+
+    Raises:
+        FlowError: there is no challenger, or a rollback that was approved has become another one.
+        FlowPauseTimeout: nobody answered in time.
+        StoppedError: the run was cancelled.
+    """
+    before = _status(here)
+    version = _version_to_ask_for(action, version, before)
+    question = f"{action} {'' if version is None else version}".strip()
     status = json.dumps(before, indent=2)
-    what = f"{action} {version if version is not None else ''}".strip()
     form = Approval.with_initial_data(
-        description=f"**{what}?**\n\nThe registry at present:\n\n```json\n{status}\n```"
+        description=f"**{question}?**\n\nThe registry at present:\n\n```json\n{status}\n```"
     )
     answer: Future[Approval] = Future()
 
@@ -120,11 +124,13 @@ def _ask(
         except BaseException as error:
             answer.set_exception(error)  # raised where the answer is waited for
 
-    # Beside this thread: a pause looks only whether the run goes on, not whether it is cancelled.
+    # In another thread, because a pause does not end when the run is cancelled.
     Thread(target=copy_context().run, args=(pause,), daemon=True).start()
     while not answer.done():
         here.processes.wait(0.2)
-    return answer.result()
+    if answer.result().approved and action == "rollback":
+        _require_unmoved(here, before)
+    return version, answer.result()
 
 
 def _status(here: Session) -> dict[str, Any]:

@@ -66,10 +66,10 @@ class Session:
         return self.processes.retry(work, get_run_logger().warning, backoff())
 
     def when_free(self, work: Callable[[], T]) -> T:
-        """Call `work` as soon as nobody else who works in the folder is in the way.
+        """Call `work` as soon as no other run or DVC command works in the folder.
 
         Raises:
-            TransientFlowError: somebody still is after the time that the run may wait.
+            TransientFlowError: one still does when the run has waited for as long as it may.
             StoppedError: the run is ending.
         """
         polls = repeat(POLL_S, int(self._wait_s / POLL_S))
@@ -134,7 +134,7 @@ def session(folder: Path, wait_s: float = 0.0) -> Iterator[Session]:
 
     Args:
         folder: of `dvc.yaml`.
-        wait_s: how many seconds to wait for others who work there.
+        wait_s: how many seconds to wait for another run or DVC command there.
     """
     run_id = UUID(flow_run.get_id())
     here = Session(folder, wait_s)

@@ -72,7 +72,7 @@ def test_the_automation_on_lost_runs_is_taken(root: Path, bench: FlowBench) -> N
     _create(bench, root / "docs/automations/lost-runs.yaml")
 
     names = [one["name"] for one in bench.server.ask("/automations/filter")]
-    assert "runs that fell silent" in names
+    assert "runs without heartbeat" in names
 
 
 def test_every_state_that_a_flow_ends_in_ends_the_wait_for_its_heartbeat(root: Path) -> None:
