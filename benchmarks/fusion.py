@@ -29,9 +29,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fer_pipeline.evaluation.significance import BoolArray, gain_interval
-from fer_pipeline.fusion.average import FloatArray, Int64Array, fuse, image_hits
-from fer_pipeline.fusion.methods import Candidate, fit_methods, prepare_methods
+from fer_pipeline.arrays import BoolArray, FloatArray, Int64Array
+from fer_pipeline.evaluation.significance import gain_interval
+from fer_pipeline.fusion.average import fuse, image_hits
+from fer_pipeline.fusion.methods import FittedMethod, fit_methods, prepare_methods
 from fer_pipeline.fusion.stability import measure_stability
 from fer_pipeline.params.load import load_params
 from fer_pipeline.params.schema import FusionParams
@@ -76,7 +77,9 @@ def draw_logits(models: int) -> tuple[Int64Array, FloatArray]:
     return labels, 1.5 * (signal + 0.6 * own * rng.uniform(0.9, 1.1, (models, 1, 1)))
 
 
-def fit_all(logits: FloatArray, labels: Int64Array, settings: FusionParams) -> dict[str, Candidate]:
+def fit_all(
+    logits: FloatArray, labels: Int64Array, settings: FusionParams
+) -> dict[str, FittedMethod]:
     names = [f"model{number}" for number in range(len(logits))]
     return fit_methods(prepare_methods(logits, labels, names, settings), logits, labels)
 

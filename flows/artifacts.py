@@ -18,9 +18,9 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
+from fer_pipeline.evaluation.metrics import METRICS
+from fer_pipeline.evaluation.result import Evaluation, read_evaluation
 from fer_pipeline.paths import EVALUATION, REPORT, VERDICT
-
-_COLUMNS = ("accuracy", "macro_f1", "nll", "ece", "brier")
 
 
 class Progress:
@@ -55,32 +55,27 @@ class Progress:
 
 def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> None:
     """Put the metrics and the verdict that lie in the folder on the page of the flow run."""
-    evaluation, verdict = (_read(folder / path) for path in (EVALUATION, VERDICT))
-    if evaluation:
-        models = {"fused": evaluation["fused"], **evaluation["single"]}
+    if (folder / EVALUATION).exists():
+        evaluation = read_evaluation(folder / EVALUATION)
         rows = [
-            {"model": name} | {column: round(scores[column], 4) for column in _COLUMNS}
-            for name, scores in models.items()
+            {"model": name} | {metric: round(getattr(scores, metric), 4) for metric in METRICS}
+            for name, scores in evaluation.test.models.items()
         ]
         create_table_artifact(rows, key="fer-metrics", description=_summary(evaluation))
-    if verdict:
+    if (folder / VERDICT).exists():
+        verdict = json.loads((folder / VERDICT).read_text(encoding="utf-8"))
         gate = "Gate passed" if verdict["passed"] else "Gate not passed"
         text = _verdict(verdict, folder, mlflow_runs)
         create_markdown_artifact(f"# {gate}\n\n{text}", key="fer-verdict", description=gate)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return content
-
-
-def _summary(evaluation: Mapping[str, Any]) -> str:
-    gain = evaluation["gain"]
-    low, high = (100 * bound for bound in gain["ci95"])
+def _summary(evaluation: Evaluation) -> str:
+    test, gain = evaluation.test, evaluation.test.gain
+    low, high = (100 * bound for bound in gain.ci95)
     return (
-        f"On {evaluation['test']['images']:,} test images. Fused over the best single, "
-        f"{evaluation['best_single']}: {100 * gain['accuracy']:+.2f} points, 95 % interval "
-        f"{low:+.2f} to {high:+.2f}, McNemar p {gain['mcnemar_p']:.2g}."
+        f"On {test.images:,} test images. Fused over the best single, {test.best_single}: "
+        f"{100 * gain.accuracy:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
+        f"McNemar p {gain.mcnemar_p:.2g}."
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from fer_pipeline.data.faces import Split, save_split
+from fer_pipeline.data.faces import Split, save_split, split_sha256
 from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.schema import Params
@@ -18,7 +18,7 @@ from fer_pipeline.provenance import file_sha256
 from fer_pipeline.registry.check import FILE_TAG, SIZE_TAG
 from fer_pipeline.registry.model_code import version_digest
 from fer_pipeline.registry.promote import GATE_TAG
-from fer_pipeline.registry.records import Record, split_sha256, write_record
+from fer_pipeline.registry.records import Record, write_record
 from fer_pipeline.registry.tracking import Tracking, open_run
 from fer_pipeline.registry.versions import Candidate, register_once
 from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,61 +10,92 @@ from pages import make_data
 
 from fer_pipeline.data.examples import Example
 from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.evaluation.comparison import Agreement, Comparison
 from fer_pipeline.evaluation.gate import Verdict
+from fer_pipeline.evaluation.metrics import Bin, ClassScores, Scores
+from fer_pipeline.evaluation.result import (
+    Evaluation,
+    MethodAccuracies,
+    Reliability,
+    ValAccuracies,
+)
+from fer_pipeline.evaluation.significance import Gain
 from fer_pipeline.reports.report import ReportInputs
 
 IMAGES = (491, 55, 528, 879, 594, 416, 626)
 PAPER = ("resnet50", "resnet101", "inception_v3")
+METHODS = {"uniform": 1.21, "accuracy": 1.22, "nll": 1.24}
+"""Temperatures of some fusion methods."""
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def _scores(accuracy: float) -> dict[str, Any]:
-    return {
-        "accuracy": accuracy,
-        "macro_f1": accuracy - 0.02,
-        "nll": 1.9 - 1.5 * accuracy,
-        "brier": 1.1 - accuracy,
-        "ece": 0.021,
-        "per_class": {
-            emotion: {"precision": accuracy, "recall": accuracy, "f1": accuracy, "images": images}
+def _scores(accuracy: float) -> Scores:
+    return Scores(
+        accuracy=accuracy,
+        macro_f1=accuracy - 0.02,
+        nll=1.9 - 1.5 * accuracy,
+        brier=1.1 - accuracy,
+        ece=0.021,
+        per_class={
+            emotion: ClassScores(accuracy, accuracy, accuracy, images)
             for emotion, images in zip(EMOTIONS, IMAGES, strict=True)
         },
-    }
+    )
 
 
-def _comparison(names: tuple[str, ...]) -> dict[str, Any]:
+def _comparison(names: tuple[str, ...], images: int) -> Comparison:
     single = {name: 0.687 - 0.01 * rank for rank, name in enumerate(names)}
-    return {
-        "fused": _scores(0.718),
-        "single": {name: _scores(accuracy) for name, accuracy in single.items()},
-        "best_single": names[0],
-        "gain": _gain(0.031),
-        "gains": {name: _gain(0.718 - accuracy) for name, accuracy in single.items()},
-        "agreement": {
-            "oracle_accuracy": 0.802,
-            "all_agree": 0.611,
-            "disagreement": {
+    return Comparison(
+        images=images,
+        fused=_scores(0.718),
+        single={name: _scores(accuracy) for name, accuracy in single.items()},
+        best_single=names[0],
+        gains={name: make_gain(round(0.718 - accuracy, 3)) for name, accuracy in single.items()},
+        agreement=Agreement(
+            oracle_accuracy=0.802,
+            all_agree=0.611,
+            disagreement={
                 name: {other: 0.25 for other in names if other != name} for name in names
             },
-        },
-    }
+        ),
+    )
 
 
-def _gain(accuracy: float) -> dict[str, Any]:
-    return {
-        "accuracy": accuracy,
-        "ci95": [accuracy - 0.0106, accuracy + 0.0099],
-        "mcnemar_p": 0.0001,
-    }
+def make_gain(accuracy: float, mcnemar_p: float = 0.0001) -> Gain:
+    return Gain(accuracy, (accuracy - 0.0106, accuracy + 0.0099), mcnemar_p)
 
 
-def _confusion(rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
+def with_gain(evaluation: Evaluation, gain: Gain) -> Evaluation:
+    """The evaluation with another gain over the best single model."""
+    test = evaluation.test
+    gains = {**test.gains, test.best_single: gain}
+    return replace(evaluation, test=replace(test, gains=gains))
+
+
+def make_evaluation(names: tuple[str, ...] = PAPER) -> Evaluation:
+    """What an evaluation of the paper's recipe might find."""
+    rng = np.random.default_rng(0)
+    return Evaluation(
+        protocol="official",
+        test_sha256="ab" * 32,
+        val=ValAccuracies(3589, 0.716, dict.fromkeys(names, 0.68)),
+        test=_comparison(names, 3589),
+        methods={name: MethodAccuracies(0.716, 0.7177) for name in METHODS},
+        clean=_comparison(names, 3310),
+        cases={"rescued": 301, "broken": 190, "mistakes": 1012},
+        confusion={name: _confusion(rng) for name in ("fused", *names)},
+        reliability=Reliability(
+            before=(Bin(0.55, 0.41, 900), Bin(0.93, 0.78, 2689)),
+            after=(Bin(0.55, 0.54, 1500), Bin(0.9, 0.91, 2089)),
+        ),
+    )
+
+
+def _confusion(rng: np.random.Generator) -> tuple[tuple[int, ...], ...]:
     shares = 0.7 * np.eye(7) + 0.3 * rng.dirichlet(np.ones(7), size=7)
-    return np.array([rng.multinomial(n, p) for n, p in zip(IMAGES, shares, strict=True)])
-
-
-def _bin(confidence: float, accuracy: float, images: int) -> dict[str, Any]:
-    return {"confidence": confidence, "accuracy": accuracy, "images": images}
+    rows = [rng.multinomial(n, p).tolist() for n, p in zip(IMAGES, shares, strict=True)]
+    return tuple(tuple(row) for row in rows)
 
 
 def make_simplex(names: tuple[str, ...], steps: int = 4) -> list[dict[str, str]]:
@@ -128,26 +160,13 @@ def _examples(rng: np.random.Generator) -> list[Example]:
 def make_inputs(names: tuple[str, ...] = PAPER, synthetic: bool = False) -> ReportInputs:
     """A result as the paper's recipe might give it."""
     rng = np.random.default_rng(0)
-    methods = {"uniform": 1.21, "accuracy": 1.22, "nll": 1.24}
     return ReportInputs(
-        evaluation={
-            "protocol": "official",
-            "test": {"images": 3589, "sha256": "ab" * 32},
-            **_comparison(names),
-            "methods": {name: {"test_accuracy": 0.7177} for name in methods},
-            "clean": {"images": 3310, **_comparison(names)},
-            "cases": {"rescued": 301, "broken": 190, "mistakes": 1012},
-            "confusion": {name: _confusion(rng).tolist() for name in ("fused", *names)},
-            "reliability": {
-                "before": [_bin(0.55, 0.41, 900), _bin(0.93, 0.78, 2689)],
-                "after": [_bin(0.55, 0.54, 1500), _bin(0.9, 0.91, 2089)],
-            },
-        },
+        evaluation=make_evaluation(names),
         fusion={
             "method": "nll",
             "weights": {name: 1 / len(names) for name in names},
             "temperature": 1.24,
-            "methods": {name: _method(names, value) for name, value in methods.items()},
+            "methods": {name: _method(names, value) for name, value in METHODS.items()},
         },
         data=make_data(synthetic=synthetic),
         verdict=Verdict(True, ("fused 71.80% beats resnet50 68.70% by more than 0 points",)),

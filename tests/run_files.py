@@ -9,6 +9,7 @@ import numpy as np
 
 from fer_pipeline.data.faces import Split, save_split
 from fer_pipeline.evaluation.comparison import TestLogits, compare
+from fer_pipeline.evaluation.result import Evaluation, ValAccuracies
 from fer_pipeline.files import write_json
 from fer_pipeline.fusion.average import fuse
 from fer_pipeline.params.schema import EvaluationParams
@@ -38,5 +39,7 @@ def write_run(folder: Path, wrong: Sequence[int], test: str = "test-1") -> None:
         np.savez(folder / predictions(name), val_logits=logits, test_logits=logits)
     write_json(folder / FUSION, {"method": "nll", "weights": WEIGHTS, "temperature": 1.5})
     fused = fuse(np.stack(list(single.values())), np.array(list(WEIGHTS.values())))
-    block = compare(TestLogits(fused, 1.5, single, labels, groups), "resnet50", PARAMS, seed=0)
-    write_json(folder / EVALUATION, {"test": {"images": IMAGES, "sha256": test}, **block})
+    found = compare(TestLogits(fused, 1.5, single, labels, groups), "resnet50", PARAMS, seed=0)
+    val = ValAccuracies(IMAGES, found.fused.accuracy, dict.fromkeys(single, 0.5))
+    evaluation = Evaluation("official", test, val, found, methods={}, clean=None)
+    write_json(folder / EVALUATION, evaluation.to_json())

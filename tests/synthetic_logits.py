@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import log_softmax
 
-from fer_pipeline.fusion.average import FloatArray, Int64Array
-from fer_pipeline.fusion.methods import METHODS, Candidate, fit_methods, prepare_methods
+from fer_pipeline.arrays import FloatArray, Int64Array
+from fer_pipeline.fusion.methods import METHODS, FittedMethod, fit_methods, prepare_methods
 from fer_pipeline.params.schema import FusionParams
 
 IMAGES = 300
@@ -51,7 +51,7 @@ def fit(
 
 def fit_all(
     logits: FloatArray, labels: Int64Array, settings: FusionParams = SETTINGS
-) -> dict[str, Candidate]:
+) -> dict[str, FittedMethod]:
     names = [NAMES[n] if n < len(NAMES) else f"model{n}" for n in range(len(logits))]
     return fit_methods(prepare_methods(logits, labels, names, settings), logits, labels)
 

@@ -17,6 +17,7 @@ from fer_pipeline.stages.launch import STAGES
 # of what happened. Params are declared by each stage; emotions and paths are held equal to the
 # data set and to dvc.yaml.
 OBSERVERS = {
+    "fer_pipeline.arrays",
     "fer_pipeline.emotions",
     "fer_pipeline.errors",
     "fer_pipeline.events",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_pipeline.cli.compare import Run
+    from fer_pipeline.cli.compare import RunScores
     from fer_pipeline.data.sources.editions import Edition
     from fer_pipeline.data.sources.pins import FilePin
     from fer_pipeline.params.schema import Params
@@ -226,8 +226,9 @@ def chances_table(names: list[str], chances: NDArray[np.float32], console: Conso
     return whole if needed <= console.width else short
 
 
-def _score_table(a: Run, b: Run) -> Table:
-    from fer_pipeline.cli.compare import METRICS, pair_scores
+def _score_table(a: RunScores, b: RunScores) -> Table:
+    from fer_pipeline.cli.compare import pair_scores
+    from fer_pipeline.evaluation.metrics import METRICS
 
     table = Table("", "", a.name, b.name, "difference")
     for column in table.columns[2:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fer_pipeline.arrays import BoolArray as BoolArray
+from fer_pipeline.arrays import Int64Array as Int64Array
+from fer_pipeline.arrays import UInt8Array as UInt8Array
 from fer_pipeline.errors import DataError
 
 SIDE = 48
@@ -16,10 +20,6 @@ SIDE = 48
 
 USAGES: tuple[str, ...] = ("Training", "PublicTest", "PrivateTest")
 """FER2013's official splits, by the names that its `Usage` column uses."""
-
-UInt8Array = npt.NDArray[np.uint8]
-Int64Array = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def split_sha256(split: Split) -> str:
+    """The digest of a split's images and their labels, by which test sets are told apart."""
+    return hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()
 
 
 def save_split(split: Split, path: Path) -> None:

@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import softmax
 
+from fer_pipeline.arrays import BoolArray, FloatArray, Int64Array
 from fer_pipeline.evaluation.comparison import TestLogits
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def find_cases(test: TestLogits, best_single: str, most: int) -> Cases:
 def _clearest(
     chosen: BoolArray,
     confidence: FloatArray,
-    groups: npt.NDArray[np.int64],
+    groups: Int64Array,
     most: int,
     case: Callable[[int], Case],
 ) -> tuple[Case, ...]:

@@ -1,15 +1,17 @@
-"""The fused model against each single one on the same images: what `evaluation.json` says."""
+"""The fused model against each single one, on the same images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_pipeline.evaluation.agreement import agreement
-from fer_pipeline.evaluation.metrics import FloatArray, Int64Array, score
-from fer_pipeline.evaluation.significance import BoolArray, gain_over
+from fer_pipeline.arrays import BoolArray, FloatArray, Int64Array
+from fer_pipeline.evaluation.metrics import Scores, score
+from fer_pipeline.evaluation.significance import Gain, gain_over
+from fer_pipeline.fusion.average import image_hits
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import EvaluationParams
@@ -46,46 +48,105 @@ class TestLogits:
         )
 
 
-def compare(
-    test: TestLogits, best_single: str, params: EvaluationParams, seed: int
-) -> dict[str, object]:
-    """Scores of the fused and every single model, and the gain over the singles.
+@dataclass(frozen=True)
+class Agreement:
+    """How alike the backbones decide: fusing gains only where their errors differ.
+
+    Attributes:
+        oracle_accuracy: the share of images that one backbone or more gets right: no choice among
+            their answers can be right more often.
+        all_agree: the share of images on which all predict the same, right or wrong.
+        disagreement: per backbone and other backbone, the share of images on which their
+            predictions differ. (Kuncheva and Whitaker, 2003, count only those on which one of the
+            two is right; here two different errors differ as well.)
+    """
+
+    oracle_accuracy: float
+    all_agree: float
+    disagreement: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of the fused and every single model on some images, and the gain over the singles.
+
+    Attributes:
+        images: how many there are.
+        fused: scores of the method that counts, after temperature.
+        single: the same of every backbone, at temperature 1.
+        best_single: the backbone with the best val accuracy; it is not chosen on test.
+        gains: of the fused model over every backbone.
+        agreement: of the backbones.
+    """
+
+    images: int
+    fused: Scores
+    single: dict[str, Scores]
+    best_single: str
+    gains: dict[str, Gain]
+    agreement: Agreement
+
+    @property
+    def gain(self) -> Gain:
+        """Of the fused model over the best single one."""
+        return self.gains[self.best_single]
+
+    @property
+    def models(self) -> dict[str, Scores]:
+        """The scores of `fused` and of every backbone."""
+        return {"fused": self.fused, **self.single}
+
+    def to_json(self) -> dict[str, Any]:
+        """What it says, with the gain over the best single one named apart."""
+        content = asdict(self)
+        gains, agreement = content.pop("gains"), content.pop("agreement")
+        gain = gains[self.best_single]
+        return {**content, "gain": gain, "gains": gains, "agreement": agreement}
+
+
+def compare(test: TestLogits, best_single: str, params: EvaluationParams, seed: int) -> Comparison:
+    """Compare the fused model with every single one.
 
     Args:
         test: logits and labels.
-        best_single: the best backbone by val accuracy: it is not chosen on test.
+        best_single: the best backbone by val accuracy.
         params: bootstrap draws and calibration bins.
         seed: of the bootstrap.
-
-    Returns:
-        images, fused, single, best_single, gain over it with accuracy, ci95 and mcnemar_p,
-        gains with the same over every single, and agreement of the singles.
     """
-    hits = test.fused.argmax(axis=1) == test.labels
-    gains = {
-        name: gain_over(
-            hits,
-            logits.argmax(axis=1) == test.labels,
-            test.groups,
-            params.bootstrap_draws,
-            seed,
-        ).to_json()
-        for name, logits in test.single.items()
-    }
-    return {
-        "images": len(test.labels),
-        "fused": score(test.fused, test.labels, test.temperature, params.ece_bins),
-        "single": {
-            name: score(logits, test.labels, 1.0, params.ece_bins)
+    bins, draws = params.ece_bins, params.bootstrap_draws
+    hits = image_hits(test.fused, test.labels)
+    return Comparison(
+        images=len(test.labels),
+        fused=score(test.fused, test.labels, test.temperature, bins),
+        single={
+            name: score(logits, test.labels, 1.0, bins) for name, logits in test.single.items()
+        },
+        best_single=best_single,
+        gains={
+            name: gain_over(hits, image_hits(logits, test.labels), test.groups, draws, seed)
             for name, logits in test.single.items()
         },
-        "best_single": best_single,
-        "gain": gains[best_single],
-        "gains": gains,
-        "agreement": agreement(test.single, test.labels),
-    }
+        agreement=agree(test.single, test.labels),
+    )
 
 
-def top1_accuracy(logits: FloatArray, labels: Int64Array) -> float:
-    """Share of images whose largest logit is their label's."""
-    return float(np.mean(logits.argmax(axis=1) == labels))
+def agree(single: Mapping[str, FloatArray], labels: Int64Array) -> Agreement:
+    """How alike backbones decide.
+
+    Args:
+        single: (N, C) logits per backbone.
+        labels: (N,).
+    """
+    predicted = np.stack([logits.argmax(axis=1) for logits in single.values()])  # (M, N)
+    return Agreement(
+        oracle_accuracy=float((predicted == labels).any(axis=0).mean()),
+        all_agree=float((predicted == predicted[0]).all(axis=0).mean()),
+        disagreement={
+            name: {
+                other: float((own != others).mean())
+                for other, others in zip(single, predicted, strict=True)
+                if other != name
+            }
+            for name, own in zip(single, predicted, strict=True)
+        },
+    )

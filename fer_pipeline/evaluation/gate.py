@@ -1,52 +1,69 @@
-"""The gate: may this fused model be registered? A pure function of an evaluation."""
+"""The rule on gain and p, and the gate: may this fused model be registered? Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from fer_pipeline.params.schema import GateParams
+    from fer_pipeline.evaluation.comparison import Comparison
+
+
+class Rule(Protocol):
+    """How much better a model must be: the sections `gate` and `promotion` of the params.
+
+    Attributes:
+        min_gain: the gain in accuracy must be strictly above it, a fraction.
+        max_p: McNemar's p must be at most that; None where it does not matter.
+    """
+
+    @property
+    def min_gain(self) -> float: ...
+
+    @property
+    def max_p(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate decided, and one sentence per check."""
+    """What was decided, and one sentence per check."""
 
     passed: bool
     reasons: tuple[str, ...]
 
 
-def judge(evaluation: Mapping[str, Any], gate: GateParams) -> Verdict:
-    """Compare the fused model with every single one on test.
-
-    Passes if fused top-1 less each single's is strictly above `gate.min_gain` and, where
-    `gate.max_p` is set, McNemar's p against the best single is at most that.
+def improves(gain: float, mcnemar_p: float | None, rule: Rule, over: str) -> tuple[bool, str]:
+    """Whether a gain is enough, and why.
 
     Args:
-        evaluation: the content of `metrics/evaluation.json`.
-        gate: its section of the params.
+        gain: the accuracy of one model less that of another, a fraction.
+        mcnemar_p: of the two; None where p does not matter.
+        rule: what is required.
+        over: the other model, for the sentence.
     """
-    fused = evaluation["fused"]["accuracy"]
-    passed = True
-    reasons: list[str] = []
-    for name, single in evaluation["single"].items():
-        gain = fused - single["accuracy"]
-        # A difference of two fractions over the same N is exact only up to rounding:
-        # a tie must not pass for 1e-17 more.
-        beaten = gain > gate.min_gain + 1e-9
-        passed = passed and beaten
-        reasons.append(
-            f"fused {fused:.2%} against {name} {single['accuracy']:.2%}: {100 * gain:+.2f} points, "
-            f"{'above' if beaten else 'not above'} the {100 * gate.min_gain:g} required"
-        )
-    if gate.max_p is not None:
-        p = evaluation["gain"]["mcnemar_p"]
-        significant = p <= gate.max_p
-        passed = passed and significant
-        reasons.append(
-            f"McNemar p {p:.4f} against {evaluation['best_single']} is "
-            f"{'at most' if significant else 'above'} {gate.max_p:g}"
-        )
-    return Verdict(passed, tuple(reasons))
+    # A difference of two fractions over the same N is exact only up to rounding: a tie must not
+    # pass for 1e-17 more.
+    better = gain > rule.min_gain + 1e-9
+    reason = (
+        f"{100 * gain:+.2f} points on {over}: {'above' if better else 'not above'} the "
+        f"{100 * rule.min_gain:g} required"
+    )
+    if mcnemar_p is None or rule.max_p is None:
+        return better, reason
+    significant = mcnemar_p <= rule.max_p
+    found = f"McNemar p {mcnemar_p:.4f} is {'at most' if significant else 'above'} {rule.max_p:g}"
+    return better and significant, f"{reason}; {found}"
+
+
+def judge(test: Comparison, rule: Rule) -> Verdict:
+    """Compare the fused model with every single one on test.
+
+    Passes if the gain over each single one is enough; only over the best one by val accuracy must
+    it be significant as well.
+    """
+    found = []
+    for name, single in test.single.items():
+        p = test.gain.mcnemar_p if name == test.best_single else None
+        over = f"{name}, {test.fused.accuracy:.2%} against {single.accuracy:.2%}"
+        found.append(improves(test.fused.accuracy - single.accuracy, p, rule, over))
+    return Verdict(all(enough for enough, _ in found), tuple(reason for _, reason in found))

@@ -2,56 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
-import numpy.typing as npt
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from fer_pipeline.arrays import FloatArray, Int64Array
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
-from fer_pipeline.evaluation.reliability import confidence_bins
-
-FloatArray = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
 
 CLASSES = np.arange(NUM_EMOTIONS)
 
+METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "nll": "NLL",
+    "brier": "Brier",
+    "ece": "ECE",
+}
+"""The metrics of a model that tables show: field of `Scores`, and its name for people."""
 
-def score(
-    logits: FloatArray, labels: Int64Array, temperature: float, ece_bins: int
-) -> dict[str, object]:
-    """All metrics of one classifier, as `metrics/evaluation.json` holds them.
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Precision, recall and F1 of one emotion, as fractions, and how many images have it."""
+
+    precision: float
+    recall: float
+    f1: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All metrics of one classifier.
+
+    Attributes:
+        accuracy: top-1, a fraction.
+        macro_f1: mean F1 of the classes. One without images counts as 0, as in scikit-learn.
+        nll: mean negative log-likelihood in nats.
+        ece: expected calibration error, a fraction.
+        brier: see `brier_score`. None in evaluations from before it was recorded.
+        per_class: by emotion.
+    """
+
+    accuracy: float
+    macro_f1: float
+    nll: float
+    ece: float
+    brier: float | None = None
+    per_class: dict[str, ClassScores] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose top confidence lies in one bin: means as fractions."""
+
+    confidence: float
+    accuracy: float
+    images: int
+
+
+def score(logits: FloatArray, labels: Int64Array, temperature: float, ece_bins: int) -> Scores:
+    """All metrics of one classifier.
 
     Args:
         logits: (N, C).
         labels: (N,).
         temperature: divides the logits before softmax; 1 for an uncalibrated model.
         ece_bins: bins of the expected calibration error.
-
-    Returns:
-        accuracy, macro_f1, nll (nats), ece, brier, and per_class with precision, recall, f1 and
-        images. A class without images counts as 0 in macro_f1, as in scikit-learn.
     """
     predicted = logits.argmax(axis=1)
     probabilities = softmax(logits / temperature, axis=1)
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=CLASSES, zero_division=0.0
     )
-    return {
-        "accuracy": float((predicted == labels).mean()),
-        "macro_f1": float(f1.mean()),
-        "nll": negative_log_likelihood(probabilities, labels),
-        "ece": expected_calibration_error(probabilities, labels, ece_bins),
-        "brier": brier_score(probabilities, labels),
-        "per_class": {
-            name: {
-                "precision": float(precision[code]),
-                "recall": float(recall[code]),
-                "f1": float(f1[code]),
-                "images": int(support[code]),
-            }
+    return Scores(
+        accuracy=float((predicted == labels).mean()),
+        macro_f1=float(f1.mean()),
+        nll=negative_log_likelihood(probabilities, labels),
+        ece=expected_calibration_error(probabilities, labels, ece_bins),
+        brier=brier_score(probabilities, labels),
+        per_class={
+            name: ClassScores(
+                float(precision[code]), float(recall[code]), float(f1[code]), int(support[code])
+            )
             for code, name in enumerate(EMOTIONS)
         },
-    }
+    )
 
 
 def negative_log_likelihood(probabilities: FloatArray, labels: Int64Array) -> float:
@@ -76,6 +114,39 @@ def brier_score(probabilities: FloatArray, labels: Int64Array) -> float:
     return float(((probabilities - truth) ** 2).sum(axis=1).mean())
 
 
-def confusion(predicted: Int64Array, labels: Int64Array) -> Int64Array:
-    """(C, C) counts, rows actual, columns predicted."""
-    return np.asarray(confusion_matrix(labels, predicted, labels=CLASSES), np.int64)
+def reliability(
+    logits: FloatArray, labels: Int64Array, temperature: float, bins: int
+) -> tuple[Bin, ...]:
+    """The bins of a reliability diagram, see `confidence_bins`.
+
+    Args:
+        logits: (N, C).
+        labels: (N,).
+        temperature: divides the logits before softmax.
+        bins: how many there are.
+    """
+    return confidence_bins(softmax(logits / temperature, axis=1), labels, bins)
+
+
+def confidence_bins(probabilities: FloatArray, labels: Int64Array, bins: int) -> tuple[Bin, ...]:
+    """Bins of equal width over the top label's confidence (Guo et al. 2017); empty ones left out.
+
+    Args:
+        probabilities: (N, C).
+        labels: (N,).
+        bins: how many there are; certainty is in the last.
+    """
+    confidence = probabilities.max(axis=1)
+    hits = probabilities.argmax(axis=1) == labels
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    return tuple(
+        Bin(float(confidence[rows].mean()), float(hits[rows].mean()), int(rows.sum()))
+        for number in range(bins)
+        if (rows := index == number).any()
+    )
+
+
+def confusion(logits: FloatArray, labels: Int64Array) -> tuple[tuple[int, ...], ...]:
+    """C rows of C counts: rows actual, columns predicted by (N, C) logits."""
+    counts = confusion_matrix(labels, logits.argmax(axis=1), labels=CLASSES)
+    return tuple(tuple(row) for row in counts.tolist())

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import binomtest
 
-BoolArray = npt.NDArray[np.bool_]
-Int64Array = npt.NDArray[np.int64]
+from fer_pipeline.arrays import BoolArray, Int64Array
 
 LEVEL = 0.05
 """Largest p that counts as significant, to go with the 95 % interval."""
@@ -30,18 +26,6 @@ class Gain:
     accuracy: float
     ci95: tuple[float, float]
     mcnemar_p: float
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "accuracy": self.accuracy,
-            "ci95": list(self.ci95),
-            "mcnemar_p": self.mcnemar_p,
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Gain:
-        low, high = content["ci95"]
-        return cls(content["accuracy"], (low, high), content["mcnemar_p"])
 
 
 def conclude(gain: Gain, better: str, worse: str) -> str:

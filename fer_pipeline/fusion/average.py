@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from fer_pipeline.arrays import BoolArray, FloatArray, Int64Array
+from fer_pipeline.errors import FusionError
 
 Fitter = Callable[[FloatArray], FloatArray]
 """Fits one method's weights to resamples of val.
@@ -20,7 +18,20 @@ It returns (D, M): a resample's weights, non-negative, summing to 1.
 
 
 def fuse(logits: FloatArray, weights: FloatArray) -> FloatArray:
-    """(N, C) weighted sum of (M, N, C) logits: formula (1) of Cao et al."""
+    """Weighted average fusion, formula (1) of Cao et al.
+
+    Args:
+        logits: (M, N, C), one slice per backbone.
+        weights: (M,), non-negative, summing to 1.
+
+    Returns:
+        (N, C) fused logits.
+
+    Raises:
+        FusionError: M differs between the two.
+    """
+    if len(logits) != len(weights):
+        raise FusionError(f"{len(logits)} sets of logits can't be fused by {len(weights)} weights")
     return np.asarray(np.einsum("m,mnc->nc", weights, logits))
 
 
@@ -37,6 +48,11 @@ def image_nll(logits: FloatArray, labels: Int64Array) -> FloatArray:
     by_class -= by_class.max(axis=0)
     own = by_class[labels, np.arange(len(labels))]
     return np.asarray(np.log(np.exp(by_class).sum(axis=0)) - own)
+
+
+def top1_accuracy(logits: FloatArray, labels: Int64Array) -> float:
+    """Share of images whose largest logit is their label's."""
+    return float(image_hits(logits, labels).mean())
 
 
 def mean_nll(logits: FloatArray, labels: Int64Array) -> float:

@@ -12,15 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fer_pipeline.arrays import FloatArray, Int64Array
 from fer_pipeline.errors import FusionError
-from fer_pipeline.fusion.average import (
-    Fitter,
-    FloatArray,
-    Int64Array,
-    fuse,
-    image_hits,
-    mean_nll,
-)
+from fer_pipeline.fusion.average import Fitter, fuse, mean_nll, top1_accuracy
 from fer_pipeline.fusion.search import prepare_greedy, prepare_grid
 from fer_pipeline.fusion.temperature import fit_temperature
 from fer_pipeline.fusion.weights import prepare_accuracy, prepare_nll, prepare_uniform
@@ -55,7 +49,7 @@ METHODS: dict[str, Method] = {
 
 
 @dataclass(frozen=True)
-class Candidate:
+class FittedMethod:
     """What one method gives on val.
 
     Attributes:
@@ -110,19 +104,19 @@ def prepare_methods(
 
 def fit_methods(
     fitters: Mapping[str, Fitter], logits: FloatArray, labels: Int64Array
-) -> dict[str, Candidate]:
-    """Every method's candidate, by name, with each image of val counted once."""
+) -> dict[str, FittedMethod]:
+    """What every method gives, by name, with each image of val counted once."""
     once = np.ones((1, len(labels)))
-    return {name: _candidate(logits, labels, fit(once)[0]) for name, fit in fitters.items()}
+    return {name: _fitted(logits, labels, fit(once)[0]) for name, fit in fitters.items()}
 
 
-def _candidate(logits: FloatArray, labels: Int64Array, weights: FloatArray) -> Candidate:
+def _fitted(logits: FloatArray, labels: Int64Array, weights: FloatArray) -> FittedMethod:
     fused = fuse(logits, weights)
     temperature = fit_temperature(fused, labels)
-    return Candidate(
+    return FittedMethod(
         weights=weights,
         temperature=temperature,
-        accuracy=float(image_hits(fused, labels).mean()),
+        accuracy=top1_accuracy(fused, labels),
         nll=mean_nll(fused / temperature, labels),
     )
 

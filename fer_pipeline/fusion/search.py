@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_pipeline.fusion.average import (
-    BoolArray,
-    Fitter,
-    FloatArray,
-    Int64Array,
-    fuse,
-    image_hits,
-    image_nll,
-)
+from fer_pipeline.arrays import BoolArray, FloatArray, Int64Array
+from fer_pipeline.fusion.average import Fitter, fuse, image_hits, image_nll
 from fer_pipeline.fusion.simplex import grid_points
 
 if TYPE_CHECKING:

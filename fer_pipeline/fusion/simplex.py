@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from fer_pipeline.fusion.average import FloatArray, Int64Array, fuse, image_hits, mean_nll
+from fer_pipeline.arrays import FloatArray, Int64Array
+from fer_pipeline.fusion.average import fuse, mean_nll, top1_accuracy
 
 MOST_POINTS = 5000
 """Of a grid: enough for steps of a twentieth with up to four models."""
@@ -32,7 +33,7 @@ def simplex_rows(
         row: dict[str, object] = {
             name: round(float(weight), 4) for name, weight in zip(names, weights, strict=True)
         }
-        row["val_accuracy"] = round(float(image_hits(fused, labels).mean()), 6)
+        row["val_accuracy"] = round(top1_accuracy(fused, labels), 6)
         row["val_nll"] = round(mean_nll(fused, labels), 6)
         rows.append(row)
     return rows

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fer_pipeline.arrays import FloatArray, Int64Array
 from fer_pipeline.errors import FusionError
-from fer_pipeline.fusion.average import Fitter, FloatArray, Int64Array, fuse, image_hits
+from fer_pipeline.fusion.average import Fitter, fuse, image_hits
 
 FOLDS = 5
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from fer_pipeline.fusion.average import FloatArray, Int64Array, mean_nll, scale_of
+from fer_pipeline.arrays import FloatArray, Int64Array
+from fer_pipeline.fusion.average import mean_nll, scale_of
 
 
 def fit_temperature(fused: FloatArray, labels: Int64Array) -> float:

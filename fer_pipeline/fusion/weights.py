@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import minimize
 
-from fer_pipeline.fusion.average import Fitter, FloatArray, Int64Array, image_hits, scale_of
+from fer_pipeline.arrays import FloatArray, Int64Array
+from fer_pipeline.fusion.average import Fitter, image_hits, scale_of
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import FusionParams

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.data.faces import load_split
+from fer_pipeline.data.faces import load_split, split_sha256
 from fer_pipeline.errors import DataError, RegistryError, hide_password, one_line
 from fer_pipeline.paths import TEST
-from fer_pipeline.registry.records import Record, read_record, split_sha256
+from fer_pipeline.registry.records import Record, read_record
 from fer_pipeline.registry.storage import open_storage
 
 if TYPE_CHECKING:

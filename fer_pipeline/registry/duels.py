@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_pipeline.data.faces import load_split
+from fer_pipeline.data.faces import load_split, split_sha256
 from fer_pipeline.errors import DataError, RegistryError
 from fer_pipeline.paths import TEST
 from fer_pipeline.registry.check import score_version
 from fer_pipeline.registry.policy import Duel
-from fer_pipeline.registry.records import Record, read_record, split_sha256
+from fer_pipeline.registry.records import Record, read_record
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from fer_pipeline.evaluation.gate import improves
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -72,18 +74,6 @@ def decide(
         return Decision(False, f"it was champion and was rolled back ({withdrawn})")
     if duel is None:
         return Decision(True, "the gate passed, and there is no champion yet")
-    # As in the gate: a difference of two fractions over the same N is exact only up to rounding.
-    better = duel.gain > params.min_gain + 1e-9
-    reason = (
-        f"{100 * duel.gain:+.2f} points on champion {duel.champion} over {duel.images:,} images"
-        f"{', on which it was scored again' if duel.rescored else ''}: "
-        f"{'above' if better else 'not above'} the {100 * params.min_gain:g} required"
-    )
-    if params.max_p is None:
-        return Decision(better, reason)
-    significant = duel.mcnemar_p <= params.max_p
-    return Decision(
-        better and significant,
-        f"{reason}; McNemar p {duel.mcnemar_p:.4f} is "
-        f"{'at most' if significant else 'above'} {params.max_p:g}",
-    )
+    rescored = ", on which it was scored again" if duel.rescored else ""
+    over = f"champion {duel.champion} over {duel.images:,} images{rescored}"
+    return Decision(*improves(duel.gain, duel.mcnemar_p, params, over))

@@ -8,7 +8,6 @@ person is in it: those stay in the prepared data, and are told apart by their di
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from fer_pipeline.errors import RegistryError, one_line
 from fer_pipeline.registry.storage import open_storage
 
 if TYPE_CHECKING:
-    from fer_pipeline.data.faces import Split
     from fer_pipeline.registry.tracking import Tracking
 
 FOLDER = "record"
@@ -50,11 +48,6 @@ class Record:
     def hits(self) -> npt.NDArray[np.bool_]:
         """(N,) true where the fused model is right."""
         return np.asarray(self.logits.argmax(axis=1) == self.labels)
-
-
-def split_sha256(split: Split) -> str:
-    """The digest of a test set, as `metrics/evaluation.json` has it."""
-    return hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()
 
 
 def write_record(record: Record, folder: Path) -> None:

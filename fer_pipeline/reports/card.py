@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.evaluation.metrics import METRICS
 from fer_pipeline.reports.page import render_text
 from fer_pipeline.reports.plots import rare_classes
 from fer_pipeline.reports.report import ReportInputs, verdict_sentence
@@ -10,8 +11,7 @@ from fer_pipeline.reports.report import ReportInputs, verdict_sentence
 
 def render_model_card(inputs: ReportInputs) -> str:
     """The card as Markdown."""
-    evaluation, clean = inputs.evaluation, inputs.evaluation["clean"]
-    per_class = evaluation["fused"]["per_class"]
+    evaluation = inputs.evaluation
     return render_text(
         "model_card.md.j2",
         inputs=inputs,
@@ -21,8 +21,7 @@ def render_model_card(inputs: ReportInputs) -> str:
         images=inputs.data["images"],
         quality=inputs.data["quality"],
         emotions=EMOTIONS,
-        verdict=verdict_sentence(evaluation),
-        rows={"fused": evaluation["fused"], **evaluation["single"]},
-        clean_rows={"fused": clean["fused"], **clean["single"]} if clean else {},
-        rare=rare_classes({name: own["images"] for name, own in per_class.items()}),
+        metrics=METRICS,
+        verdict=verdict_sentence(evaluation.test),
+        rare=rare_classes(evaluation.test.fused),
     )

@@ -78,6 +78,11 @@ def p_value(p: float) -> str:
     return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
+def metric(value: float, name: str) -> str:
+    """A value of `METRICS`: an accuracy in per cent, any other with three digits."""
+    return percent(value) if name == "accuracy" else f"{value:.3f}"
+
+
 def count(images: int) -> str:
     """`35887` as `35,887`."""
     return f"{images:,}"
@@ -95,5 +100,6 @@ def _environment(escape: bool) -> Environment:
     environment.filters["percent"] = percent
     environment.filters["points"] = points
     environment.filters["p_value"] = p_value
+    environment.filters["metric"] = metric
     environment.filters["count"] = count
     return environment

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import plotly.graph_objects as go
 
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.evaluation.reliability import Bin
+from fer_pipeline.evaluation.metrics import Bin, Scores
 from fer_pipeline.reports.theme import (
     BLUE,
     GREY,
@@ -29,54 +27,42 @@ RARE = 0.5
 BLUES = ((0.0, "#f3f6fa"), (0.35, "#a9c8ea"), (0.7, "#3f83cf"), (1.0, "#0b3d7c"))
 
 
-def accuracy_bars(fused: float, single: Mapping[str, float]) -> go.Figure:
-    """Accuracy of the fused model, highlighted on top, and of every single one.
+def accuracy_bars(accuracies: Mapping[str, float]) -> go.Figure:
+    """Accuracy of the fused model, which comes first and is highlighted, and of every single one.
 
     Args:
-        fused: a fraction.
-        single: the same per backbone.
+        accuracies: fractions, by model.
     """
-    names = ["fused", *map(label, single)]
-    # Positions are numbers because a backbone may be named "fused" too.
+    names = [label(name) for name in accuracies]
     positions = list(range(len(names)))
-    colours = [BLUE] + [GREY] * len(single)
-    accuracies = [fused, *single.values()]
+    colours = [BLUE] + [GREY] * (len(names) - 1)
+    shown = {"texttemplate": "%{x:.1f} %", "hoverinfo": "skip"}
     return figure(
-        [bars(positions, accuracies, colours, texttemplate="%{x:.1f} %", hoverinfo="skip")],
+        [bars(positions, accuracies.values(), colours, **shown)],
         height=70 + 46 * len(names),
         xaxis=percent_axis("top-1 accuracy on test"),
         yaxis=axis(tickvals=positions, ticktext=names, autorange="reversed", showgrid=False),
     )
 
 
-def recall_bars(
-    fused: Mapping[str, Mapping[str, Any]],
-    single: Mapping[str, Mapping[str, Any]],
-    single_name: str,
-) -> go.Figure:
-    """Recall per emotion, fused against one single model; rare emotions are marked.
-
-    Args:
-        fused: per emotion, recall as a fraction and its number of images.
-        single: the same of the single model.
-        single_name: of the backbone.
-    """
+def recall_bars(fused: Scores, single: Scores, single_name: str) -> go.Figure:
+    """Recall per emotion, fused against the single model of that name; rare ones are marked."""
     models = (("fused", fused, BLUE), (label(single_name), single, GREY))
-    rare = rare_classes({emotion: fused[emotion]["images"] for emotion in EMOTIONS})
+    rare = rare_classes(fused)
     names = [
-        f"{emotion} ({fused[emotion]['images']:,}{', rare' if emotion in rare else ''})"
-        for emotion in EMOTIONS
+        f"{emotion} ({own.images:,}{', rare' if emotion in rare else ''})"
+        for emotion, own in fused.per_class.items()
     ]
     traces = [
         bars(
             names,
-            [per_class[emotion]["recall"] for emotion in EMOTIONS],
+            [own.recall for own in scores.per_class.values()],
             colour,
             name=name,
             texttemplate="%{x:.0f}",
             hovertemplate="%{y}: %{x:.1f} %",
         )
-        for name, per_class, colour in models
+        for name, scores, colour in models
     ]
     return figure(
         traces,
@@ -87,8 +73,9 @@ def recall_bars(
     )
 
 
-def rare_classes(images: Mapping[str, int]) -> list[str]:
+def rare_classes(scores: Scores) -> list[str]:
     """The classes with few images, of which a recall says little."""
+    images = {name: own.images for name, own in scores.per_class.items()}
     even = sum(images.values()) / max(len(images), 1)
     return [name for name, count in images.items() if count < RARE * even]
 
@@ -171,12 +158,13 @@ def _curve(rows: Sequence[Mapping[str, str]], name: str, colour: str, head: bool
     )
 
 
-def confusion_matrix(counts: npt.NDArray[np.int64]) -> go.Figure:
+def confusion_matrix(rows: Sequence[Sequence[int]]) -> go.Figure:
     """One confusion matrix: colour and printed value are the share of the row in %.
 
     Args:
-        counts: (C, C) images, rows actual, columns predicted. A row without images shows 0.
+        rows: (C, C) images, rows actual, columns predicted. A row without images shows 0.
     """
+    counts = np.array(rows)
     images = counts.sum(axis=1, keepdims=True)  # (C, 1)
     share = 100 * counts / np.maximum(images, 1)
     heatmap = go.Heatmap(

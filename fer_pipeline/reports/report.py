@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from fer_pipeline.data.examples import Example
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.cases import Case
+from fer_pipeline.evaluation.comparison import Comparison
 from fer_pipeline.evaluation.gate import Verdict
-from fer_pipeline.evaluation.reliability import Bin
-from fer_pipeline.evaluation.significance import Gain, conclude
+from fer_pipeline.evaluation.metrics import METRICS
+from fer_pipeline.evaluation.result import Evaluation
+from fer_pipeline.evaluation.significance import conclude
 from fer_pipeline.reports import plots
 from fer_pipeline.reports.page import (
     NBSP,
@@ -42,7 +43,7 @@ class ReportInputs:
     """What the page is made from. All accuracies are fractions.
 
     Attributes:
-        evaluation: the content of `metrics/evaluation.json`; its `clean` may be None.
+        evaluation: of the fused and the single models.
         fusion: the content of `fusion.json`.
         data: the content of `metrics/data.json`.
         verdict: of the gate.
@@ -53,7 +54,7 @@ class ReportInputs:
         provenance: per backbone seconds, hardware, precision, torch, commit, dirty.
     """
 
-    evaluation: Mapping[str, Any]
+    evaluation: Evaluation
     fusion: Mapping[str, Any]
     data: Mapping[str, Any]
     verdict: Verdict
@@ -72,13 +73,14 @@ def render_report(inputs: ReportInputs) -> str:
         source=inputs.data["source"],
         inputs=inputs,
         evaluation=inputs.evaluation,
-        verdict=verdict_sentence(inputs.evaluation),
+        verdict=verdict_sentence(inputs.evaluation.test),
         meaning=conclude(
-            Gain.from_json(inputs.evaluation["gain"]),
+            inputs.evaluation.test.gain,
             "Fusing helps on this test set",
             "Fusing harms on this test set",
         ),
         sections=_score_sections(inputs),
+        metrics=METRICS,
         method_notes=METHOD_NOTES,
         figures=_figures(inputs),
         confusions=_confusions(inputs),
@@ -87,64 +89,37 @@ def render_report(inputs: ReportInputs) -> str:
     )
 
 
-def verdict_sentence(scores: Mapping[str, Any]) -> str:
-    """What the fused model gains, in one sentence.
-
-    Args:
-        scores: fused, single, best_single and gain, of all test images or of the clean ones.
-    """
-    best = scores["single"][scores["best_single"]]["accuracy"]
-    gain = scores["gain"]
-    low, high = (points(value) for value in gain["ci95"])
+def verdict_sentence(test: Comparison) -> str:
+    """What the fused model gains on all test images or on the clean ones, in one sentence."""
+    best, gain = test.single[test.best_single], test.gain
+    low, high = (points(value) for value in gain.ci95)
     return (
-        f"Fused {percent(scores['fused']['accuracy'])} vs best single {percent(best)}: "
-        f"{points(gain['accuracy'], '+')} points "
-        f"(95{NBSP}% interval {low} to {high}, McNemar p{NBSP}{p_value(gain['mcnemar_p'])})"
+        f"Fused {percent(test.fused.accuracy)} vs best single {percent(best.accuracy)}: "
+        f"{points(gain.accuracy, '+')} points "
+        f"(95{NBSP}% interval {low} to {high}, McNemar p{NBSP}{p_value(gain.mcnemar_p)})"
     )
 
 
-def _score_sections(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """One table of scores per set of test images."""
-    evaluation, data = inputs.evaluation, inputs.data
-    official = evaluation["protocol"] == "official" and not data["source"]["synthetic"]
-    sections = [
-        {
-            "title": "Official test" if official else "Test",
-            "note": "",
-            "images": evaluation["test"]["images"],
-            "scores": evaluation,
-        }
-    ]
-    clean = evaluation["clean"]
-    if clean is not None:
-        sections.append(
-            {
-                "title": "Clean subset",
-                "note": "Test images with no exact duplicate in training. "
-                f"{verdict_sentence(clean)}.",
-                "images": clean["images"],
-                "scores": clean,
-            }
-        )
+def _score_sections(inputs: ReportInputs) -> list[tuple[str, str, Comparison]]:
+    """Title, note and scores of each set of test images."""
+    evaluation = inputs.evaluation
+    official = evaluation.protocol == "official" and not inputs.data["source"]["synthetic"]
+    sections = [("Official test" if official else "Test", "", evaluation.test)]
+    if evaluation.clean is not None:
+        gain = verdict_sentence(evaluation.clean)
+        note = f"Test images with no exact duplicate in training. {gain}."
+        sections.append(("Clean subset", note, evaluation.clean))
     return sections
 
 
 def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
-    fused, single = inputs.evaluation["fused"], inputs.evaluation["single"]
-    best = inputs.evaluation["best_single"]
+    test, reliability = inputs.evaluation.test, inputs.evaluation.reliability
     methods = {name: own["weights"] for name, own in inputs.fusion["methods"].items()}
     figures = {
-        "accuracy": plots.accuracy_bars(
-            fused["accuracy"], {name: scores["accuracy"] for name, scores in single.items()}
-        ),
+        "accuracy": plots.accuracy_bars({name: one.accuracy for name, one in test.models.items()}),
         "simplex": simplex_map(inputs.simplex, methods, inputs.fusion["method"]),
-        "reliability": plots.reliability_diagram(
-            *(
-                [Bin(**one) for one in inputs.evaluation["reliability"][when]]
-                for when in ("before", "after")
-            )
-        ),
-        "recall": plots.recall_bars(fused["per_class"], single[best]["per_class"], best),
+        "reliability": plots.reliability_diagram(reliability.before, reliability.after),
+        "recall": plots.recall_bars(test.fused, test.single[test.best_single], test.best_single),
         "curves": plots.training_curves(inputs.curves),
     }
     return {name: figure and embed(figure, f"plot-{name}") for name, figure in figures.items()}
@@ -152,7 +127,7 @@ def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
 
 def _galleries(inputs: ReportInputs) -> list[tuple[str, str, int, list[Shown]]]:
     """Title, explanation, how many there are in all, and the faces of each kind of case."""
-    best = inputs.evaluation["best_single"]
+    best = inputs.evaluation.test.best_single
     kinds = {
         "rescued": ("Rescued", f"Wrong by {best}, right when fused."),
         "broken": ("Broken", f"Right by {best}, wrong when fused."),
@@ -165,7 +140,7 @@ def _galleries(inputs: ReportInputs) -> list[tuple[str, str, int, list[Shown]]]:
         (
             title,
             note,
-            inputs.evaluation["cases"][kind],
+            inputs.evaluation.cases[kind],
             [_show(one, best) for one in inputs.examples if one.kind == kind],
         )
         for kind, (title, note) in kinds.items()
@@ -185,8 +160,7 @@ def _show(example: Example, best: str) -> Shown:
 
 def _confusions(inputs: ReportInputs) -> list[tuple[str, Markup]]:
     """Name and figure of the fused model's and each backbone's confusion matrix."""
-    found = inputs.evaluation["confusion"]
     return [
-        (name, embed(plots.confusion_matrix(np.array(counts)), f"plot-confusion-{index}"))
-        for index, (name, counts) in enumerate(found.items())
+        (name, embed(plots.confusion_matrix(counts), f"plot-confusion-{index}"))
+        for index, (name, counts) in enumerate(inputs.evaluation.confusion.items())
     ]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from fer_pipeline.arrays import FloatArray
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.files import write_csv, write_json
-from fer_pipeline.fusion.average import FloatArray
 from fer_pipeline.fusion.methods import (
-    Candidate,
+    FittedMethod,
     fit_methods,
     prepare_methods,
     require_method,
@@ -61,7 +61,7 @@ def calibrate(params: Params) -> None:
         )
 
 
-def _candidate_json(names: list[str], candidate: Candidate) -> dict[str, object]:
+def _candidate_json(names: list[str], candidate: FittedMethod) -> dict[str, object]:
     return {
         "weights": _by_name(names, candidate.weights),
         "temperature": candidate.temperature,

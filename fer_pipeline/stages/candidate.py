@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_pipeline.data.faces import load_split
+from fer_pipeline.data.faces import load_split, split_sha256
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import DataError
-from fer_pipeline.fusion.average import fuse
+from fer_pipeline.evaluation.result import Evaluation
+from fer_pipeline.fusion.average import fuse, top1_accuracy
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import Fusion, read_fusion
 from fer_pipeline.paths import (
@@ -35,7 +36,7 @@ from fer_pipeline.provenance import content_digest, dvc_hashes, file_sha256, git
 from fer_pipeline.registry.check import FILE_TAG, IMAGES, SIZE_TAG
 from fer_pipeline.registry.facts import figure_tags, recipe_name
 from fer_pipeline.registry.promote import GATE_TAG
-from fer_pipeline.registry.records import Record, split_sha256, write_record
+from fer_pipeline.registry.records import Record, write_record
 from fer_pipeline.registry.training_runs import find_training_run
 from fer_pipeline.registry.versions import Candidate
 from fer_pipeline.serving.bundle import bundle_files
@@ -54,7 +55,7 @@ def make_candidate(
     run: RunLog,
     bundle: Path,
     content: str,
-    evaluation: dict[str, Any],
+    evaluation: Evaluation,
 ) -> Candidate:
     """A bundle with its record, which is written beside it, its tags and its card.
 
@@ -74,7 +75,7 @@ def make_candidate(
     )
 
 
-def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: dict[str, Any]) -> Record:
+def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: Evaluation) -> Record:
     """The test logits as `evaluate` scored them, and those of drawn faces.
 
     Raises:
@@ -89,8 +90,8 @@ def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: dict[str, 
     record = Record(
         logits.astype(np.float32), test.labels, test.groups, split_sha256(test), drawn, drawn_logits
     )
-    right, said = float((logits.argmax(axis=1) == test.labels).mean()), evaluation["fused"]
-    if record.test_sha256 != evaluation["test"]["sha256"] or abs(right - said["accuracy"]) > 1e-9:
+    difference = abs(top1_accuracy(logits, test.labels) - evaluation.test.fused.accuracy)
+    if record.test_sha256 != evaluation.test_sha256 or difference > 1e-9:
         raise DataError(
             f"{EVALUATION} is not of these predictions, {FUSION} and {TEST}: run 'dvc repro'"
         )
@@ -109,7 +110,7 @@ def _tags(
     run: RunLog,
     fusion: Fusion,
     bundle: Path,
-    evaluation: dict[str, Any],
+    evaluation: Evaluation,
 ) -> dict[str, str]:
     files = bundle_files(bundle)
     return {

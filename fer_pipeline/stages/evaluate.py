@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fer_pipeline.arrays import FloatArray
 from fer_pipeline.data.examples import Example, write_examples
-from fer_pipeline.data.faces import Split, load_split
+from fer_pipeline.data.faces import Split, load_split, split_sha256
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.cases import Cases, find_cases
-from fer_pipeline.evaluation.comparison import TestLogits, compare, top1_accuracy
-from fer_pipeline.evaluation.metrics import FloatArray, confusion
-from fer_pipeline.evaluation.reliability import reliability
+from fer_pipeline.evaluation.comparison import TestLogits, compare
+from fer_pipeline.evaluation.metrics import confusion, reliability
+from fer_pipeline.evaluation.result import (
+    Evaluation,
+    MethodAccuracies,
+    Reliability,
+    ValAccuracies,
+)
 from fer_pipeline.files import write_csv, write_json
-from fer_pipeline.fusion.average import fuse
+from fer_pipeline.fusion.average import fuse, top1_accuracy
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import read_fusion
 from fer_pipeline.paths import (
@@ -57,99 +62,85 @@ def evaluate(params: Params) -> None:
         labels=split.labels,
         groups=split.groups,
     )
-    evaluation = _evaluation(params, test, split, _val_accuracies(names, weights))
-    cases = find_cases(test, evaluation["best_single"], CASES)
-    evaluation["cases"] = cases.images
-    write_json(EVALUATION, evaluation)
+    val = _val_accuracies(names, weights)
+    best_single = max(val.single, key=val.single.__getitem__)  # on val: test is for reporting
+    cases = find_cases(test, best_single, CASES)
+    evaluation = _evaluation(params, test, split, val, best_single, cases)
+    write_json(EVALUATION, evaluation.to_json())
     write_json(SUMMARY, _summary(evaluation))
-    write_csv(ACCURACY, _accuracy_rows(evaluation))
-    predicted = {"fused": test.fused} | test.single
-    for model, model_logits in predicted.items():
+    write_csv(
+        ACCURACY,
+        [{"model": name, "accuracy": one.accuracy} for name, one in evaluation.test.models.items()],
+    )
+    for model, model_logits in _models(test).items():
         _write_confusion(model_logits, split, confusion_file(model))
     write_examples(TEST_EXAMPLES, _examples(cases, split))
     _announce(evaluation)
 
 
 def _evaluation(
-    params: Params, test: TestLogits, split: Split, val: dict[str, Any]
-) -> dict[str, Any]:
-    # Chosen on val, since test is only for reporting.
-    best_single = max(val["single"], key=val["single"].__getitem__)
-    clean = ~split.in_train
-    pixels = hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()
-    block = compare(test, best_single, params.evaluation, params.seed)
-    return {
-        "protocol": params.data.protocol,
-        "test": {"images": block.pop("images"), "sha256": pixels},
-        "val": val,
-        **block,
-        "methods": _method_accuracies(test),
-        "clean": compare(test.select(clean), best_single, params.evaluation, params.seed)
+    params: Params,
+    test: TestLogits,
+    split: Split,
+    val: ValAccuracies,
+    best_single: str,
+    cases: Cases,
+) -> Evaluation:
+    clean, bins = ~split.in_train, params.evaluation.ece_bins
+    return Evaluation(
+        protocol=params.data.protocol,
+        test_sha256=split_sha256(split),
+        val=val,
+        test=compare(test, best_single, params.evaluation, params.seed),
+        methods=_method_accuracies(test),
+        clean=compare(test.select(clean), best_single, params.evaluation, params.seed)
         if clean.any()
         else None,
-        "confusion": _confusions(test),
-        "reliability": {
-            "before": _bins(test, 1.0, params.evaluation.ece_bins),
-            "after": _bins(test, test.temperature, params.evaluation.ece_bins),
-        },
-    }
+        cases=cases.images,
+        confusion={name: confusion(one, test.labels) for name, one in _models(test).items()},
+        reliability=Reliability(
+            before=reliability(test.fused, test.labels, 1.0, bins),
+            after=reliability(test.fused, test.labels, test.temperature, bins),
+        ),
+    )
 
 
-def _val_accuracies(names: list[str], weights: FloatArray) -> dict[str, Any]:
+def _val_accuracies(names: list[str], weights: FloatArray) -> ValAccuracies:
     labels, logits = load_split(VAL).labels, read_logits(names, "val")
-    return {
-        "images": len(labels),
-        "fused": top1_accuracy(fuse(logits, weights), labels),
-        "single": {
-            name: top1_accuracy(one, labels) for name, one in zip(names, logits, strict=True)
-        },
-    }
+    return ValAccuracies(
+        images=len(labels),
+        fused=top1_accuracy(fuse(logits, weights), labels),
+        single={name: top1_accuracy(one, labels) for name, one in zip(names, logits, strict=True)},
+    )
 
 
-def _method_accuracies(test: TestLogits) -> dict[str, Any]:
-    """Accuracy of every fusion method; which one counts was named beforehand."""
+def _method_accuracies(test: TestLogits) -> dict[str, MethodAccuracies]:
     methods = json.loads(FUSION.read_text(encoding="utf-8"))["methods"]
     stack = np.stack(list(test.single.values()))
-    return {
-        method: {
-            "val_accuracy": found["val_accuracy"],
-            "test_accuracy": top1_accuracy(
-                fuse(stack, np.array([found["weights"][name] for name in test.single])),
-                test.labels,
-            ),
-        }
-        for method, found in methods.items()
-    }
+    found = {}
+    for method, own in methods.items():
+        weights = np.array([own["weights"][name] for name in test.single])
+        accuracy = top1_accuracy(fuse(stack, weights), test.labels)
+        found[method] = MethodAccuracies(own["val_accuracy"], accuracy)
+    return found
 
 
-def _confusions(test: TestLogits) -> dict[str, Any]:
-    """Counts of images of the fused model and of each backbone: rows actual, columns predicted."""
-    predicted = {"fused": test.fused} | test.single
-    return {
-        name: confusion(logits.argmax(axis=1), test.labels).tolist()
-        for name, logits in predicted.items()
-    }
+def _models(test: TestLogits) -> dict[str, FloatArray]:
+    """The logits of `fused` and of every backbone."""
+    return {"fused": test.fused, **test.single}
 
 
-def _bins(test: TestLogits, temperature: float, bins: int) -> list[dict[str, Any]]:
-    return [asdict(one) for one in reliability(test.fused, test.labels, temperature, bins)]
-
-
-def _summary(evaluation: dict[str, Any]) -> dict[str, object]:
+def _summary(evaluation: Evaluation) -> dict[str, object]:
     """The few figures that `dvc metrics show` and `dvc exp show` can hold in one line."""
+    test = evaluation.test
     return {
-        "fused": evaluation["fused"]["accuracy"],
-        "single": {name: one["accuracy"] for name, one in evaluation["single"].items()},
-        "gain": evaluation["gain"]["accuracy"],
-        "mcnemar_p": evaluation["gain"]["mcnemar_p"],
-        "fused_macro_f1": evaluation["fused"]["macro_f1"],
-        "fused_clean": (evaluation["clean"] or {}).get("fused", {}).get("accuracy"),
+        "fused": test.fused.accuracy,
+        "single": {name: one.accuracy for name, one in test.single.items()},
+        "gain": test.gain.accuracy,
+        "mcnemar_p": test.gain.mcnemar_p,
+        "fused_macro_f1": test.fused.macro_f1,
+        "fused_clean": evaluation.clean.fused.accuracy if evaluation.clean else None,
     }
-
-
-def _accuracy_rows(evaluation: dict[str, Any]) -> list[dict[str, object]]:
-    models = {"fused": evaluation["fused"]} | evaluation["single"]
-    return [{"model": name, "accuracy": one["accuracy"]} for name, one in models.items()]
 
 
 def _write_confusion(logits: FloatArray, split: Split, path: Path) -> None:
@@ -170,15 +161,15 @@ def _examples(cases: Cases, split: Split) -> list[Example]:
     ]
 
 
-def _announce(evaluation: dict[str, Any]) -> None:
-    for name, one in evaluation["single"].items():
-        log.info("  %-14s %6.2f %%", name, 100 * one["accuracy"])
-    gain = evaluation["gain"]
+def _announce(evaluation: Evaluation) -> None:
+    test = evaluation.test
+    for name, one in test.single.items():
+        log.info("  %-14s %6.2f %%", name, 100 * one.accuracy)
     log.info(
         "  %-14s %6.2f %%  (%+.2f points on %s, McNemar p %.4f)",
         "fused",
-        100 * evaluation["fused"]["accuracy"],
-        100 * gain["accuracy"],
-        evaluation["best_single"],
-        gain["mcnemar_p"],
+        100 * test.fused.accuracy,
+        100 * test.gain.accuracy,
+        test.best_single,
+        test.gain.mcnemar_p,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fer_pipeline.evaluation.gate import judge
+from fer_pipeline.evaluation.result import Evaluation, read_evaluation
 from fer_pipeline.files import write_json
 from fer_pipeline.fusion.result import Fusion, read_fusion
 from fer_pipeline.paths import (
@@ -26,7 +26,6 @@ from fer_pipeline.paths import (
     require,
 )
 from fer_pipeline.registry.aliases import read_aliases
-from fer_pipeline.registry.facts import headline
 from fer_pipeline.registry.model_code import version_digest
 from fer_pipeline.registry.promote import Asking, nominate, promote
 from fer_pipeline.registry.standing import opinion
@@ -52,10 +51,10 @@ LINEAGE = "lineage"
 
 def register(params: Params) -> None:
     """Log the fusion to MLflow, register it if the gate passes, write the verdict."""
-    evaluation = json.loads(require(EVALUATION, "evaluate").read_text(encoding="utf-8"))
+    evaluation = read_evaluation(EVALUATION)
     fusion = read_fusion(FUSION)
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
-    verdict = judge(evaluation, params.gate)
+    verdict = judge(evaluation.test, params.gate)
     tracking = connect(params.registry.experiment)
     number: str | None = None
     with tempfile.TemporaryDirectory() as folder:
@@ -114,12 +113,12 @@ def _write_verdict(
     )
 
 
-def _log_fusion(run: RunLog, evaluation: dict[str, Any], fusion: Fusion, passed: bool) -> None:
+def _log_fusion(run: RunLog, evaluation: Evaluation, fusion: Fusion, passed: bool) -> None:
     run.params(
         {"fusion.method": fusion.method, "fusion.temperature": fusion.temperature}
         | {f"fusion.weight.{name}": weight for name, weight in fusion.weights.items()}
     )
-    run.metrics(headline(evaluation) | {"gate_passed": float(passed)})
+    run.metrics(evaluation.headline() | {"gate_passed": float(passed)})
     made_by = {EVALUATION: "evaluate", FUSION: "calibrate", DATA_METRICS: "prepare"}
     made_by |= {REPORT: "report", MODEL_CARD: "report", DATA_PAGE: "describe"}
     for path, stage in made_by.items():

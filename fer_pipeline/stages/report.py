@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_pipeline.data.examples import read_examples
 from fer_pipeline.evaluation.gate import judge
+from fer_pipeline.evaluation.result import read_evaluation
 from fer_pipeline.files import read_csv, write_text
 from fer_pipeline.paths import (
     DATA_METRICS,
@@ -38,12 +39,12 @@ def report(params: Params) -> None:
     Neither says when or from which commit it was drawn: a new style sheet changes the page, and
     leaves the card as it is.
     """
-    evaluation = _read(EVALUATION, "evaluate")
+    evaluation = read_evaluation(EVALUATION)
     inputs = ReportInputs(
         evaluation=evaluation,
         fusion=_read(FUSION, "calibrate"),
         data=_read(DATA_METRICS, "prepare"),
-        verdict=judge(evaluation, params.gate),
+        verdict=judge(evaluation.test, params.gate),
         curves={
             name: read_csv(require(training_curve(name), f"train@{name}"))
             for name in params.backbones

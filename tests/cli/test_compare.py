@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from run_files import IMAGES, PARAMS, write_run
 
-from fer_pipeline.cli.compare import Run, gain_of, meaning, pair_scores, read_run
+from fer_pipeline.cli.compare import RunScores, gain_of, meaning, pair_scores, read_run
 from fer_pipeline.errors import DataError
+from fer_pipeline.evaluation.metrics import Scores
 from fer_pipeline.evaluation.significance import Gain, gain_interval, mcnemar_p
 from fer_pipeline.paths import EVALUATION, FUSION, TEST, predictions
 
@@ -25,9 +26,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def a_run(name: str, wrong: list[int], **scores: dict[str, float]) -> Run:
+def a_run(name: str, wrong: list[int], **single: Scores) -> RunScores:
     hits = ~np.isin(np.arange(IMAGES), wrong)
-    return Run(name, {"fused": {"accuracy": float(hits.mean())}} | scores, hits, np.arange(40), "t")
+    fused = Scores(float(hits.mean()), 0.5, 1.0, 0.1)
+    return RunScores(name, {"fused": fused, **single}, hits, np.arange(40), "t")
 
 
 def edit(path: Path, **values: Any) -> None:
@@ -39,9 +41,8 @@ def test_a_run_is_what_its_files_say(folder: Path) -> None:
     evaluation = json.loads((folder / EVALUATION).read_text())
     assert run.name == "workspace"
     assert list(run.scores) == ["fused", "resnet50", "inception_v3"]
-    for metric in ("accuracy", "macro_f1", "nll", "ece", "brier"):
-        assert run.scores["fused"][metric] == evaluation["fused"][metric]
-        assert run.scores["inception_v3"][metric] == evaluation["single"]["inception_v3"][metric]
+    assert asdict(run.scores["fused"]) == evaluation["fused"]
+    assert asdict(run.scores["inception_v3"]) == evaluation["single"]["inception_v3"]
     np.testing.assert_array_equal(run.hits, np.arange(IMAGES) >= 10)
     np.testing.assert_array_equal(run.groups[:4], [0, 0, 1, 1])
     assert run.test_sha256 == "test-1"
@@ -51,7 +52,7 @@ def test_a_run_from_before_a_metric_was_recorded_has_it_not(folder: Path) -> Non
     fused = json.loads((folder / EVALUATION).read_text())["fused"]
     del fused["brier"]
     edit(folder / EVALUATION, fused=fused)
-    assert "brier" not in read_run("workspace").scores["fused"]
+    assert read_run("workspace").scores["fused"].brier is None
 
 
 @pytest.mark.parametrize("path", [EVALUATION, FUSION, TEST, predictions("inception_v3")])
@@ -85,8 +86,8 @@ def test_logits_of_another_number_of_images_are_refused(folder: Path) -> None:
 
 
 def test_models_and_scores_that_one_run_has_not_stand_alone() -> None:
-    a = a_run("a", [0], resnet50={"accuracy": 0.5, "nll": 1.0})
-    b = a_run("b", [0, 1, 2], resnet18={"accuracy": 0.75})
+    a = a_run("a", [0], resnet50=Scores(0.5, 0.5, 1.0, 0.1))
+    b = a_run("b", [0, 1, 2], resnet18=Scores(0.75, 0.7, 1.0, 0.1))
     pairs = {(pair.model, pair.metric): pair for pair in pair_scores(a, b)}
     assert list(dict.fromkeys(model for model, _ in pairs)) == ["fused", "resnet50", "resnet18"]
     assert len(pairs) == 15

@@ -97,7 +97,7 @@ def test_a_run_is_read_as_it_was_at_its_revision(
 ) -> None:
     run = read_run(revision)
     assert run.hits.sum() == right
-    assert run.scores["fused"]["accuracy"] == right / 40
+    assert run.scores["fused"].accuracy == right / 40
 
 
 def test_the_folder_of_a_revision_is_gone_afterwards_and_the_workspaces_stays(

@@ -18,7 +18,8 @@ from synthetic_logits import (
     mean_nll,
 )
 
-from fer_pipeline.fusion.average import FloatArray, Int64Array, fuse
+from fer_pipeline.arrays import FloatArray, Int64Array
+from fer_pipeline.fusion.average import fuse
 from fer_pipeline.fusion.methods import METHODS
 
 

@@ -17,7 +17,7 @@ from synthetic_logits import (
     mean_nll,
 )
 
-from fer_pipeline.fusion.average import FloatArray, Int64Array
+from fer_pipeline.arrays import FloatArray, Int64Array
 from fer_pipeline.fusion.methods import METHODS
 from fer_pipeline.fusion.weights import uniform_weights
 

@@ -171,7 +171,7 @@ def test_a_record_in_the_registry_holds_no_test_image(store: Tracking, number: s
 
 @pytest.mark.parametrize("images", [5, 64, 200])
 def test_the_checked_images_are_all_over_the_test_set(images: int, elsewhere: Path) -> None:
-    from fer_pipeline.registry.records import split_sha256
+    from fer_pipeline.data.faces import split_sha256
 
     split = draw_test_split(images=images)
     put_test_split(split, elsewhere)

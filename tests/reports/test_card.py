@@ -43,7 +43,7 @@ def test_of_synthetic_faces_it_says_so_and_claims_nothing_of_fer2013(synthetic: 
 
 def test_without_clean_images_the_table_has_no_such_column() -> None:
     inputs = make_inputs()
-    bare = replace(inputs, evaluation={**inputs.evaluation, "clean": None})
+    bare = replace(inputs, evaluation=replace(inputs.evaluation, clean=None))
     card = render_model_card(bare)
     assert "clean" not in card
     assert {len(row) for row in tables(card)[0]} == {6}

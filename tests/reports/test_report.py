@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 from pages import HOSTILE, Page, make_drift
-from report_inputs import make_inputs
+from report_inputs import make_inputs, with_gain
 
 from fer_pipeline.evaluation.gate import Verdict
+from fer_pipeline.evaluation.significance import Gain
 from fer_pipeline.reports.report import render_report
 
 
@@ -31,8 +32,8 @@ def test_page_opens_with_verdict_and_gain(page: Page) -> None:
 
 def test_loss_and_tiny_p_are_written_as_such() -> None:
     inputs = make_inputs()
-    gain = {"accuracy": -0.0123, "ci95": [-0.021, -0.0003], "mcnemar_p": 3e-9}
-    lost = replace(inputs, evaluation={**inputs.evaluation, "gain": gain})
+    gain = Gain(-0.0123, (-0.021, -0.0003), 3e-9)
+    lost = replace(inputs, evaluation=with_gain(inputs.evaluation, gain))
     text = Page(render_report(lost)).text
     minus = "\N{MINUS SIGN}"
     interval = f"95 % interval {minus}2.10 to {minus}0.03"
@@ -42,8 +43,8 @@ def test_loss_and_tiny_p_are_written_as_such() -> None:
 
 def test_an_interval_above_zero_without_a_small_p_decides_nothing() -> None:
     inputs = make_inputs()
-    gain = {"accuracy": 0.01, "ci95": [0.001, 0.02], "mcnemar_p": 0.06}
-    text = Page(render_report(replace(inputs, evaluation={**inputs.evaluation, "gain": gain}))).text
+    undecided = with_gain(inputs.evaluation, Gain(0.01, (0.001, 0.02), 0.06))
+    text = Page(render_report(replace(inputs, evaluation=undecided))).text
     assert "Undecided: the interval lies above zero, but p is above 0.05." in text
     assert "Fusing helps on this test set" not in text
 
@@ -64,7 +65,7 @@ def test_synthetic_notice_stands_only_over_synthetic_data(synthetic: bool) -> No
 
 def test_paper_protocol_is_called_optimistic(page: Page) -> None:
     inputs = make_inputs()
-    paper = replace(inputs, evaluation={**inputs.evaluation, "protocol": "paper"})
+    paper = replace(inputs, evaluation=replace(inputs.evaluation, protocol="paper"))
     assert "optimistic" in Page(render_report(paper)).text
     assert "optimistic" not in page.text
 
@@ -103,7 +104,7 @@ def test_cleaning_and_drift_are_told_in_short(page: Page) -> None:
 
 def test_page_without_clean_images_says_so() -> None:
     inputs = make_inputs()
-    bare = replace(inputs, evaluation={**inputs.evaluation, "clean": None})
+    bare = replace(inputs, evaluation=replace(inputs.evaluation, clean=None))
     text = Page(render_report(bare)).text
     assert "There is no clean subset" in text
     assert "Clean subset:" not in text

@@ -85,7 +85,8 @@ def test_evaluation_is_that_of_the_stored_logits(finished: Workspace) -> None:
 def test_evaluation_tells_what_val_had_said(finished: Workspace) -> None:
     evaluation = read(finished, "metrics/evaluation.json")
     fusion = read(finished, "models/fused/fusion.json")
-    val, labels = evaluation["val"], np.load(finished.folder / "data/prepared/val.npz")["labels"]
+    val = evaluation["val_tta"]
+    labels = np.load(finished.folder / "data/prepared/val.npz")["labels"]
     for name in BACKBONES:
         logits = np.load(finished.folder / "predictions" / f"{name}.npz")["val_logits"]
         assert val["single"][name] == (logits.argmax(axis=1) == labels).mean()
