@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fer_pipeline.arrays import BoolArray, FloatArray, Int64Array
+from fer_pipeline.arrays import BoolArray, Float32Array, FloatArray, Int64Array
 from fer_pipeline.errors import FusionError
 
 Fitter = Callable[[FloatArray], FloatArray]
@@ -33,6 +33,12 @@ def fuse(logits: FloatArray, weights: FloatArray) -> FloatArray:
     if len(logits) != len(weights):
         raise FusionError(f"{len(logits)} sets of logits can't be fused by {len(weights)} weights")
     return np.asarray(np.einsum("m,mnc->nc", weights, logits))
+
+
+def probabilities(fused: FloatArray | Float32Array, temperature: float) -> FloatArray:
+    """(N, C) calibrated probabilities: softmax of the fused logits over the temperature."""
+    powers = np.exp((fused - fused.max(axis=1, keepdims=True)) / temperature)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def image_hits(logits: FloatArray, labels: Int64Array) -> BoolArray:

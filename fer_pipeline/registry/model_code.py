@@ -17,6 +17,7 @@ MODEL_SCRIPT = Path(__file__).with_name("pyfunc.py")
 
 STORED_FILES = (
     "__init__.py",
+    "arrays.py",
     "data/__init__.py",
     "data/faces.py",
     "data/pictures.py",
@@ -24,7 +25,7 @@ STORED_FILES = (
     "errors.py",
     "files.py",
     "fusion/__init__.py",
-    "fusion/torch_average.py",
+    "fusion/average.py",
     "models/__init__.py",
     "models/backbones.py",
     "models/catalog.py",

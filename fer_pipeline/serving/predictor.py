@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from fer_pipeline.errors import FusionError
-from fer_pipeline.fusion.torch_average import fuse_logits, probabilities
+from fer_pipeline.fusion.average import fuse, probabilities
 from fer_pipeline.models.backbones import load_trained
 from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.models.inference import compute_logits, pick_device
@@ -44,7 +43,7 @@ class Prediction:
     def single_probabilities(self) -> dict[str, npt.NDArray[np.float32]]:
         """(N, 7) probabilities of each backbone by itself, at temperature 1."""
         return {
-            name: _array(probabilities(torch.from_numpy(logits), 1.0))
+            name: probabilities(logits, 1.0).astype(np.float32)
             for name, logits in self.single_logits.items()
         }
 
@@ -95,33 +94,28 @@ class FusedPredictor:
     def predict(self, images: npt.NDArray[np.uint8]) -> Prediction:
         """Predict the emotions of (N, 48, 48) images; every network runs once."""
         stack = self._stack(images)
-        weights = torch.tensor([member.weight for member in self._spec.members])
-        fused = fuse_logits(stack, weights.to(self._device))
+        # In double precision, as the weights were fitted and the model was evaluated.
+        fused = fuse(stack.astype(np.float64), np.array([one.weight for one in self._spec.members]))
         singles = zip(self._spec.members, stack, strict=True)
         return Prediction(
-            _array(fused),
-            _array(probabilities(fused, self._spec.temperature)),
-            {member.name: _array(logits) for member, logits in singles},
+            fused.astype(np.float32),
+            probabilities(fused, self._spec.temperature).astype(np.float32),
+            {member.name: logits for member, logits in singles},
         )
 
-    def _stack(self, images: npt.NDArray[np.uint8]) -> Tensor:
+    def _stack(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(M, N, C) logits of every backbone."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
         with full_float32():
-            return torch.stack(
-                [
-                    compute_logits(
-                        model,
-                        pixels,
-                        member.image_size,
-                        member.eval_resize,
-                        BATCH_SIZE,
-                        tta=self._spec.tta,
-                    )
-                    for member, model in zip(self._spec.members, self._models, strict=True)
-                ]
-            )
-
-
-def _array(values: Tensor) -> npt.NDArray[np.float32]:
-    return np.asarray(values.cpu().numpy())
+            logits = [
+                compute_logits(
+                    model,
+                    pixels,
+                    member.image_size,
+                    member.eval_resize,
+                    BATCH_SIZE,
+                    tta=self._spec.tta,
+                )
+                for member, model in zip(self._spec.members, self._models, strict=True)
+            ]
+        return torch.stack(logits).cpu().numpy()

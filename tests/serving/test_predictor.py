@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fer_pipeline.errors import FusionError, WeightsError
+from fer_pipeline.fusion.average import fuse
 from fer_pipeline.fusion.result import Fusion
-from fer_pipeline.fusion.torch_average import fuse_logits
 from fer_pipeline.models.backbones import build_backbone, load_trained
 from fer_pipeline.models.inference import compute_logits, pick_device
 from fer_pipeline.params.schema import BackboneParams, Params, Tta
@@ -88,9 +88,9 @@ def test_logits_are_the_fused_logits_of_the_single_backbones(
 ) -> None:
     assert fused.shape == (BATCH_SIZE + 3, 7)
     assert fused.dtype == np.float32
-    wanted = fuse_logits(singles, torch.tensor([0.75, 0.25])).numpy()
+    wanted = fuse(singles.numpy(), np.array([0.75, 0.25]))
     np.testing.assert_allclose(fused, wanted, atol=1e-4, rtol=1e-4)
-    swapped = fuse_logits(singles, torch.tensor([0.25, 0.75])).numpy()
+    swapped = fuse(singles.numpy(), np.array([0.25, 0.75]))
     assert not np.allclose(fused, swapped, atol=1e-3)
 
 
