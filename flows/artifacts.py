@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
@@ -18,9 +18,10 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
-from fer_pipeline.evaluation.metrics import METRICS
-from fer_pipeline.evaluation.result import Evaluation, read_evaluation
 from fer_pipeline.paths import EVALUATION, REPORT, VERDICT
+
+if TYPE_CHECKING:
+    from fer_pipeline.evaluation.result import Evaluation
 
 
 class Progress:
@@ -55,6 +56,10 @@ class Progress:
 
 def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> None:
     """Put the metrics and the verdict that lie in the folder on the page of the flow run."""
+    # SciPy and scikit-learn take seconds to import.
+    from fer_pipeline.evaluation.metrics import METRICS
+    from fer_pipeline.evaluation.result import read_evaluation
+
     if (folder / EVALUATION).exists():
         evaluation = read_evaluation(folder / EVALUATION)
         rows = [
