@@ -14,13 +14,13 @@ from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import TEST
-from fer_pipeline.provenance import file_sha256
-from fer_pipeline.registry.check import FILE_TAG, SIZE_TAG
+from fer_pipeline.registry.candidate import Candidate, file_tags
 from fer_pipeline.registry.model_code import version_digest
-from fer_pipeline.registry.promote import GATE_TAG
-from fer_pipeline.registry.records import Record, write_record
-from fer_pipeline.registry.tracking import Tracking, open_run
-from fer_pipeline.registry.versions import Candidate, register_once
+from fer_pipeline.registry.policy import GATE_TAG
+from fer_pipeline.registry.runs import open_run
+from fer_pipeline.registry.tracking import Tracking
+from fer_pipeline.registry.version_files import Record, write_record
+from fer_pipeline.registry.versions import register_once
 from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle
 from fer_pipeline.serving.predictor import FusedPredictor
 
@@ -79,17 +79,22 @@ def register_bundle(
     predictor = FusedPredictor.load(bundle)
     record = make_record(predictor.predict(split.images).logits, split, predictor)
     write_record(record, bundle.with_name("record"))
-    files = bundle_files(bundle)
-    content = version_digest(files)
+    content = version_digest(bundle_files(bundle))
     told = {
         GATE_TAG: "true",
-        **{f"{FILE_TAG}{path.name}": file_sha256(path) for path in files},
-        **{f"{SIZE_TAG}{path.name}": str(path.stat().st_size) for path in files},
+        **file_tags(bundle),
         **tags,
     }
     folders = {"bundle": bundle, "record": bundle.with_name("record")}
-    with open_run(tracking, "fusion", {"content": content}, {}) as run:
-        candidate = Candidate(content, run.run_id, folders, record.drawn[:1], told, "# A card")
+    with open_run(tracking, "fusion", {"content": content}) as run:
+        candidate = Candidate(
+            content=content,
+            run_id=run.run_id,
+            folders=folders,
+            example=record.drawn[:1],
+            tags=told,
+            description="# A card",
+        )
         return register_once(tracking, name, candidate)
 
 

@@ -26,7 +26,7 @@ OBSERVERS = {
     "fer_pipeline.params.schema",
     "fer_pipeline.paths",
     "fer_pipeline.provenance",
-    "fer_pipeline.registry.observation",
+    "fer_pipeline.registry.runs",
     "fer_pipeline.registry.tracking",
     "fer_pipeline.stages.progress",
 }

@@ -34,10 +34,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show champion, challenger and previous champion, and what the policy says."""
-    from fer_pipeline.registry.standing import standing
+    from fer_pipeline.registry.promote import read_status
 
     with _registry() as (tracking, params):
-        now = standing(tracking, params)
+        now = read_status(tracking, params)
     if as_json:
         typer.echo(json.dumps(now, indent=2))
         return
@@ -92,12 +92,12 @@ def promote(
     ] = False,
 ) -> None:
     """Make a version champion, if it passes its check and the policy allows it."""
-    from fer_pipeline.registry.promote import Asking
     from fer_pipeline.registry.promote import promote as make_champion
 
     with _registry() as (tracking, params):
-        asking = Asking(by or _user(), reason, force)
-        move = make_champion(tracking, params, version, asking)
+        move = make_champion(
+            tracking, params, version, by=by or _user(), reason=reason, force=force
+        )
     if move is None:
         typer.echo(f"{f'version {version}' if version else 'the challenger'} is champion already")
     else:
@@ -108,11 +108,11 @@ def promote(
 @app.command()
 def rollback(reason: Reason = "none given", by: By = None) -> None:
     """Make the previous champion champion again."""
-    from fer_pipeline.registry.promote import Asking, roll_back
+    from fer_pipeline.registry.promote import roll_back
 
     with _registry() as (tracking, params):
-        asking = Asking(by or _user(), reason)
-        move = roll_back(tracking, params.registry.model_name, asking)
+        name = params.registry.model_name
+        move = roll_back(tracking, name, by=by or _user(), reason=reason)
     typer.echo(f"champion: version {move.to}, until now {move.came_from}")
 
 
@@ -122,7 +122,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would go.")] = False,
 ) -> None:
     """Delete old versions with their files; champion, previous and challenger always stay."""
-    from fer_pipeline.registry.cleanup import collect_garbage
+    from fer_pipeline.registry.versions import collect_garbage
 
     with _registry() as (tracking, params):
         gone = collect_garbage(tracking, params.registry.model_name, keep, dry_run=dry_run)
@@ -144,15 +144,15 @@ def _user() -> str:
 def _registry() -> Iterator[tuple[Tracking, Params]]:
     """The store that has answered, and the params; what MLflow raises becomes one line."""
     from fer_pipeline.params.load import load_params
-    from fer_pipeline.registry.tracking import connect, telling_errors
+    from fer_pipeline.registry.tracking import connect, mlflow_errors
 
-    # Steps are told on stderr: what is on stdout may be read by a program.
+    # Steps are logged to stderr: what is on stdout may be read by a program.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     params = load_params(PARAMS)
     tracking = connect(params.registry.experiment)
-    with telling_errors(tracking):
+    with mlflow_errors(tracking):
         yield tracking, params
 
 

@@ -3,17 +3,17 @@
 Each alias moves at once, but not two together, so a move of `champion` is a sequence that may be
 killed anywhere:
 
-    1. the journal says what will be done and how the aliases stand
+    1. the journal says what will be done and what the aliases point to
     2. previous   := the champion of now
     3. champion   := the new version
     4. challenger is taken from the new version, if it had it
-    5. the versions' tags tell of the move
+    5. the version's tags say how it became champion
     6. the journal says that it is done
 
 `previous` moves before `champion`: at every moment `champion` is a whole, checked version, and
-who was champion is written down before it is lost. Whoever moves next first looks for a move
-that stopped half-way: if `champion` had moved it is finished (4 to 6), else `previous` goes back
-to where it was.
+which version was champion is written down before it is lost. Whoever moves next first calls
+`recover`: if `champion` had moved, the move is finished (4 to 6), else `previous` goes back to
+where it was.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from fer_pipeline.errors import RegistryBusyError
 from fer_pipeline.registry.journal import Action, Move, age_s, begin_move, end_move, read_moves
-from fer_pipeline.registry.locks import registry_lock
+from fer_pipeline.registry.tracking import is_missing, registry_lock
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
@@ -41,11 +40,11 @@ PREVIOUS = "previous"
 CHALLENGER = "challenger"
 
 WITHDRAWN_TAG = "withdrawn"
-"""Version tag: when and why this champion was rolled back."""
+"""Tag of a version: when and why it was rolled back as champion."""
 
 LOCK_TIMEOUT_S = 60.0
 OTHERS_MOVE_WITHIN_S = 60.0
-"""A move that another machine began so recently may still be under way."""
+"""Seconds in which a move that another machine began may still be under way."""
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,12 @@ class Aliases:
         return [alias for alias, version in named.items() if version == number]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is asked for: who or what asks, why, and what the policy says to it."""
-
-    action: Action
-    by: str
-    reason: str
-    policy: str = ""
-
-
 def read_aliases(tracking: Tracking, name: str) -> Aliases:
-    """Where the aliases point; nowhere, if the model does not exist yet."""
+    """What the aliases point to: nothing, if the model does not exist yet."""
     try:
         found = tracking.client.get_registered_model(name).aliases
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if not is_missing(error):
             raise
         found = {}
     champion, previous, challenger = (
@@ -92,24 +81,49 @@ def set_challenger(tracking: Tracking, name: str, number: str) -> None:
     tracking.client.set_registered_model_alias(name, CHALLENGER, number)
 
 
-def move_champion(tracking: Tracking, name: str, to: str, request: Request) -> Move:
-    """Make a version champion, and the champion `previous`; no move may be open (`heal`).
+def alias_lock(tracking: Tracking) -> AbstractContextManager[None]:
+    """The lock that every process holds while it moves `champion`."""
+    return registry_lock(tracking, "moves", LOCK_TIMEOUT_S)
 
-    A rollback is the same move: `to` is then what `previous` points to.
+
+def move_champion(
+    tracking: Tracking,
+    name: str,
+    to: str,
+    *,
+    action: Action,
+    by: str,
+    reason: str,
+    policy: str = "",
+) -> Move:
+    """Make a version champion, and the champion `previous`.
+
+    A rollback is the same move: `to` is then what `previous` points to. The caller holds
+    `alias_lock` and has called `recover`, so that no other move is open.
+
+    Args:
+        tracking, name: the store and the registered model.
+        to: the version.
+        action: what was asked for.
+        by: who or what asks.
+        reason: why, in their words.
+        policy: what the policy said; empty where it was not asked.
 
     Raises:
-        RegistryBusyError: another machine began one at the same time: of two that see each other
-            both give way, since no alias has moved yet.
+        RegistryBusyError: another machine began a move at the same time. Of two that see each
+            other both give way, since no alias has moved yet.
     """
     now = read_aliases(tracking, name)
     before = (now.champion or "", now.previous or "", now.challenger or "")
     move = begin_move(
-        tracking, name, request.action, to, before, request.by, request.reason, request.policy
+        tracking,
+        name,
+        Move(action=action, to=to, before=before, by=by, reason=reason, policy=policy),
     )
-    hindrance = _hindrance(tracking, name, move, now)
-    if hindrance:
+    conflict = _conflict(tracking, name, move, now)
+    if conflict:
         end_move(tracking, move, made=False)
-        raise hindrance
+        raise conflict
     if now.champion is not None:
         tracking.client.set_registered_model_alias(name, PREVIOUS, now.champion)
     tracking.client.set_registered_model_alias(name, CHAMPION, to)
@@ -117,13 +131,13 @@ def move_champion(tracking: Tracking, name: str, to: str, request: Request) -> M
     return move
 
 
-def heal(tracking: Tracking, name: str) -> Move | None:
+def recover(tracking: Tracking, name: str) -> Move | None:
     """Finish or take back a move that was killed; returns it if it was finished.
 
-    To be called with the lock of `moving` held.
+    The caller holds `alias_lock`.
 
     Raises:
-        RegistryBusyError: another machine may be moving at this moment.
+        RegistryBusyError: another machine may be in the middle of a move.
     """
     finished = None
     for move in read_moves(tracking, name, only_open=True):
@@ -139,10 +153,10 @@ def heal(tracking: Tracking, name: str) -> Move | None:
     return finished
 
 
-def _hindrance(
+def _conflict(
     tracking: Tracking, name: str, move: Move, before: Aliases
 ) -> RegistryBusyError | None:
-    """What another machine did between the look at the aliases and the begin of a move."""
+    """What another machine did after the aliases were read and before this move began."""
     for other in read_moves(tracking, name, only_open=True):
         if other.run_id != move.run_id:
             return _busy(name, other)
@@ -159,25 +173,20 @@ def _busy(name: str, move: Move) -> RegistryBusyError:
     )
 
 
-def moving(tracking: Tracking) -> AbstractContextManager[None]:
-    """The lock that whoever moves `champion` holds."""
-    return registry_lock(tracking, "moves", LOCK_TIMEOUT_S)
-
-
 def _finish(tracking: Tracking, name: str, move: Move) -> None:
     if read_aliases(tracking, name).challenger == move.to:
         tracking.client.delete_registered_model_alias(name, CHALLENGER)
     for key, value in move.tags().items():
         tracking.client.set_model_version_tag(name, move.to, key, value)
-    _tell_withdrawal(tracking, name, move)
+    _tag_withdrawal(tracking, name, move)
     end_move(tracking, move, made=True)
 
 
-def _tell_withdrawal(tracking: Tracking, name: str, move: Move) -> None:
-    """A champion that was rolled back is not promoted again unasked; one of now may be."""
+def _tag_withdrawal(tracking: Tracking, name: str, move: Move) -> None:
+    """A champion that was rolled back is not promoted again unasked; the new one may be."""
     if move.action == "rollback" and move.came_from:
-        told = f"{move.at}: {move.reason}"
-        tracking.client.set_model_version_tag(name, move.came_from, WITHDRAWN_TAG, told)
+        text = f"{move.at}: {move.reason}"
+        tracking.client.set_model_version_tag(name, move.came_from, WITHDRAWN_TAG, text)
     if WITHDRAWN_TAG in tracking.client.get_model_version(name, move.to).tags:
         tracking.client.delete_model_version_tag(name, move.to, WITHDRAWN_TAG)
 

@@ -1,4 +1,4 @@
-"""Before an alias moves: does the version in the registry score as the one that was measured?
+"""The check before an alias moves: does the version score as the one that was measured?
 
 A fresh process fetches it, as a server would, and scores 64 images whose logits are on record.
 The images are test images, where the prepared test set is here and is the one on record; a
@@ -23,8 +23,13 @@ import numpy.typing as npt
 from fer_pipeline.data.faces import load_split, split_sha256
 from fer_pipeline.errors import DataError, RegistryError, hide_password, one_line
 from fer_pipeline.paths import TEST
-from fer_pipeline.registry.records import Record, read_record
-from fer_pipeline.registry.storage import open_storage
+from fer_pipeline.registry.version_files import (
+    FILE_TAG,
+    SIZE_TAG,
+    Record,
+    open_storage,
+    read_record,
+)
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
@@ -33,13 +38,7 @@ log = logging.getLogger(__name__)
 
 IMAGES = 64
 TOLERANCE = 1e-4
-"""Largest difference of a logit from that on record."""
-
-FILE_TAG = "sha256."
-"""Version tags: the digest of each file of the bundle, by its name."""
-
-SIZE_TAG = "bytes."
-"""Version tags: the size of each file of the bundle, by its name."""
+"""The largest difference of a logit from the one on record that passes."""
 
 
 def check_version(tracking: Tracking, name: str, number: str) -> str:
@@ -149,7 +148,7 @@ _SCRIPT = Path(__file__).with_name("scoring.py")
 
 
 def _environment(uri: str) -> dict[str, str]:
-    """The version's own code is on trial: not that of the project, and nothing is unpickled."""
+    """The environment of a process that runs the version's own code and loads no pickle."""
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return kept | {
         "MLFLOW_TRACKING_URI": uri,

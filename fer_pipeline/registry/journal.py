@@ -1,7 +1,7 @@
 """The journal of the registry: one MLflow run for each move of the alias `champion`.
 
-The run is written before the first alias moves and holds how the aliases stood, so that a move
-that was killed half-way can be told from one that never was, and be finished or taken back.
+The run is written before the first alias moves and says how the aliases were, so that a move that
+was killed half-way can be told from one that never began, and can be finished or taken back.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 Action = Literal["promote", "rollback"]
 
 MODEL_TAG = "move.model"
-NOTHING = "none"  # tags may not be empty
+NOTHING = "none"
+"""Value of a tag that says nothing: MLflow's tags may not be empty."""
 
 _BEFORE = ("champion", "previous", "challenger")
 
 
-@dataclass(frozen=True)
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Move:
     """One move of `champion`.
 
@@ -40,7 +45,7 @@ class Move:
         policy: what the policy said; empty where it was not asked.
         at: when, in UTC.
         host: the machine that moved.
-        run_id: the run that records it.
+        run_id: the run that records it; empty before `begin_move`.
         status: of that run: FINISHED, or RUNNING while it is under way or was killed, or KILLED
             where it was taken back.
     """
@@ -51,10 +56,10 @@ class Move:
     by: str
     reason: str
     policy: str
-    at: str
-    host: str
-    run_id: str
-    status: str
+    at: str = field(default_factory=_now)
+    host: str = field(default_factory=socket.gethostname)
+    run_id: str = ""
+    status: str = "RUNNING"
 
     @property
     def came_from(self) -> str:
@@ -62,7 +67,7 @@ class Move:
         return self.before[0]
 
     def tags(self) -> dict[str, str]:
-        """What a version is told of the move."""
+        """The tags of a version that became champion by this move."""
         return {
             "move.action": self.action,
             "move.to": self.to,
@@ -74,27 +79,20 @@ class Move:
         }
 
 
-def begin_move(
-    tracking: Tracking,
-    name: str,
-    action: Action,
-    to: str,
-    before: tuple[str, str, str],
-    by: str,
-    reason: str,
-    policy: str,
-) -> Move:
-    """Write down a move that is about to be made."""
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    move = Move(action, to, before, by, reason, policy, at, socket.gethostname(), "", "RUNNING")
-    kept = {
-        f"move.before.{alias}": old or NOTHING for alias, old in zip(_BEFORE, before, strict=True)
+def begin_move(tracking: Tracking, name: str, move: Move) -> Move:
+    """Write down a move that is about to be made; returns it with its run."""
+    before = {
+        f"move.before.{alias}": old or NOTHING
+        for alias, old in zip(_BEFORE, move.before, strict=True)
     }
-    named = {MLFLOW_RUN_NAME: f"{action} {to}", "fer.stage": action, MODEL_TAG: name}
-    # One call makes the run and says everything: there is no run that says half of it.
-    run = tracking.client.create_run(
-        tracking.experiment_id, tags=named | move.tags() | kept | {"move.host": move.host}
-    )
+    named = {
+        MLFLOW_RUN_NAME: f"{move.action} {move.to}",
+        "fer.stage": move.action,
+        MODEL_TAG: name,
+        "move.host": move.host,
+    }
+    # One call makes the run with all its tags: there is no run that says half of it.
+    run = tracking.client.create_run(tracking.experiment_id, tags=named | move.tags() | before)
     return replace(move, run_id=str(run.info.run_id))
 
 
@@ -104,7 +102,7 @@ def end_move(tracking: Tracking, move: Move, *, made: bool) -> None:
 
 
 def read_moves(tracking: Tracking, name: str, *, only_open: bool = False) -> list[Move]:
-    """The moves of a registered model, the newest first; whatever experiment they were noted in."""
+    """The moves of a registered model, the newest first; whatever experiment they are in."""
     experiments = [one.experiment_id for one in tracking.client.search_experiments()]
     wanted = f"tags.`{MODEL_TAG}` = '{name}'"
     if only_open:
@@ -120,21 +118,21 @@ def age_s(move: Move) -> float:
 
 def _read_move(run: Run) -> Move:
     tags = run.data.tags
-    champion, previous, challenger = (_said(tags, f"move.before.{alias}") for alias in _BEFORE)
+    champion, previous, challenger = (_text(tags, f"move.before.{alias}") for alias in _BEFORE)
     return Move(
-        "rollback" if tags["move.action"] == "rollback" else "promote",
-        tags["move.to"],
-        (champion, previous, challenger),
-        _said(tags, "move.by"),
-        _said(tags, "move.reason"),
-        _said(tags, "move.policy"),
-        tags["move.at"],
-        _said(tags, "move.host"),
-        str(run.info.run_id),
-        str(run.info.status),
+        action="rollback" if tags["move.action"] == "rollback" else "promote",
+        to=tags["move.to"],
+        before=(champion, previous, challenger),
+        by=_text(tags, "move.by"),
+        reason=_text(tags, "move.reason"),
+        policy=_text(tags, "move.policy"),
+        at=tags["move.at"],
+        host=_text(tags, "move.host"),
+        run_id=str(run.info.run_id),
+        status=str(run.info.status),
     )
 
 
-def _said(tags: Mapping[str, str], key: str) -> str:
+def _text(tags: Mapping[str, str], key: str) -> str:
     text = tags.get(key, NOTHING)
     return "" if text == NOTHING else text

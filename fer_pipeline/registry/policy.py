@@ -1,20 +1,41 @@
-"""May a challenger become champion? A pure function of what is known about the two."""
+"""May a version become champion? What is known about the two, and the rule that decides."""
 
 from __future__ import annotations
 
+import json
+import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fer_pipeline.data.faces import load_split, split_sha256
+from fer_pipeline.errors import DataError, RegistryError
 from fer_pipeline.evaluation.gate import improves
+from fer_pipeline.paths import TEST
+from fer_pipeline.registry.aliases import WITHDRAWN_TAG, read_aliases
+from fer_pipeline.registry.check import score_version
+from fer_pipeline.registry.version_files import Record, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fer_pipeline.params.schema import PromotionParams
+    import numpy.typing as npt
+
+    from fer_pipeline.params.schema import Params, PromotionParams
+    from fer_pipeline.registry.tracking import Tracking
+
+log = logging.getLogger(__name__)
+
+GATE_TAG = "gate.passed"
+"""Tag of a version: whether the gate passed, `true` or `false`."""
+
+COMPARISON_TAG = "comparison"
+"""Tag of a version: its last paired comparison. Versions do not change, so it stays true."""
 
 
 @dataclass(frozen=True)
-class Duel:
+class PairedComparison:
     """A challenger against the champion, image by image, on the challenger's test set.
 
     Attributes:
@@ -37,7 +58,7 @@ class Duel:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Duel:
+    def from_json(cls, content: Mapping[str, Any]) -> PairedComparison:
         low, high = content["ci95"]
         return cls(**{**content, "ci95": (float(low), float(high))})
 
@@ -54,16 +75,20 @@ class Decision:
 
 
 def decide(
-    gate_passed: bool, duel: Duel | None, params: PromotionParams, withdrawn: str = ""
+    gate_passed: bool,
+    comparison: PairedComparison | None,
+    params: PromotionParams,
+    *,
+    withdrawn: str = "",
 ) -> Decision:
-    """Apply the policy.
+    """Apply the policy: a pure function of what is known.
 
     Promotes if the gate passed and, where there is a champion, the challenger's gain is strictly
     above `min_gain` and, where `max_p` is set, McNemar's p is at most that.
 
     Args:
         gate_passed: whether the challenger beat its own single models.
-        duel: None where there is no champion.
+        comparison: with the champion; None where there is no champion.
         params: the section `promotion`.
         withdrawn: when and why it was rolled back as champion; empty if it was not. What people
             took back does not return by itself.
@@ -72,8 +97,110 @@ def decide(
         return Decision(False, "the gate did not pass")
     if withdrawn:
         return Decision(False, f"it was champion and was rolled back ({withdrawn})")
-    if duel is None:
+    if comparison is None:
         return Decision(True, "the gate passed, and there is no champion yet")
-    rescored = ", on which it was scored again" if duel.rescored else ""
-    over = f"champion {duel.champion} over {duel.images:,} images{rescored}"
-    return Decision(*improves(duel.gain, duel.mcnemar_p, params, over))
+    rescored = ", on which it was scored again" if comparison.rescored else ""
+    over = f"champion {comparison.champion} over {comparison.images:,} images{rescored}"
+    return Decision(*improves(comparison.gain, comparison.mcnemar_p, params, over))
+
+
+def evaluate_policy(
+    tracking: Tracking, params: Params, number: str, *, may_score: bool = True
+) -> Decision | None:
+    """What the policy says of a version; None where only scoring the champion again could tell."""
+    name = params.registry.model_name
+    champion = read_aliases(tracking, name).champion
+    tags = tracking.client.get_model_version(name, number).tags
+    comparison = None
+    if champion is not None:
+        comparison = compare_versions(tracking, params, number, champion, may_score=may_score)
+        if comparison is None:
+            return None
+    passed, withdrawn = tags.get(GATE_TAG) == "true", tags.get(WITHDRAWN_TAG, "")
+    return decide(passed, comparison, params.promotion, withdrawn=withdrawn)
+
+
+def compare_versions(
+    tracking: Tracking, params: Params, challenger: str, champion: str, *, may_score: bool = True
+) -> PairedComparison | None:
+    """Compare two versions on the challenger's test set, or take the comparison on record.
+
+    Args:
+        tracking: the store.
+        params: for the model's name, and the draws and seed of the bootstrap.
+        challenger, champion: their versions.
+        may_score: whether the champion may be scored again, which can take minutes.
+
+    Returns:
+        None only where the champion would have to be scored again and may not.
+
+    Raises:
+        RegistryError: a record is missing, or the challenger's test images are.
+    """
+    name = params.registry.model_name
+    known = _known_comparison(tracking, name, challenger, champion)
+    if known is not None:
+        return known
+    theirs, ours = _try_record(tracking, name, champion), read_record(tracking, name, challenger)
+    rescored = theirs is None or theirs.test_sha256 != ours.test_sha256
+    if theirs is not None and not rescored:
+        hits = theirs.hits
+    elif may_score:
+        hits = _score_again(tracking, name, champion, challenger, ours)
+    else:
+        return None
+    comparison = _compare(champion, hits, ours, params, rescored)
+    text = json.dumps(comparison.to_json())
+    tracking.client.set_model_version_tag(name, challenger, COMPARISON_TAG, text)
+    return comparison
+
+
+def _known_comparison(
+    tracking: Tracking, name: str, challenger: str, champion: str
+) -> PairedComparison | None:
+    text = tracking.client.get_model_version(name, challenger).tags.get(COMPARISON_TAG)
+    found = PairedComparison.from_json(json.loads(text)) if text else None
+    return found if found is not None and found.champion == champion else None
+
+
+def _try_record(tracking: Tracking, name: str, number: str) -> Record | None:
+    """A champion's record, or None where it has none: then it is scored again."""
+    try:
+        return read_record(tracking, name, number)
+    except RegistryError as error:
+        log.info("%s", error)
+        return None
+
+
+def _score_again(
+    tracking: Tracking, name: str, champion: str, challenger: str, ours: Record
+) -> npt.NDArray[np.bool_]:
+    """(N,) true where the champion is right on the challenger's test images."""
+    why = (
+        f"champion {champion} was tested on other images than version {challenger} and must "
+        "be scored on these, but"
+    )
+    try:
+        test = load_split(TEST)
+    except DataError as error:
+        raise RegistryError(f"{why} {error}") from error
+    if split_sha256(test) != ours.test_sha256:
+        raise RegistryError(
+            f"{why} {TEST} holds others: check out the commit of the version and its data "
+            "('fer registry status' names them)"
+        )
+    log.info(
+        "scoring champion %s on the %d test images of version %s", champion, len(test), challenger
+    )
+    logits = score_version(tracking, name, champion, test.images)
+    return np.asarray(logits.argmax(axis=1) == test.labels)
+
+
+def _compare(
+    champion: str, hits: npt.NDArray[np.bool_], ours: Record, params: Params, rescored: bool
+) -> PairedComparison:
+    # SciPy's statistics take a second to import.
+    from fer_pipeline.evaluation.significance import gain_over
+
+    gain = gain_over(ours.hits, hits, ours.groups, params.evaluation.bootstrap_draws, params.seed)
+    return PairedComparison(champion, len(hits), gain.accuracy, gain.ci95, gain.mcnemar_p, rescored)

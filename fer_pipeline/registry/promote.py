@@ -1,27 +1,23 @@
-"""Who becomes champion: promotions by the policy, and the way back."""
+"""Who becomes champion: promotions by the policy, the way back, and the status of it all."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from fer_pipeline.errors import RegistryBusyError, RegistryError
 from fer_pipeline.registry.aliases import (
-    WITHDRAWN_TAG,
-    Request,
-    heal,
+    alias_lock,
     move_champion,
-    moving,
     read_aliases,
+    recover,
     set_challenger,
 )
 from fer_pipeline.registry.check import check_version, require_files
-from fer_pipeline.registry.duels import find_duel
-from fer_pipeline.registry.policy import Decision, decide
+from fer_pipeline.registry.policy import evaluate_policy
+from fer_pipeline.registry.tracking import is_missing
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
@@ -30,16 +26,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GATE_TAG = "gate.passed"
-
-
-@dataclass(frozen=True)
-class Asking:
-    """Who asks for a move, and why; with `force` the policy is asked but not obeyed."""
-
-    by: str
-    reason: str
-    force: bool = False
+_FIGURES = (
+    "accuracy",
+    "macro_f1",
+    "gain",
+    "gain_ci95_low",
+    "gain_ci95_high",
+    "mcnemar_p",
+    "clean_accuracy",
+)
+_NAMES = ("recipe", "fusion.method", "data.source", "data.sha256", "git.commit", "test.sha256")
 
 
 def nominate(tracking: Tracking, params: Params, number: str) -> bool:
@@ -58,36 +54,32 @@ def nominate(tracking: Tracking, params: Params, number: str) -> bool:
     if now.challenger == number:
         return True
     log.info("%s", check_version(tracking, name, number))
-    with moving(tracking):
-        heal(tracking, name)
+    with alias_lock(tracking):
+        recover(tracking, name)
         if read_aliases(tracking, name).champion == number:  # promoted meanwhile
             return False
         set_challenger(tracking, name, number)
     return True
 
 
-def weigh(
-    tracking: Tracking, params: Params, number: str, *, may_score: bool = True
-) -> Decision | None:
-    """What the policy says of a version; None where only scoring the champion again could tell."""
-    name = params.registry.model_name
-    champion = read_aliases(tracking, name).champion
-    tags = tracking.client.get_model_version(name, number).tags
-    passed, withdrawn = tags.get(GATE_TAG) == "true", tags.get(WITHDRAWN_TAG, "")
-    if champion is None:
-        return decide(passed, None, params.promotion, withdrawn)
-    duel = find_duel(tracking, params, number, champion, may_score=may_score)
-    return None if duel is None else decide(passed, duel, params.promotion, withdrawn)
-
-
-def promote(tracking: Tracking, params: Params, wanted: str | None, asking: Asking) -> Move | None:
+def promote(
+    tracking: Tracking,
+    params: Params,
+    wanted: str | None,
+    *,
+    by: str,
+    reason: str,
+    force: bool = False,
+) -> Move | None:
     """Make a version champion, if the policy allows it.
 
     Args:
         tracking: the store.
         params: names, policy, bootstrap.
         wanted: a version; None for the challenger.
-        asking: who, why, and whether the policy is obeyed.
+        by: who or what asks.
+        reason: why, in their words.
+        force: whether to promote also where the policy says no; that is recorded.
 
     Returns:
         The move; None if the version was champion already.
@@ -97,8 +89,8 @@ def promote(tracking: Tracking, params: Params, wanted: str | None, asking: Aski
             check. No alias was moved.
     """
     name = params.registry.model_name
-    with moving(tracking):
-        finished = heal(tracking, name)
+    with alias_lock(tracking):
+        finished = recover(tracking, name)
     if finished and finished.action == "promote" and wanted in (None, finished.to):
         return finished
     before = read_aliases(tracking, name)
@@ -110,17 +102,18 @@ def promote(tracking: Tracking, params: Params, wanted: str | None, asking: Aski
     number = _require_version(tracking, name, wanted)
     if number == before.champion:
         return None
-    policy = _policy(tracking, params, number, asking)
+    policy = _ask_policy(tracking, params, number, force=force)
     log.info("%s", check_version(tracking, name, number))
-    with moving(tracking):
-        heal(tracking, name)
+    with alias_lock(tracking):
+        recover(tracking, name)
         if read_aliases(tracking, name).champion != before.champion:
             raise RegistryBusyError(f"the champion of {name} has changed meanwhile: try again")
-        request = Request("promote", asking.by, asking.reason, policy)
-        return move_champion(tracking, name, number, request)
+        return move_champion(
+            tracking, name, number, action="promote", by=by, reason=reason, policy=policy
+        )
 
 
-def roll_back(tracking: Tracking, name: str, asking: Asking) -> Move:
+def roll_back(tracking: Tracking, name: str, *, by: str, reason: str) -> Move:
     """Make the previous champion champion again; a second time brings back the other.
 
     It is for when the champion harms, so it does not wait for a process that loads the model:
@@ -129,8 +122,8 @@ def roll_back(tracking: Tracking, name: str, asking: Asking) -> Move:
     Raises:
         RegistryError: there is no previous champion, or its files are gone. No alias was moved.
     """
-    with moving(tracking):
-        finished = heal(tracking, name)
+    with alias_lock(tracking):
+        finished = recover(tracking, name)
         if finished and finished.action == "rollback":
             return finished
         now = read_aliases(tracking, name)
@@ -140,26 +133,59 @@ def roll_back(tracking: Tracking, name: str, asking: Asking) -> Move:
                 "'fer registry promote VERSION' names one"
             )
         require_files(tracking, name, now.previous)
-        request = Request("rollback", asking.by, asking.reason)
-        return move_champion(tracking, name, now.previous, request)
+        return move_champion(tracking, name, now.previous, action="rollback", by=by, reason=reason)
 
 
-def _policy(tracking: Tracking, params: Params, number: str, asking: Asking) -> str:
+def read_status(tracking: Tracking, params: Params) -> dict[str, object]:
+    """What `fer registry status --json` prints.
+
+    Returns:
+        `model_name`; `champion`, `challenger` and `previous`, each null or with `version`, its
+        figures and its origin; and `decision` on the challenger with `promote` and `reason`, null
+        without a challenger. `promote` is null where nobody can tell before the champion is
+        scored on the challenger's test images, which `fer registry promote` does.
+    """
+    name = params.registry.model_name
+    now = read_aliases(tracking, name)
+    return {
+        "model_name": name,
+        "champion": _describe_version(tracking, name, now.champion),
+        "challenger": _describe_version(tracking, name, now.challenger),
+        "previous": _describe_version(tracking, name, now.previous),
+        "decision": policy_status(tracking, params, now.challenger) if now.challenger else None,
+    }
+
+
+def policy_status(
+    tracking: Tracking, params: Params, number: str, *, may_score: bool = False
+) -> dict[str, object]:
+    """`promote` and `reason`: what the policy says of a version, null where it can't tell."""
+    try:
+        decision = evaluate_policy(tracking, params, number, may_score=may_score)
+    except RegistryError as error:
+        return {"promote": None, "reason": str(error)}
+    if decision is None:
+        reason = "the champion was tested on other images: it is scored on these when you promote"
+        return {"promote": None, "reason": reason}
+    return decision.to_json()
+
+
+def _ask_policy(tracking: Tracking, params: Params, number: str, *, force: bool) -> str:
     """What the policy says, for the record.
 
     Raises:
-        RegistryError: it says no, or can't say, and it is to be obeyed.
+        RegistryError: it says no, or can't say, and `force` is not given.
     """
     try:
-        decision = weigh(tracking, params, number)
+        decision = evaluate_policy(tracking, params, number)
         assert decision is not None  # the champion may be scored again
     except RegistryError as error:
-        if not asking.force:
+        if not force:
             raise
         return f"overridden: {error}"
     if decision.promote:
         return f"promote: {decision.reason}"
-    if not asking.force:
+    if not force:
         raise RegistryError(
             f"version {number} is not promoted: {decision.reason} "
             "('fer registry promote --force' overrides, and is recorded)"
@@ -172,8 +198,19 @@ def _require_version(tracking: Tracking, name: str, number: str) -> str:
     try:
         return str(tracking.client.get_model_version(name, number).version)
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if not is_missing(error):
             raise
         raise RegistryError(
             f"{name} has no version {number}: 'fer registry status' shows those that count"
         ) from None
+
+
+def _describe_version(
+    tracking: Tracking, name: str, number: str | None
+) -> dict[str, object] | None:
+    if number is None:
+        return None
+    found = tracking.client.get_model_version(name, number)
+    figures = {key: float(found.tags[key]) for key in _FIGURES if key in found.tags}
+    named = {key: found.tags[key] for key in _NAMES if key in found.tags}
+    return {"version": number, "run_id": found.run_id, **figures, **named}

@@ -1,45 +1,34 @@
-"""MLflow runs: one per training and one per fusion, in a store that is reachable and whole."""
+"""The MLflow store: reached and prepared before any work, with locks for whoever writes to it."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import json
-import logging
 import os
-import socket
-import time
+import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-from mlflow.entities import Metric, Param, Run, RunTag
+from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
 from fer_pipeline.errors import (
+    RegistryBusyError,
     RegistryError,
     RegistryUnreachableError,
     hide_password,
-    one_line,
 )
-from fer_pipeline.events import emit
 from fer_pipeline.paths import TRACKING_ARTIFACTS, TRACKING_DB
-from fer_pipeline.provenance import git_state
-from fer_pipeline.registry.observation import log_data, system_metrics
-
-log = logging.getLogger(__name__)
 
 PING_TIMEOUT_S = 10.0
-
-KEY_TAG = "fer.key"
 
 
 @dataclass(frozen=True)
@@ -49,42 +38,6 @@ class Tracking:
     client: MlflowClient
     uri: str
     experiment_id: str
-
-
-@dataclass(frozen=True)
-class RunLog:
-    """An open run to write to."""
-
-    client: MlflowClient
-    run_id: str
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log several metrics at once: a batch costs as much as one."""
-        now_ms = int(time.time() * 1000)
-        batch = [Metric(key, value, now_ms, step) for key, value in values.items()]
-        self.client.log_batch(self.run_id, metrics=batch)
-
-    def params(self, values: Mapping[str, object]) -> None:
-        batch = [Param(key, str(value)) for key, value in values.items()]
-        self.client.log_batch(self.run_id, params=batch)
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        batch = [RunTag(key, value) for key, value in values.items()]
-        self.client.log_batch(self.run_id, tags=batch)
-
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Store a file.
-
-        Raises:
-            RegistryError: the artifact store refused; it raises what its own client does.
-        """
-        try:
-            self.client.log_artifact(self.run_id, str(path), folder)
-        except Exception as error:
-            raise RegistryError(
-                f"{path} could not be stored with the run ({one_line(error)}): see that MLflow's "
-                "artifact store runs and has room, then run the stage again"
-            ) from error
 
 
 def tracking_uri() -> str:
@@ -107,66 +60,13 @@ def connect(experiment: str) -> Tracking:
         return Tracking(client, uri, _experiment_id(client, uri, experiment))
     except (MlflowException, SQLAlchemyError, ImportError) as error:
         raise RegistryError(
-            f"MLflow at {_shown(uri)} can't be used: {_first_line(error)}"
+            f"MLflow at {shown_address(uri)} can't be used: {first_line(error)}"
         ) from error
 
 
 @contextmanager
-def open_run(
-    tracking: Tracking, name: str, inputs: Mapping[str, object], tags: Mapping[str, str]
-) -> Iterator[RunLog]:
-    """A run that ends as FINISHED, FAILED or KILLED with the block.
-
-    A run that a killed process left open is continued, if it had the same inputs in the same
-    workspace: however often a stage is interrupted, it leaves one run.
-
-    Args:
-        name: shown in the UI.
-        inputs: everything that decides the result; not logged, only compared. A run with
-            `data` among them is a training: the prepared splits are logged as data set inputs,
-            and the machine is watched.
-        tags: for the run.
-    """
-    key = _run_key(name, inputs)
-    run = _unfinished_run(tracking, key) or tracking.client.create_run(
-        tracking.experiment_id,
-        tags={MLFLOW_RUN_NAME: name, KEY_TAG: key, MLFLOW_GIT_COMMIT: git_state().commit},
-    )
-    run_id = run.info.run_id
-    tracking.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    emit(
-        "run",
-        name=name,
-        run_id=run_id,
-        experiment_id=tracking.experiment_id,
-        uri=_shown(tracking.uri),
-    )
-    try:
-        with _observed(tracking, run_id, inputs):
-            yield RunLog(tracking.client, run_id)
-        tracking.client.set_terminated(run_id, "FINISHED")
-    except BaseException as error:
-        _end_quietly(tracking, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
-        if isinstance(error, MlflowException):
-            raise RegistryError(
-                f"MLflow at {_shown(tracking.uri)} failed: {_first_line(error)}"
-            ) from error
-        raise
-
-
-@contextmanager
-def _observed(tracking: Tracking, run_id: str, inputs: Mapping[str, object]) -> Iterator[None]:
-    if "data" not in inputs:
-        yield
-        return
-    log_data(tracking.client, run_id)
-    with system_metrics(tracking.uri, run_id):
-        yield
-
-
-@contextmanager
-def telling_errors(tracking: Tracking) -> Iterator[None]:
-    """Say in one line what MLflow says in an exception of its own.
+def mlflow_errors(tracking: Tracking) -> Iterator[None]:
+    """Turn an exception of MLflow's own into one line.
 
     Raises:
         RegistryError: MLflow failed.
@@ -175,35 +75,63 @@ def telling_errors(tracking: Tracking) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         raise RegistryError(
-            f"MLflow at {_shown(tracking.uri)} failed: {_first_line(error)}"
+            f"MLflow at {shown_address(tracking.uri)} failed: {first_line(error)}"
         ) from error
 
 
-def _end_quietly(tracking: Tracking, run_id: str, status: str) -> None:
-    """End a run after an error, which a second one from a dead server must not hide."""
+@contextmanager
+def registry_lock(tracking: Tracking, purpose: str, timeout_s: float) -> Iterator[None]:
+    """Hold a lock between the processes of one machine; the kernel frees that of a killed one.
+
+    For a database in a file that is enough: every process that can open the file sees the lock
+    beside it. Users of a server on other machines are not locked out: what they do at once is put
+    in order by the registry's own numbers (`versions`) and by the journal of moves (`aliases`).
+
+    Args:
+        tracking: the store that is written to.
+        purpose: processes with other purposes do not wait for each other.
+        timeout_s: how long to wait.
+
+    Raises:
+        RegistryBusyError: another process still holds it.
+    """
+    path = _lock_file(tracking.uri, purpose)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        tracking.client.set_terminated(run_id, status)
-    except MlflowException as error:
-        log.warning("run %s could not be marked %s: %s", run_id, status, _first_line(error))
+        with FileLock(path, timeout=timeout_s):
+            yield
+    except Timeout:
+        raise RegistryBusyError(
+            f"another process has been busy with the registry for {timeout_s:g} s ({path}): "
+            "wait for it, or end it, and try again"
+        ) from None
+
+
+def _lock_file(uri: str, purpose: str) -> Path:
+    """Beside a SQLite file; for a server in the folder for temporary files, by its address."""
+    if uri.startswith("sqlite:///"):
+        return Path(f"{uri.removeprefix('sqlite:///')}.{purpose}.lock")
+    address = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"fer-{Path.home().name}-{address}.{purpose}.lock"
 
 
 def _ping(uri: str) -> None:
     """Ask an HTTP server for its health first: MLflow's own client retries for minutes."""
     if not uri.startswith(("http://", "https://")):
         return
-    # Health is told to everybody; urllib would take user and password for part of the host.
-    health = f"{_shown(uri).rstrip('/')}/health"
+    # Health needs no login, and urllib would take user and password for part of the host.
+    health = f"{shown_address(uri).rstrip('/')}/health"
     try:
         with urllib.request.urlopen(health, timeout=PING_TIMEOUT_S):
             pass
     except urllib.error.HTTPError as error:
         kind = RegistryUnreachableError if error.code >= 500 else RegistryError
         raise kind(
-            f"MLflow at {_shown(uri)} answers {error.code}: check MLFLOW_TRACKING_URI"
+            f"MLflow at {shown_address(uri)} answers {error.code}: check MLFLOW_TRACKING_URI"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise RegistryUnreachableError(
-            f"MLflow at {_shown(uri)} can't be reached ({_first_line(error)}): "
+            f"MLflow at {shown_address(uri)} can't be reached ({first_line(error)}): "
             "start it, or correct or unset MLFLOW_TRACKING_URI"
         ) from error
 
@@ -246,26 +174,16 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _unfinished_run(tracking: Tracking, key: str) -> Run | None:
-    runs = tracking.client.search_runs(
-        [tracking.experiment_id],
-        f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'RUNNING'",
-        max_results=1,
-    )
-    return runs[0] if runs else None
+def is_missing(error: MlflowException) -> bool:
+    """Whether MLflow says that what was asked for does not exist."""
+    return bool(error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST))
 
 
-def _run_key(name: str, inputs: Mapping[str, object]) -> str:
-    place = [socket.gethostname(), str(Path.cwd())]
-    text = json.dumps([name, place, inputs], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _shown(uri: str) -> str:
+def shown_address(uri: str) -> str:
     """The URI without what may be a secret: user, password and query.
 
     Raises:
-        RegistryError: it is no URI; what it is may be a password, so it is not said.
+        RegistryError: it is no URI; it is not shown, since it may hold a password.
     """
     try:
         parts = urlsplit(uri)
@@ -274,7 +192,7 @@ def _shown(uri: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The start of a message, without passwords."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return hide_password(line)[:200]

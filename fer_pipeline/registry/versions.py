@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,53 +13,32 @@ from typing import TYPE_CHECKING
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RegistryBusyError, RegistryError, one_line
-from fer_pipeline.registry.locks import registry_lock
+from fer_pipeline.registry.aliases import Aliases, alias_lock, read_aliases, recover
 from fer_pipeline.registry.model_code import MODEL_SCRIPT, write_model_code
-from fer_pipeline.registry.storage import logged_model_id, open_storage
+from fer_pipeline.registry.tracking import is_missing, registry_lock
+from fer_pipeline.registry.version_files import logged_model_id, open_storage
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from fer_pipeline.registry.candidate import Candidate
     from fer_pipeline.registry.tracking import Tracking
 
 log = logging.getLogger(__name__)
 
 CONTENT_TAG = "fer.content_sha256"
+"""Tag of a version: the digest of its weights and of the code that it runs."""
+
 LOCK_TIMEOUT_S = 900.0
 LONGEST_DESCRIPTION = 5000
-"""Characters: what the column of a PostgreSQL or MySQL store holds."""
+"""The number of characters that the column of a PostgreSQL or MySQL store holds."""
 
-# What the stored code imports; pinned to what the pipeline ran with.
 _REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "safetensors", "torch", "torchvision",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is to become a version.
-
-    Attributes:
-        content: the digest of what it computes with.
-        run_id: the fusion run that the model belongs to.
-        folders: what is stored beside the code, by name: `bundle` and `record`.
-        example: (1, 48, 48) uint8, stored as the input example.
-        tags: for the version.
-        description: the model card.
-    """
-
-    content: str
-    run_id: str
-    folders: Mapping[str, Path]
-    example: npt.NDArray[np.uint8]
-    tags: Mapping[str, str]
-    description: str
+"""The libraries that the stored code imports; pinned to the versions that registered it."""
 
 
 def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
@@ -86,7 +64,7 @@ def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
     with registry_lock(tracking, "registration", LOCK_TIMEOUT_S):
         if find_version(tracking, name, candidate.content) is None:
             _make_version(tracking, name, candidate)
-        number = settle(tracking, name, candidate.content)
+        number = deduplicate(tracking, name, candidate.content)
     if not tracking.client.get_model_version(name, number).description:
         text = shorten(candidate.description)
         tracking.client.update_model_version(name, number, description=text)
@@ -99,7 +77,7 @@ def find_version(tracking: Tracking, name: str, content: str) -> str | None:
     return numbers[0] if numbers else None
 
 
-def settle(tracking: Tracking, name: str, content: str) -> str:
+def deduplicate(tracking: Tracking, name: str, content: str) -> str:
     """Leave one version of a content, the lowest, and give its number.
 
     Raises:
@@ -132,6 +110,31 @@ def discard_version(tracking: Tracking, name: str, number: str) -> None:
             storage.delete_artifacts()  # type: ignore[no-untyped-call]
 
 
+def superfluous(numbers: Iterable[str], aliases: Aliases, keep: int) -> list[str]:
+    """The versions that have no alias and are not among the newest `keep`, the oldest first."""
+    ordered = sorted(numbers, key=int)
+    newest = ordered[max(0, len(ordered) - keep) :]
+    return [number for number in ordered if number not in newest and not aliases.of(number)]
+
+
+def collect_garbage(tracking: Tracking, name: str, keep: int, *, dry_run: bool) -> list[str]:
+    """Delete superfluous versions with their files; their runs and what these say stay.
+
+    Returns:
+        The versions that went, or with `dry_run` would go.
+    """
+    with alias_lock(tracking):
+        if not dry_run:
+            recover(tracking, name)  # an interrupted move may need a version that has no alias yet
+        found = [
+            str(one.version) for one in tracking.client.search_model_versions(f"name = '{name}'")
+        ]
+        doomed = superfluous(found, read_aliases(tracking, name), keep)
+        for number in [] if dry_run else doomed:
+            discard_version(tracking, name, number)
+    return doomed
+
+
 def shorten(card: str) -> str:
     """The card, cut after a whole line where it is longer than a store's column."""
     if len(card) <= LONGEST_DESCRIPTION:
@@ -158,7 +161,7 @@ def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
             )
         tags = {**candidate.tags, CONTENT_TAG: candidate.content}
         mlflow.register_model(model.model_uri, name, tags=tags)
-    # Artifact stores raise what their own clients do, which this room does not know.
+    # Artifact stores raise what their own clients do, which are not known here.
     except Exception as error:
         raise RegistryError(
             f"{name} could not be registered, and no alias was moved ({one_line(error)}): "
@@ -182,7 +185,7 @@ def _gone_is_done() -> Iterator[None]:
     except FileNotFoundError:
         pass
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if not is_missing(error):
             raise
 
 

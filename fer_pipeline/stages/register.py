@@ -26,19 +26,13 @@ from fer_pipeline.paths import (
     require,
 )
 from fer_pipeline.registry.aliases import read_aliases
+from fer_pipeline.registry.candidate import make_candidate
 from fer_pipeline.registry.model_code import version_digest
-from fer_pipeline.registry.promote import Asking, nominate, promote
-from fer_pipeline.registry.standing import opinion
-from fer_pipeline.registry.tracking import (
-    RunLog,
-    Tracking,
-    connect,
-    open_run,
-    telling_errors,
-)
+from fer_pipeline.registry.promote import nominate, policy_status, promote
+from fer_pipeline.registry.runs import RunLog, open_run
+from fer_pipeline.registry.tracking import Tracking, connect, mlflow_errors
 from fer_pipeline.registry.versions import register_once
 from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle
-from fer_pipeline.stages.candidate import make_candidate
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
@@ -63,10 +57,17 @@ def register(params: Params) -> None:
         write_bundle(bundle, spec, files)
         content = version_digest(bundle_files(bundle))
         inputs: dict[str, object] = {"content": content, "gate": params.gate.model_dump()}
-        with open_run(tracking, "fusion", inputs, {"fer.stage": "register"}) as run:
+        with open_run(tracking, "fusion", inputs, tags={"fer.stage": "register"}) as run:
             _log_fusion(run, evaluation, fusion, verdict.passed)
             if verdict.passed:
-                candidate = make_candidate(params, tracking, run, bundle, content, evaluation)
+                candidate = make_candidate(
+                    params,
+                    tracking,
+                    evaluation,
+                    run_id=run.run_id,
+                    bundle=bundle,
+                    content=content,
+                )
                 number = register_once(tracking, params.registry.model_name, candidate)
     decision = _succeed(tracking, params, number) if number else None
     _write_verdict(tracking, params, verdict.passed, verdict.reasons, number, decision)
@@ -80,14 +81,14 @@ def register(params: Params) -> None:
 
 def _succeed(tracking: Tracking, params: Params, number: str) -> dict[str, object] | None:
     """Make the version challenger, and champion where that is automatic; what the policy said."""
-    with telling_errors(tracking):
+    with mlflow_errors(tracking):
         if not nominate(tracking, params, number):
             return None
-        decision = opinion(tracking, params, number, may_score=True)
+        decision = policy_status(tracking, params, number, may_score=True)
         log.info("promote %s: %s", decision["promote"], decision["reason"])
         if params.promotion.auto and decision["promote"]:
-            asking = Asking("stage register", "promotion.auto is true and the policy allows it")
-            promote(tracking, params, number, asking)
+            reason = "promotion.auto is true and the policy allows it"
+            promote(tracking, params, number, by="stage register", reason=reason)
         return decision
 
 

@@ -28,7 +28,8 @@ from fer_pipeline.paths import (
     training_metrics,
 )
 from fer_pipeline.provenance import content_digest, git_state
-from fer_pipeline.registry.tracking import Tracking, connect, open_run
+from fer_pipeline.registry.runs import open_run
+from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.stages.progress import TrainingProgress
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.devices import (
@@ -117,7 +118,7 @@ def _observer(
     def log_note(name: str, value: str) -> None:
         run.tags({f"fer.{name}": value})
 
-    with open_run(tracking, backbone, inputs, tags) as run:
+    with open_run(tracking, backbone, inputs, tags=tags) as run:
         run.params(flatten(inputs))
         run.tags({"fer.devices": f"{fabric.world_size} x {fabric.device.type}"})
         with TrainingProgress(backbone, log_epoch, log_note) as progress:

@@ -12,7 +12,7 @@ import pytest
 from fused_model import NAME, draw_test_split, make_version
 
 from fer_pipeline.cli.main import main
-from fer_pipeline.registry import promote as succession
+from fer_pipeline.registry import promote as promote_module
 from fer_pipeline.registry.aliases import read_aliases, set_challenger
 from fer_pipeline.registry.tracking import Tracking, connect
 
@@ -32,7 +32,7 @@ def fer(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    monkeypatch.setattr(succession, "check_version", lambda *_: "not looked at")
+    monkeypatch.setattr(promote_module, "check_version", lambda *_: "not looked at")
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["fer", "registry", *arguments])
@@ -142,4 +142,4 @@ def test_a_store_that_is_no_store_is_one_line(fer: Fer, monkeypatch: pytest.Monk
 def test_every_command_has_a_help(fer: Fer, command: str) -> None:
     status, out, _ = fer(command, "--help")
     assert status == 0
-    assert "Usage: fer registry" in out
+    assert f"registry {command} [OPTIONS]" in out

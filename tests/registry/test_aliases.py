@@ -9,20 +9,17 @@ import pytest
 
 from fer_pipeline.errors import RegistryBusyError, RegistryError
 from fer_pipeline.registry import aliases as aliases_module
-from fer_pipeline.registry import journal
 from fer_pipeline.registry.aliases import (
     Aliases,
-    Request,
-    heal,
+    alias_lock,
     move_champion,
-    moving,
     read_aliases,
+    recover,
     set_challenger,
 )
 from fer_pipeline.registry.journal import Move, begin_move, read_moves
 from fer_pipeline.registry.tracking import Tracking
 
-PROMOTE = Request("promote", "ada", "better on Tuesdays", "promote: +1 point")
 WRITES = 5 + 7  # run, previous, champion, challenger, run's end; and a tag for each of seven facts
 
 
@@ -56,13 +53,28 @@ def make_model(store: Tracking, name: str, versions: int = 3) -> None:
         store.client.create_model_version(name, "nowhere")
 
 
-def promote(store: Tracking, name: str, to: str, request: Request = PROMOTE) -> Move | None:
-    """Heal, then move, as `fer registry promote` does."""
-    with moving(store):
-        finished = heal(store, name)
+def promote(store: Tracking, name: str, to: str) -> Move | None:
+    """Recover, then move, as `fer registry promote` does."""
+    with alias_lock(store):
+        finished = recover(store, name)
         if read_aliases(store, name).champion == to:
             return finished
-        return move_champion(store, name, to, request)
+        return move_champion(
+            store,
+            name,
+            to,
+            action="promote",
+            by="ada",
+            reason="better on Tuesdays",
+            policy="promote: +1 point",
+        )
+
+
+def begin_other_move(store: Tracking, name: str, to: str, **fields: Any) -> Move:
+    """Begin a move of another process, from version 1."""
+    before = ("1", "", "")
+    told = {"by": "bob", "reason": "why not", "policy": ""}
+    return begin_move(store, name, Move(action="promote", to=to, before=before, **told, **fields))
 
 
 def test_a_model_that_does_not_exist_has_no_aliases(store: Tracking) -> None:
@@ -147,8 +159,8 @@ def test_another_promotion_after_a_killed_one_leaves_no_trace_of_it(
     promote(store, name, "2")
     with pytest.raises(Killed):
         promote(replace(store, client=DyingClient(store.client, writes)), name, "3")  # type: ignore[arg-type]
-    with moving(store):
-        heal(store, name)
+    with alias_lock(store):
+        recover(store, name)
     expected = Aliases("3", "2", None) if writes == 3 else Aliases("2", "1", None)
     assert read_aliases(store, name) == expected
 
@@ -157,8 +169,8 @@ def test_a_first_promotion_that_was_killed_is_taken_back(store: Tracking) -> Non
     make_model(store, "first")
     with pytest.raises(Killed):
         promote(replace(store, client=DyingClient(store.client, 1)), "first", "1")  # type: ignore[arg-type]
-    with moving(store):
-        assert heal(store, "first") is None
+    with alias_lock(store):
+        assert recover(store, "first") is None
     assert read_aliases(store, "first") == Aliases(None, None, None)
 
 
@@ -166,23 +178,24 @@ def test_what_another_machine_has_just_begun_is_left_alone_for_a_minute(
     store: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_model(store, "others")
-    with monkeypatch.context() as patch:
-        patch.setattr(journal.socket, "gethostname", lambda: "elsewhere")
-        begin_move(store, "others", "promote", "2", ("", "", ""), "bob", "why not", "")
-    with moving(store), pytest.raises(RegistryError, match="bob is moving others to version 2 on"):
-        heal(store, "others")
+    begin_other_move(store, "others", "2", host="elsewhere")
+    with (
+        alias_lock(store),
+        pytest.raises(RegistryError, match="bob is moving others to version 2 on"),
+    ):
+        recover(store, "others")
     monkeypatch.setattr(aliases_module, "OTHERS_MOVE_WITHIN_S", 0.0)
-    with moving(store):
-        assert heal(store, "others") is None
+    with alias_lock(store):
+        assert recover(store, "others") is None
     assert [move.status for move in read_moves(store, "others")] == ["KILLED"]
 
 
 def test_two_do_not_move_at_once(store: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aliases_module, "LOCK_TIMEOUT_S", 0.05)
     with (
-        moving(store),
+        alias_lock(store),
         pytest.raises(RegistryError, match=r"busy with the registry for 0\.05 s .*moves\.lock"),
-        moving(store),
+        alias_lock(store),
     ):
         pass
 
@@ -197,8 +210,7 @@ def test_of_two_machines_that_begin_at_once_none_moves(
 
     def begin_second(*arguments: Any) -> Move:
         if not others:
-            before = ("1", "", "")
-            others.append(begin_move(store, "met", "promote", "3", before, "bob", "why not", ""))
+            others.append(begin_other_move(store, "met", "3"))
         return begin_move(*arguments)
 
     monkeypatch.setattr(aliases_module, "begin_move", begin_second)
@@ -220,8 +232,7 @@ def test_a_move_on_what_has_just_changed_is_given_up(
 
     def begin_late(*arguments: Any) -> Move:
         monkeypatch.undo()
-        promote_elsewhere = Request("promote", "bob", "at the same time")
-        move_champion(store, "changed", "3", promote_elsewhere)
+        move_champion(store, "changed", "3", action="promote", by="bob", reason="at the same time")
         return begin_move(*arguments)
 
     monkeypatch.setattr(aliases_module, "begin_move", begin_late)

@@ -22,11 +22,16 @@ from fer_pipeline.errors import RegistryError
 from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.aliases import Aliases, read_aliases
 from fer_pipeline.registry.check import IMAGES, check_version, images_to_check
-from fer_pipeline.registry.duels import find_duel
+from fer_pipeline.registry.policy import compare_versions
 from fer_pipeline.registry.promote import nominate
-from fer_pipeline.registry.records import Record, load_record, read_record, write_record
-from fer_pipeline.registry.storage import open_storage
 from fer_pipeline.registry.tracking import Tracking
+from fer_pipeline.registry.version_files import (
+    Record,
+    load_record,
+    open_storage,
+    read_record,
+    write_record,
+)
 from fer_pipeline.serving.predictor import FusedPredictor
 from fer_pipeline.serving.requests import MAX_IMAGES
 
@@ -139,12 +144,16 @@ def test_a_champion_of_another_test_set_is_scored_again_by_its_own_model(
     other = draw_test_split(seed=7, images=MAX_IMAGES + 6)
     put_test_split(other, elsewhere)
     challenger = make_version(store, elsewhere / "challenger", NAME, [], other)
-    duel = find_duel(store, params, challenger, number)
-    assert duel is not None
-    assert (duel.champion, duel.images, duel.rescored) == (number, MAX_IMAGES + 6, True)
+    comparison = compare_versions(store, params, challenger, number)
+    assert comparison is not None
+    assert (comparison.champion, comparison.images, comparison.rescored) == (
+        number,
+        MAX_IMAGES + 6,
+        True,
+    )
     logits = FusedPredictor.load(bundle).predict(other.images).logits
     right = logits.argmax(axis=1) == other.labels
-    assert duel.gain == pytest.approx(1 - right.mean())
+    assert comparison.gain == pytest.approx(1 - right.mean())
 
 
 def make_record(images: int) -> Record:

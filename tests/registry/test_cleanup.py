@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from fused_model import draw_test_split, make_version
 
-from fer_pipeline.registry.aliases import Aliases, Request, move_champion, set_challenger
-from fer_pipeline.registry.cleanup import collect_garbage, superfluous
+from fer_pipeline.registry.aliases import Aliases, move_champion, set_challenger
 from fer_pipeline.registry.tracking import Tracking
+from fer_pipeline.registry.versions import collect_garbage, superfluous
 
 ALL = [str(number) for number in range(1, 13)]
 
@@ -37,7 +37,7 @@ def test_garbage_is_collected_from_the_store(store: Tracking, tmp_path: Path) ->
     for number in range(1, 8):
         assert make_version(store, tmp_path / str(number), "full", [], split) == str(number)
     for to in ("1", "3"):
-        move_champion(store, "full", to, Request("promote", "ada", "why not"))
+        move_champion(store, "full", to, action="promote", by="ada", reason="why not")
     set_challenger(store, "full", "4")
 
     assert collect_garbage(store, "full", 2, dry_run=True) == ["2", "5"]

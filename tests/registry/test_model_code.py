@@ -13,15 +13,17 @@ from fused_model import NAME
 
 import fer_pipeline
 from fer_pipeline.registry import model_code
+from fer_pipeline.registry.candidate import Candidate
 from fer_pipeline.registry.model_code import (
     MODEL_SCRIPT,
     STORED_FILES,
     version_digest,
     write_model_code,
 )
-from fer_pipeline.registry.storage import open_storage
-from fer_pipeline.registry.tracking import Tracking, open_run
-from fer_pipeline.registry.versions import Candidate, register_once
+from fer_pipeline.registry.runs import open_run
+from fer_pipeline.registry.tracking import Tracking
+from fer_pipeline.registry.version_files import open_storage
+from fer_pipeline.registry.versions import register_once
 
 PACKAGE = Path(fer_pipeline.__file__).parent
 
@@ -113,11 +115,18 @@ def test_a_fix_of_the_code_becomes_a_version_that_holds_it(
 ) -> None:
     def register() -> str:
         content = version_digest(bundle)
-        with open_run(store, "fusion", {"content": content}, {}) as run:
+        with open_run(store, "fusion", {"content": content}) as run:
             example = np.zeros((1, 48, 48), np.uint8)
             folders = {"bundle": bundle[0].parent / "bundle"}
             folders["bundle"].mkdir(exist_ok=True)
-            candidate = Candidate(content, run.run_id, folders, example, {}, "A card")
+            candidate = Candidate(
+                content=content,
+                run_id=run.run_id,
+                folders=folders,
+                example=example,
+                tags={},
+                description="A card",
+            )
             return register_once(store, NAME, candidate)
 
     assert register() == "1"

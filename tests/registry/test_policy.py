@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from fer_pipeline.params.schema import PromotionParams
-from fer_pipeline.registry.policy import Decision, Duel, decide
+from fer_pipeline.registry.policy import Decision, PairedComparison, decide
 
 
-def against(gain: float, p: float = 0.01, rescored: bool = False) -> Duel:
-    return Duel("4", 3589, gain, (gain - 0.01, gain + 0.01), p, rescored)
+def against(gain: float, p: float = 0.01, rescored: bool = False) -> PairedComparison:
+    return PairedComparison("4", 3589, gain, (gain - 0.01, gain + 0.01), p, rescored)
 
 
 @pytest.mark.parametrize(
-    ("gate_passed", "duel", "min_gain", "max_p", "promoted"),
+    ("gate_passed", "comparison", "min_gain", "max_p", "promoted"),
     [
         # no champion: the gate alone decides
         (True, None, 0.0, None, True),
@@ -43,16 +43,22 @@ def against(gain: float, p: float = 0.01, rescored: bool = False) -> Duel:
     ],
 )
 def test_the_policy(
-    gate_passed: bool, duel: Duel | None, min_gain: float, max_p: float | None, promoted: bool
+    gate_passed: bool,
+    comparison: PairedComparison | None,
+    min_gain: float,
+    max_p: float | None,
+    promoted: bool,
 ) -> None:
     params = PromotionParams(auto=False, min_gain=min_gain, max_p=max_p)
-    assert decide(gate_passed, duel, params).promote is promoted
+    assert decide(gate_passed, comparison, params).promote is promoted
 
 
-@pytest.mark.parametrize("duel", [None, against(0.5, p=0.0)])
-def test_what_was_rolled_back_does_not_return_by_itself(duel: Duel | None) -> None:
+@pytest.mark.parametrize("comparison", [None, against(0.5, p=0.0)])
+def test_what_was_rolled_back_does_not_return_by_itself(
+    comparison: PairedComparison | None,
+) -> None:
     params = PromotionParams(auto=True, min_gain=0.0, max_p=None)
-    assert decide(True, duel, params, "yesterday: it harms") == Decision(
+    assert decide(True, comparison, params, withdrawn="yesterday: it harms") == Decision(
         False, "it was champion and was rolled back (yesterday: it harms)"
     )
 
@@ -74,6 +80,6 @@ def test_the_reason_holds_the_figures() -> None:
     assert decide(True, None, params).reason == "the gate passed, and there is no champion yet"
 
 
-def test_a_duel_survives_being_written_down() -> None:
-    duel = against(0.0123, rescored=True)
-    assert Duel.from_json(duel.to_json()) == duel
+def test_a_comparison_survives_being_written_down() -> None:
+    comparison = against(0.0123, rescored=True)
+    assert PairedComparison.from_json(comparison.to_json()) == comparison

@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fused_model import draw_test_split, make_version, put_test_split
 
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.params.schema import Params
-from fer_pipeline.registry import promote as succession
+from fer_pipeline.registry import promote as promote_module
 from fer_pipeline.registry.aliases import Aliases, read_aliases, set_challenger
-from fer_pipeline.registry.check import SIZE_TAG
-from fer_pipeline.registry.duels import DUEL_TAG, find_duel
 from fer_pipeline.registry.journal import read_moves
-from fer_pipeline.registry.promote import GATE_TAG, Asking, nominate, promote, roll_back, weigh
-from fer_pipeline.registry.standing import opinion, standing
+from fer_pipeline.registry.policy import COMPARISON_TAG, GATE_TAG, compare_versions, evaluate_policy
+from fer_pipeline.registry.promote import (
+    nominate,
+    policy_status,
+    promote,
+    read_status,
+    roll_back,
+)
 from fer_pipeline.registry.tracking import Tracking
+from fer_pipeline.registry.version_files import SIZE_TAG
 
 SPLIT = draw_test_split(images=40)
-ASKING = Asking("ada", "a good day")
-FORCE = Asking("ada", "on my own head", force=True)
+ASKING = {"by": "ada", "reason": "a good day"}
+FORCE: dict[str, Any] = {"by": "ada", "reason": "on my own head", "force": True}
 
 
 class Model:
@@ -47,8 +53,8 @@ class Model:
         section = self.params.promotion.model_copy(update=values)
         return self.params.model_copy(update={"promotion": section})
 
-    def promote(self, wanted: str | None = None, asking: Asking = ASKING) -> object:
-        return promote(self.store, self.params, wanted, asking)
+    def promote(self, wanted: str | None = None, **request: Any) -> object:
+        return promote(self.store, self.params, wanted, **{**ASKING, **request})
 
     @property
     def aliases(self) -> Aliases:
@@ -59,7 +65,7 @@ class Model:
 def model(
     store: Tracking, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Model:
-    monkeypatch.setattr(succession, "check_version", lambda *_: "not looked at")
+    monkeypatch.setattr(promote_module, "check_version", lambda *_: "not looked at")
     monkeypatch.chdir(tmp_path)
     return Model(store, params, tmp_path)
 
@@ -85,7 +91,7 @@ def test_the_champion_does_not_become_challenger_again(model: Model) -> None:
 def test_a_better_challenger_is_promoted_and_a_worse_or_equal_one_is_not(model: Model) -> None:
     first, better, equal = model.version(5), model.version(3), model.version(3)
     model.promote(first)
-    assert weigh(model.store, model.params, better).promote is True  # type: ignore[union-attr]
+    assert evaluate_policy(model.store, model.params, better).promote is True  # type: ignore[union-attr]
     model.promote(better)
     for refused, gain in ((first, "-5.00"), (equal, "+0.00")):
         with pytest.raises(
@@ -95,25 +101,25 @@ def test_a_better_challenger_is_promoted_and_a_worse_or_equal_one_is_not(model: 
     assert model.aliases == Aliases(better, first, None)
 
 
-def test_the_duel_is_by_image_on_the_same_images(model: Model) -> None:
+def test_the_comparison_is_by_image_on_the_same_images(model: Model) -> None:
     first, second = model.version(6), model.version(2)
     model.promote(first)
-    duel = find_duel(model.store, model.params, second, first)
-    assert duel is not None
-    assert (duel.champion, duel.images, duel.rescored) == (first, 40, False)
-    assert duel.gain == pytest.approx(4 / 40)
-    assert duel.mcnemar_p == pytest.approx(2 * 0.5**4)  # four images, all for one side
-    assert duel.ci95[0] > 0
-    told = model.store.client.get_model_version(model.name, second).tags[DUEL_TAG]
-    assert json.loads(told)["gain"] == duel.gain
+    comparison = compare_versions(model.store, model.params, second, first)
+    assert comparison is not None
+    assert (comparison.champion, comparison.images, comparison.rescored) == (first, 40, False)
+    assert comparison.gain == pytest.approx(4 / 40)
+    assert comparison.mcnemar_p == pytest.approx(2 * 0.5**4)  # four images, all for one side
+    assert comparison.ci95[0] > 0
+    told = model.store.client.get_model_version(model.name, second).tags[COMPARISON_TAG]
+    assert json.loads(told)["gain"] == comparison.gain
 
 
-def test_a_duel_with_another_champion_does_not_count(model: Model) -> None:
+def test_a_comparison_with_another_champion_does_not_count(model: Model) -> None:
     first, second, third = model.version(6), model.version(4), model.version(5)
     model.promote(first)
-    assert weigh(model.store, model.params, third).promote is True  # type: ignore[union-attr]
+    assert evaluate_policy(model.store, model.params, third).promote is True  # type: ignore[union-attr]
     model.promote(second)
-    assert weigh(model.store, model.params, third).promote is False  # type: ignore[union-attr]
+    assert evaluate_policy(model.store, model.params, third).promote is False  # type: ignore[union-attr]
 
 
 def test_the_policy_of_the_params_is_asked(model: Model) -> None:
@@ -125,7 +131,7 @@ def test_the_policy_of_the_params_is_asked(model: Model) -> None:
         ({"max_p": 0.125}, True),
         ({"max_p": 0.12}, False),
     ):
-        decision = weigh(model.store, model.policy(**values), second)
+        decision = evaluate_policy(model.store, model.policy(**values), second)
         assert decision is not None
         assert decision.promote is promoted, values
 
@@ -140,7 +146,7 @@ def test_a_version_without_a_passed_gate_is_not_promoted(model: Model) -> None:
 def test_force_overrides_the_policy_and_is_recorded(model: Model) -> None:
     first, worse = model.version(2), model.version(6)
     model.promote(first)
-    model.promote(worse, FORCE)
+    model.promote(worse, **FORCE)
     assert model.aliases == Aliases(worse, first, None)
     tags = model.store.client.get_model_version(model.name, worse).tags
     assert tags["move.policy"].startswith("overridden: -10.00 points")
@@ -155,9 +161,9 @@ def test_a_version_that_fails_its_check_is_not_even_forced(
 
     first, second = model.version(6), model.version(2)
     model.promote(first)
-    monkeypatch.setattr(succession, "check_version", fail)
+    monkeypatch.setattr(promote_module, "check_version", fail)
     with pytest.raises(RegistryError, match="fails its check"):
-        model.promote(second, FORCE)
+        model.promote(second, **FORCE)
     with pytest.raises(RegistryError, match="fails its check"):
         nominate(model.store, model.params, second)
     assert model.aliases == Aliases(first, None, None)
@@ -183,9 +189,9 @@ def test_a_rollback_swaps_champion_and_previous_and_so_does_the_next(model: Mode
     model.promote(first)
     model.promote(second)
     set_challenger(model.store, model.name, model.version(1))
-    roll_back(model.store, model.name, ASKING)
+    roll_back(model.store, model.name, **ASKING)
     assert model.aliases == Aliases(first, second, "3")
-    roll_back(model.store, model.name, ASKING)
+    roll_back(model.store, model.name, **ASKING)
     assert model.aliases == Aliases(second, first, "3")
     moves = [(move.action, move.to) for move in read_moves(model.store, model.name)]
     assert moves[:2] == [("rollback", second), ("rollback", first)]
@@ -195,21 +201,21 @@ def test_a_champion_that_was_rolled_back_returns_by_force_alone(model: Model) ->
     first, second = model.version(6), model.version(2)
     model.promote(first)
     model.promote(second)
-    roll_back(model.store, model.name, Asking("ada", "it harms"))
+    roll_back(model.store, model.name, by="ada", reason="it harms")
     with pytest.raises(RegistryError, match=r"was rolled back \(20\S+: it harms\)"):
         model.promote(second)
-    model.promote(second, FORCE)
+    model.promote(second, **FORCE)
     assert model.aliases == Aliases(second, first, None)
     assert "withdrawn" not in model.store.client.get_model_version(model.name, second).tags
-    roll_back(model.store, model.name, ASKING)
-    roll_back(model.store, model.name, ASKING)  # and what is brought back is champion again
+    roll_back(model.store, model.name, **ASKING)
+    roll_back(model.store, model.name, **ASKING)  # and what is brought back is champion again
     assert "withdrawn" not in model.store.client.get_model_version(model.name, second).tags
 
 
 def test_without_a_previous_champion_there_is_no_way_back(model: Model) -> None:
     model.promote(model.version(3))
     with pytest.raises(RegistryError, match="has no previous champion to go back to"):
-        roll_back(model.store, model.name, ASKING)
+        roll_back(model.store, model.name, **ASKING)
 
 
 @pytest.mark.parametrize(("written", "says"), [(None, "no bytes instead of 5"), (4, "4 bytes")])
@@ -225,7 +231,7 @@ def test_a_rollback_to_a_version_that_is_not_whole_is_refused(
     if written:
         (bundle / "spec.json").write_bytes(b"x" * written)
     with pytest.raises(RegistryError, match=f"version 1 is not whole: its spec.json has {says}"):
-        roll_back(model.store, model.name, ASKING)
+        roll_back(model.store, model.name, **ASKING)
     assert model.aliases == Aliases(second, first, None)
 
 
@@ -233,8 +239,8 @@ def test_a_champion_of_another_test_set_must_be_scored_on_this_one(model: Model)
     others = draw_test_split(seed=1, images=30)
     first, second = model.version(6, others), model.version(2)
     model.promote(first)
-    assert weigh(model.store, model.params, second, may_score=False) is None
-    assert opinion(model.store, model.params, second)["promote"] is None
+    assert evaluate_policy(model.store, model.params, second, may_score=False) is None
+    assert policy_status(model.store, model.params, second)["promote"] is None
     with pytest.raises(
         RegistryError, match=r"scored on these, but data/prepared/test\.npz is missing"
     ):
@@ -242,12 +248,12 @@ def test_a_champion_of_another_test_set_must_be_scored_on_this_one(model: Model)
     put_test_split(others, model.folder)
     with pytest.raises(RegistryError, match=r"data/prepared/test\.npz holds others"):
         model.promote(second)
-    model.promote(second, FORCE)
+    model.promote(second, **FORCE)
     assert model.aliases == Aliases(second, first, None)
 
 
-def test_the_standing_has_what_a_program_needs(model: Model) -> None:
-    nothing = standing(model.store, model.params)
+def test_the_status_has_what_a_program_needs(model: Model) -> None:
+    nothing = read_status(model.store, model.params)
     assert nothing == {
         "model_name": model.name,
         "champion": None,
@@ -259,7 +265,7 @@ def test_the_standing_has_what_a_program_needs(model: Model) -> None:
     second = model.version(2, accuracy="0.95")
     model.promote(first)
     set_challenger(model.store, model.name, second)
-    now = standing(model.store, model.params)
+    now = read_status(model.store, model.params)
     champion = {"version": first, "run_id": None, "accuracy": 0.85, "gain": 0.01, "recipe": "paper"}
     assert now["champion"] == champion
     assert now["previous"] is None

@@ -23,7 +23,7 @@ from s3_server import S3Server
 from fer_pipeline.params.load import load_params
 from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.aliases import Aliases, read_aliases
-from fer_pipeline.registry.promote import Asking, nominate, promote
+from fer_pipeline.registry.promote import nominate, promote
 from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.serving.predictor import FusedPredictor
 
@@ -172,7 +172,7 @@ def test_register_promote_roll_back_and_load(servers: Servers, params: Params) -
     for bundle in bundles:
         number = register_bundle(tracking, bundle, SPLIT)
         assert nominate(tracking, servers.params, number) is True
-        promote(tracking, servers.params, None, Asking("ada", "a test", force=True))
+        promote(tracking, servers.params, None, by="ada", reason="a test", force=True)
     assert register_bundle(tracking, bundles[0], SPLIT) == "1"
     assert read_aliases(tracking, NAME) == Aliases("2", "1", None)
     assert any(key.endswith("resnet50.safetensors") for key in servers.objects())
@@ -189,7 +189,7 @@ def test_register_promote_roll_back_and_load(servers: Servers, params: Params) -
     np.testing.assert_allclose(model.predict(SPLIT.images[:4]).to_numpy(), expected, atol=1e-5)
 
 
-def test_a_store_that_dies_during_a_registration_leaves_no_version_and_the_next_heals(
+def test_a_store_that_dies_during_a_registration_leaves_no_version_and_the_next_succeeds(
     servers: Servers, params: Params
 ) -> None:
     tracking = servers.tracking

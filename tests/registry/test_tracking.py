@@ -21,7 +21,8 @@ import pytest
 
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.provenance import git_state
-from fer_pipeline.registry.tracking import Tracking, connect, open_run, tracking_uri
+from fer_pipeline.registry.runs import open_run
+from fer_pipeline.registry.tracking import Tracking, connect, tracking_uri
 
 pytestmark = [
     # An HTTPError keeps its connection open until it is collected; `refusal` sees to that here.
@@ -155,6 +156,7 @@ def test_a_deleted_experiment_is_refused_with_the_way_back(tracking: Tracking) -
     )
 
 
+@pytest.mark.slow
 def test_two_processes_can_connect_to_an_empty_folder_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,7 +269,7 @@ def test_a_finished_block_leaves_a_finished_run_with_all_that_was_logged(
 ) -> None:
     note = tmp_path / "note.json"
     note.write_text("{}")
-    with open_run(tracking, "resnet50", INPUTS | {"seed": 1}, {"fer.stage": "train"}) as run:
+    with open_run(tracking, "resnet50", INPUTS | {"seed": 1}, tags={"fer.stage": "train"}) as run:
         assert status(tracking, run.run_id) == "RUNNING"
         run.params({"seed": 1, "weights": None})
         run.metrics({"val_accuracy": 0.5, "val_loss": 1.2}, step=1)
@@ -295,7 +297,7 @@ def test_a_block_that_fails_or_is_interrupted_says_so(
     run_ids = []
 
     def work() -> None:
-        with open_run(tracking, "resnet50", INPUTS | {"reason": reason.__name__}, {}) as run:
+        with open_run(tracking, "resnet50", INPUTS | {"reason": reason.__name__}) as run:
             run_ids.append(run.run_id)
             raise reason
 
@@ -311,7 +313,7 @@ def test_an_artifact_that_can_not_be_stored_fails_the_run_in_one_line(
     run_ids = []
 
     def work() -> None:
-        with open_run(tracking, "no room", INPUTS, {}) as run:
+        with open_run(tracking, "no room", INPUTS) as run:
             run_ids.append(run.run_id)
             uri = tracking.client.get_run(run.run_id).info.artifact_uri
             place = Path(uri.removeprefix("file://"))
@@ -327,10 +329,10 @@ def test_an_artifact_that_can_not_be_stored_fails_the_run_in_one_line(
 def test_an_unfinished_run_of_the_same_inputs_is_continued(tracking: Tracking) -> None:
     """The outer block is the process that was killed; the inner one, the stage run again."""
     turned = dict(reversed(INPUTS.items()))
-    with open_run(tracking, "resnet50", INPUTS, {"a": "1"}) as killed:
+    with open_run(tracking, "resnet50", INPUTS, tags={"a": "1"}) as killed:
         killed.params({"seed": 0})
         killed.metrics({"val_accuracy": 0.1}, step=1)
-        with open_run(tracking, "resnet50", turned, {"a": "2"}) as again:
+        with open_run(tracking, "resnet50", turned, tags={"a": "2"}) as again:
             assert again.run_id == killed.run_id
             again.params({"seed": 0})
             again.metrics({"val_accuracy": 0.2}, step=1)
@@ -354,8 +356,8 @@ def test_an_unfinished_run_of_other_inputs_is_left_alone(
     name: str, inputs: dict[str, object], tracking: Tracking
 ) -> None:
     with (
-        open_run(tracking, "resnet50", INPUTS, {}) as killed,
-        open_run(tracking, name, inputs, {}) as other,
+        open_run(tracking, "resnet50", INPUTS) as killed,
+        open_run(tracking, name, inputs) as other,
     ):
         assert other.run_id != killed.run_id
 
@@ -363,16 +365,16 @@ def test_an_unfinished_run_of_other_inputs_is_left_alone(
 def test_an_unfinished_run_of_another_workspace_is_left_alone(
     tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_run(tracking, "resnet50", INPUTS, {}) as elsewhere:
+    with open_run(tracking, "resnet50", INPUTS) as elsewhere:
         monkeypatch.chdir(tmp_path)
-        with open_run(tracking, "resnet50", INPUTS, {}) as here:
+        with open_run(tracking, "resnet50", INPUTS) as here:
             assert here.run_id != elsewhere.run_id
 
 
 def test_a_run_that_ended_is_not_continued(tracking: Tracking) -> None:
     run_ids = set()
     for _ in range(2):
-        with open_run(tracking, "resnet50", INPUTS, {}) as run:
+        with open_run(tracking, "resnet50", INPUTS) as run:
             run_ids.add(run.run_id)
     assert len(run_ids) == 2
 
@@ -382,9 +384,9 @@ def test_the_data_of_a_training_are_inputs_of_its_run(tracking: Tracking, folder
         path = folder / f"data/prepared/{name}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"the images of {name}")
-    with open_run(tracking, "trained", INPUTS | {"data": "theirs"}, {}) as run:
+    with open_run(tracking, "trained", INPUTS | {"data": "theirs"}) as run:
         pass
-    with open_run(tracking, "fused", INPUTS, {}) as other:
+    with open_run(tracking, "fused", INPUTS) as other:
         pass
     inputs = tracking.client.get_run(run.run_id).inputs.dataset_inputs
     found = {one.dataset.name: one for one in inputs}
@@ -404,12 +406,12 @@ def test_the_machine_is_watched_during_a_training_and_only_then(
     tracking: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    with open_run(tracking, "watched", INPUTS | {"data": "theirs"}, {}) as run:
+    with open_run(tracking, "watched", INPUTS | {"data": "theirs"}) as run:
         time.sleep(0.5)
     metrics = tracking.client.get_run(run.run_id).data.metrics
     assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
     assert "system/cpu_utilization_percentage" in metrics
-    with open_run(tracking, "unwatched", INPUTS, {}) as run:
+    with open_run(tracking, "unwatched", INPUTS) as run:
         time.sleep(0.2)
     assert tracking.client.get_run(run.run_id).data.metrics == {}
     assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}

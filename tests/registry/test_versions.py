@@ -14,9 +14,9 @@ from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.registry.versions import (
     CONTENT_TAG,
     LONGEST_DESCRIPTION,
+    deduplicate,
     discard_version,
     find_version,
-    settle,
     shorten,
 )
 
@@ -30,8 +30,10 @@ import sys, time
 from pathlib import Path
 import numpy as np
 import torch
-from fer_pipeline.registry.tracking import connect, open_run
-from fer_pipeline.registry.versions import Candidate, register_once
+from fer_pipeline.registry.candidate import Candidate
+from fer_pipeline.registry.runs import open_run
+from fer_pipeline.registry.tracking import connect
+from fer_pipeline.registry.versions import register_once
 
 name, *contents = sys.argv[1:]
 shared = Path(sys.argv[0]).parent
@@ -44,8 +46,15 @@ while not (shared / "go").exists():
     time.sleep(0.001)
 example = np.zeros((1, 48, 48), np.uint8)
 for turn, content in enumerate(contents):
-    with open_run(tracking, name, {"turn": turn}, {}) as run:
-        candidate = Candidate(content, run.run_id, {"bundle": bundle}, example, {}, "A card")
+    with open_run(tracking, name, {"turn": turn}) as run:
+        candidate = Candidate(
+            content=content,
+            run_id=run.run_id,
+            folders={"bundle": bundle},
+            example=example,
+            tags={},
+            description="A card",
+        )
         print(content, register_once(tracking, "raced", candidate))
 """
 
@@ -70,21 +79,21 @@ def test_a_content_that_was_never_registered_is_not_found(store: Tracking) -> No
 
 def test_the_lowest_version_of_a_content_stays(store: Tracking) -> None:
     make_versions(store, "settled", "babcbb")
-    assert settle(store, "settled", "b") == "1"
+    assert deduplicate(store, "settled", "b") == "1"
     assert numbers(store, "settled") == ["1", "2", "4"]
-    assert settle(store, "settled", "b") == "1"
+    assert deduplicate(store, "settled", "b") == "1"
 
 
 def test_a_version_with_an_alias_is_never_removed(store: Tracking) -> None:
     make_versions(store, "named", "aaa")
     set_challenger(store, "named", "2")
-    assert settle(store, "named", "a") == "1"
+    assert deduplicate(store, "named", "a") == "1"
     assert numbers(store, "named") == ["1", "2"]
 
 
 def test_the_numbers_of_removed_versions_are_not_given_again(store: Tracking) -> None:
     make_versions(store, "numbers", "aa")
-    settle(store, "numbers", "a")
+    deduplicate(store, "numbers", "a")
     made = store.client.create_model_version("numbers", "nowhere", tags={CONTENT_TAG: "b"})
     assert str(made.version) == "3"
 

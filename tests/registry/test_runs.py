@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fer_pipeline.registry.tracking import Tracking, open_run
-from fer_pipeline.registry.training_runs import find_training_run
+from fer_pipeline.registry.runs import find_training_run, open_run
+from fer_pipeline.registry.tracking import Tracking
 
 INPUTS = {"seed": 0, "head": {"epochs": 2}, "head_free": None}
 LOGGED = {"seed": 0, "head.epochs": 2, "head_free": None, "training.precision": "bf16"}
@@ -22,7 +22,7 @@ def runs(store: Tracking) -> dict[str, str]:
         ("other result", LOGGED, 0.25),
     ):
         tags = {"fer.stage": "train", "fer.backbone": "resnet50"}
-        with open_run(store, name, {"name": name}, tags) as run:
+        with open_run(store, name, {"name": name}, tags=tags) as run:
             run.params(params)
             run.metrics({"best_val_accuracy": accuracy})
         found[name] = run.run_id
@@ -32,7 +32,7 @@ def runs(store: Tracking) -> dict[str, str]:
 
 
 def fail(store: Tracking, tags: dict[str, str]) -> None:
-    with open_run(store, "failed", {}, tags) as run:
+    with open_run(store, "failed", {}, tags=tags) as run:
         run.params(LOGGED)
         run.metrics({"best_val_accuracy": 0.5})
         raise KeyError

@@ -8,7 +8,7 @@ import pytest
 from report_inputs import make_evaluation
 
 from fer_pipeline.params.load import load_params
-from fer_pipeline.registry.facts import figure_tags, recipe_name
+from fer_pipeline.registry.candidate import figure_tags, recipe_name
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 

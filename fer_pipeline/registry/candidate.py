@@ -1,8 +1,10 @@
-"""What `register` hands to the registry: the bundle, what it was measured by, what made it."""
+"""What is to become a version: the bundle, the record of its measurements, its lineage."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +13,11 @@ import numpy as np
 from fer_pipeline.data.faces import load_split, split_sha256
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import NUM_EMOTIONS
-from fer_pipeline.errors import DataError
-from fer_pipeline.evaluation.result import Evaluation
+from fer_pipeline.errors import DataError, ParamsError
 from fer_pipeline.fusion.average import fuse, top1_accuracy
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import Fusion, read_fusion
+from fer_pipeline.params.load import load_params
 from fer_pipeline.paths import (
     DATA_METRICS,
     DVC_LOCK,
@@ -33,31 +35,57 @@ from fer_pipeline.paths import (
     training_metrics,
 )
 from fer_pipeline.provenance import content_digest, dvc_hashes, file_sha256, git_state
-from fer_pipeline.registry.check import FILE_TAG, IMAGES, SIZE_TAG
-from fer_pipeline.registry.facts import figure_tags, recipe_name
-from fer_pipeline.registry.promote import GATE_TAG
-from fer_pipeline.registry.records import Record, write_record
-from fer_pipeline.registry.training_runs import find_training_run
-from fer_pipeline.registry.versions import Candidate
+from fer_pipeline.registry.check import IMAGES
+from fer_pipeline.registry.policy import GATE_TAG
+from fer_pipeline.registry.runs import find_training_run
+from fer_pipeline.registry.version_files import (
+    FILE_TAG,
+    SIZE_TAG,
+    Record,
+    write_record,
+)
 from fer_pipeline.serving.bundle import bundle_files
 from fer_pipeline.serving.predictor import FusedPredictor
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from fer_pipeline.evaluation.result import Evaluation
     from fer_pipeline.params.schema import Params
-    from fer_pipeline.registry.tracking import RunLog, Tracking
+    from fer_pipeline.registry.tracking import Tracking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What is to become a version.
+
+    Attributes:
+        content: the digest of its weights and of the code that it runs.
+        run_id: the fusion run that the model belongs to.
+        folders: what is stored beside the code, by name: `bundle` and `record`.
+        example: (1, 48, 48) uint8, stored as the input example.
+        tags: for the version.
+        description: the model card.
+    """
+
+    content: str
+    run_id: str
+    folders: Mapping[str, Path]
+    example: npt.NDArray[np.uint8]
+    tags: Mapping[str, str]
+    description: str
 
 
 def make_candidate(
     params: Params,
     tracking: Tracking,
-    run: RunLog,
+    evaluation: Evaluation,
+    *,
+    run_id: str,
     bundle: Path,
     content: str,
-    evaluation: Evaluation,
 ) -> Candidate:
-    """A bundle with its record, which is written beside it, its tags and its card.
+    """Add to a bundle what a version needs beside it; the record is written next to the bundle.
 
     Raises:
         DataError: the files of the graph are not those that were evaluated.
@@ -65,14 +93,53 @@ def make_candidate(
     fusion = read_fusion(FUSION)
     record, folder = _record(params, fusion, bundle, evaluation), bundle.with_name("record")
     write_record(record, folder)
+    tags = {
+        **_lineage_tags(params, fusion),
+        **_run_tags(params, tracking),
+        "run.fusion": run_id,
+        "report": f"runs:/{run_id}/{REPORT.name}",
+        "model_card": f"runs:/{run_id}/{MODEL_CARD.name}",
+        GATE_TAG: "true",
+        **figure_tags(evaluation),
+        **file_tags(bundle),
+    }
     return Candidate(
-        content,
-        run.run_id,
-        {"bundle": bundle, "record": folder},
-        record.drawn[:1],
-        _tags(params, tracking, run, fusion, bundle, evaluation),
-        MODEL_CARD.read_text(encoding="utf-8"),
+        content=content,
+        run_id=run_id,
+        folders={"bundle": bundle, "record": folder},
+        example=record.drawn[:1],
+        tags=tags,
+        description=MODEL_CARD.read_text(encoding="utf-8"),
     )
+
+
+def file_tags(bundle: Path) -> dict[str, str]:
+    """The digest and the size of each file of a bundle, by which a version is checked."""
+    files = bundle_files(bundle)
+    return {f"{FILE_TAG}{path.name}": file_sha256(path) for path in files} | {
+        f"{SIZE_TAG}{path.name}": str(path.stat().st_size) for path in files
+    }
+
+
+def figure_tags(evaluation: Evaluation) -> dict[str, str]:
+    """The headline of an evaluation as text, and on which images it was measured."""
+    return {key: f"{value:.6g}" for key, value in evaluation.headline().items()} | {
+        "best_single": evaluation.test.best_single,
+        "protocol": evaluation.protocol,
+        "test.images": str(evaluation.test.images),
+        "test.sha256": evaluation.test_sha256,
+    }
+
+
+def recipe_name(params: Params, recipes: Path) -> str:
+    """The recipe whose values these are, whatever its comments; `custom` where there is none."""
+    for path in sorted(recipes.glob("*.yaml")):
+        try:
+            if load_params(path) == params:
+                return path.stem
+        except ParamsError:
+            continue  # a broken recipe is not what was run
+    return "custom"
 
 
 def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: Evaluation) -> Record:
@@ -104,29 +171,7 @@ def _draw_faces(seed: int) -> npt.NDArray[np.uint8]:
     return np.stack([draw_face((first + row) % NUM_EMOTIONS, rng) for row in range(IMAGES)])
 
 
-def _tags(
-    params: Params,
-    tracking: Tracking,
-    run: RunLog,
-    fusion: Fusion,
-    bundle: Path,
-    evaluation: Evaluation,
-) -> dict[str, str]:
-    files = bundle_files(bundle)
-    return {
-        **_lineage(params, fusion),
-        **_runs(params, tracking),
-        "run.fusion": run.run_id,
-        "report": f"runs:/{run.run_id}/{REPORT.name}",
-        "model_card": f"runs:/{run.run_id}/{MODEL_CARD.name}",
-        GATE_TAG: "true",
-        **figure_tags(evaluation),
-        **{f"{FILE_TAG}{path.name}": file_sha256(path) for path in files},
-        **{f"{SIZE_TAG}{path.name}": str(path.stat().st_size) for path in files},
-    }
-
-
-def _lineage(params: Params, fusion: Fusion) -> dict[str, str]:
+def _lineage_tags(params: Params, fusion: Fusion) -> dict[str, str]:
     """What made the version: commit, DVC hashes of data and models, params."""
     git, hashes = git_state(), dvc_hashes(DVC_LOCK)
     data = json.loads(require(DATA_METRICS, "prepare").read_text(encoding="utf-8"))["source"]
@@ -145,7 +190,7 @@ def _lineage(params: Params, fusion: Fusion) -> dict[str, str]:
     }
 
 
-def _runs(params: Params, tracking: Tracking) -> dict[str, str]:
+def _run_tags(params: Params, tracking: Tracking) -> dict[str, str]:
     """The run of each training, where this store has it."""
     data = {"train": content_digest([require(TRAIN, "prepare")]), "val": content_digest([VAL])}
     # Which precision `auto` means, and what the environment says of it, only the training knows.

@@ -1,9 +1,10 @@
-"""What a version was measured by: a folder `record` beside its bundle.
+"""The files of a version: where they lie, and the record of its measurements among them.
 
-`test.npz` has the fused logits of the test images with their labels and groups, so that two
-versions can be compared image by image without the images. `drawn.npz` has synthetic faces and
-their logits, so that a version can be checked where the test images are not. No picture of a
-person is in it: those stay in the prepared data, and are told apart by their digest.
+In the folder `record`, beside the bundle, `test.npz` has the fused logits of the test images with
+their labels and groups, so that two versions can be compared image by image without the images.
+`drawn.npz` has synthetic faces and their logits, so that a version can be checked where the test
+images are not. No picture of a person is in it: those stay in the prepared data, and are known by
+their digest.
 """
 
 from __future__ import annotations
@@ -15,14 +16,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from fer_pipeline.errors import RegistryError, one_line
-from fer_pipeline.registry.storage import open_storage
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
     from fer_pipeline.registry.tracking import Tracking
 
 FOLDER = "record"
+"""Name of the folder with the record of a version."""
+
+
+FILE_TAG = "sha256."
+"""Start of the tags of a version that hold the sha256 of each file of its bundle."""
+
+SIZE_TAG = "bytes."
+"""Start of the tags of a version that hold the size in bytes of each file of its bundle."""
+
+_LOGGED_MODEL = "models:/"
 
 
 @dataclass(frozen=True)
@@ -91,3 +105,27 @@ def load_record(folder: Path) -> Record:
         sha256 = str(test["sha256"])
     with np.load(folder / "drawn.npz", allow_pickle=False) as drawn:
         return Record(logits, labels, groups, sha256, drawn["images"], drawn["logits"])
+
+
+def open_storage(tracking: Tracking, name: str, number: str) -> ArtifactRepository:
+    """The files of a version, to be listed, fetched or deleted.
+
+    MLflow's own functions for `models:/` addresses take the registry from a global setting; this
+    one asks the store that it is given.
+    """
+    found = tracking.client.get_model_version(name, number)
+    logged = logged_model_id(found)
+    location = (
+        str(tracking.client.get_logged_model(logged).artifact_location)
+        if logged
+        else str(found.source)
+    )
+    return get_artifact_repository(location, tracking_uri=tracking.uri, registry_uri=tracking.uri)
+
+
+def logged_model_id(found: ModelVersion) -> str | None:
+    """The logged model that a version is made from: some stores say it in the source alone."""
+    if found.model_id:
+        return str(found.model_id)
+    source = str(found.source)
+    return source.removeprefix(_LOGGED_MODEL) if source.startswith(_LOGGED_MODEL) else None
