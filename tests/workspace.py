@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -11,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
 
+from fer_pipeline.cli.main import main as fer
 from fer_pipeline.paths import PARAMS, SOURCE_LOCK
+from fer_pipeline.stages import launch
 
 TrainHere = Callable[..., subprocess.CompletedProcess[str]]
 """The fixture `train_here`: takes a workspace, and variables of the environment."""
@@ -71,6 +76,32 @@ class Workspace:
             for stage in lock["stages"].values()
             for out in stage.get("outs", [])
         }
+
+
+class InProcess(Workspace):
+    """A workspace whose stages and `fer` commands run in this process: none imports torch again."""
+
+    def run(self, *command: str, **extra_env: str) -> subprocess.CompletedProcess[str]:
+        is_stage = command[:3] == stage("")[:3]
+        if not (is_stage or command[0] == "fer"):
+            return super().run(*command, **extra_env)
+        output, errors = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+        ):
+            patch.chdir(self.folder)
+            for name, value in (self.env | extra_env).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", list(command[2:] if is_stage else command))
+            try:
+                status = launch.main() if is_stage else fer()
+            except SystemExit as end:
+                status = end.code
+        return subprocess.CompletedProcess(
+            command, int(status or 0), output.getvalue(), errors.getvalue()
+        )
 
 
 def stage(name: str, *arguments: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from workspace import (
     TRAIN,
+    InProcess,
     TrainHere,
     Workspace,
     copy_workspace,
@@ -23,7 +24,8 @@ from fer_pipeline.stages.launch import main
 @pytest.fixture(scope="session")
 def prepared_once(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A folder without DVC in which the sample is prepared; to be read only."""
-    workspace = make_bare_workspace(root, tmp_path_factory.mktemp("prepared"))
+    bare = make_bare_workspace(root, tmp_path_factory.mktemp("prepared"))
+    workspace = InProcess(bare.folder, bare.env)
     workspace.check(*stage("ingest"))
     workspace.check(*stage("prepare"))
     return workspace

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from workspace import TrainHere, Workspace, make_bare_workspace, stage
+from workspace import InProcess, TrainHere, Workspace, make_bare_workspace, stage
 
 from fer_pipeline.data.faces import USAGES
 
@@ -18,7 +18,8 @@ INGEST, PREPARE = stage("ingest"), stage("prepare")
 
 @pytest.fixture
 def bare(root: Path, tmp_path: Path) -> Workspace:
-    return make_bare_workspace(root, tmp_path)
+    workspace = make_bare_workspace(root, tmp_path)
+    return InProcess(workspace.folder, workspace.env)
 
 
 def fail(workspace: Workspace, *command: str) -> str:
@@ -180,6 +181,7 @@ def under_dvc(bare: Workspace, root: Path) -> Workspace:
     return bare
 
 
+@pytest.mark.slow
 def test_dvc_shows_the_line_and_stops(under_dvc: Workspace) -> None:
     under_dvc.edit_params(data__labels="ferplus_majority")
     done = under_dvc.run("dvc", "repro")
@@ -189,6 +191,7 @@ def test_dvc_shows_the_line_and_stops(under_dvc: Workspace) -> None:
     assert not (under_dvc.folder / "data/raw/faces.parquet").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["resnet50; touch ran", "$(touch ran)", "a' || touch ran && '"])
 def test_no_key_of_params_reaches_a_shell(key: str, under_dvc: Workspace) -> None:
     content = YAML(typ="safe").load((under_dvc.folder / "params.yaml").read_text())

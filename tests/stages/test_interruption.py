@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from processes import wait_until
 from workspace import Workspace, make_workspace
 
 from fer_pipeline.repair import is_whole_dvc_lock, repair
+
+pytestmark = pytest.mark.slow
 
 STAGES = (
     "ingest",
@@ -83,7 +86,6 @@ def computed(workspace: Workspace) -> dict[str, str]:
     return kept
 
 
-@pytest.mark.slow
 def test_killed_in_every_stage_and_run_again_ends_as_undisturbed(
     finished: Workspace, root: Path, tmp_path: Path
 ) -> None:
@@ -132,16 +134,20 @@ def test_a_torn_dvc_lock_costs_no_stage(copied: Workspace, torn_at: float) -> No
 def test_a_stage_does_not_outlive_a_killed_dvc(copied: Workspace) -> None:
     copied.edit_params(seed=5)
     process = start_until(copied, "train@resnet50")
-    deadline = time.monotonic() + 30
-    while not stage_processes(copied) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(0.5)  # python is up and imports torch, which takes longer
+    wait_until(lambda: any(map(imports_torch, stage_processes(copied))), 120, "the stage runs")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    while stage_processes(copied) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    left = stage_processes(copied)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
-    assert left == []
+    try:
+        wait_until(lambda: not stage_processes(copied), 60, "no stage is left")
+    finally:
+        for pid in stage_processes(copied):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def imports_torch(pid: int) -> bool:
+    """Whether a process has come so far that it imports torch."""
+    try:
+        return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return False

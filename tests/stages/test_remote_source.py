@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from s3_server import S3Server
-from workspace import Workspace, copy_workspace, make_bare_workspace, stage
+from workspace import InProcess, Workspace, copy_workspace, make_bare_workspace, stage
 
 from fer_pipeline.data.faces import USAGES
 from fer_pipeline.data.sources.pins import read_pin
 from fer_pipeline.data.store import read_faces
+
+pytestmark = pytest.mark.slow
 
 INGEST = stage("ingest")
 URI = "s3://faces/editions/fer2013.csv"
@@ -54,7 +56,8 @@ def ingested(
 def workspace(ingested: tuple[Workspace, str], server: S3Server, tmp_path: Path) -> Workspace:
     """A copy of that, to be changed; the server has what was pinned."""
     put(server, edition())
-    return copy_workspace(ingested[0], tmp_path / "copy")
+    copy = copy_workspace(ingested[0], tmp_path / "copy")
+    return InProcess(copy.folder, copy.env)
 
 
 def put(server: S3Server, content: bytes | None) -> None:
