@@ -106,9 +106,9 @@ def _run(name: str, **parameters: Any) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts' '&' has it ignored
     from flows.server import start_server
 
-    server = start_server()
+    wait_until_ready = start_server()
     flow = getattr(import_module(f"flows.{name}"), name)  # takes seconds, as the server does
-    server.wait_until_ready()
+    wait_until_ready()
     state = _final(flow(**parameters, return_state=True))
     if state.is_completed():
         typer.echo(state.message)

@@ -84,18 +84,15 @@ class Processes:
     Attributes:
         folder: in which the commands run.
         locks: descriptors of locks that every command holds until its last process is gone.
+        closed: set when the run is ending.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.locks: list[int] = []
         self._running: set[subprocess.Popen[str]] = set()
-        self._closed = Event()
+        self.closed = Event()
         self._starting = Lock()
-
-    @property
-    def closed(self) -> bool:
-        return self._closed.is_set()
 
     def wait(self, seconds: float) -> None:
         """Wait, but not beyond the end of the run.
@@ -103,7 +100,7 @@ class Processes:
         Raises:
             StoppedError: the run is ending.
         """
-        if self._closed.wait(seconds):
+        if self.closed.wait(seconds):
             raise StoppedError("the run ended while it waited")
 
     def retry(
@@ -171,14 +168,14 @@ class Processes:
                         _read_events(events, outcome, on_event)
                 outcome.status = child.wait()
             _read_events(events, outcome, on_event)
-        if self.closed:
+        if self.closed.is_set():
             raise StoppedError(f"stopped, because the run is ending: {command[0]}")
         return outcome
 
     def close(self) -> None:
         """End all commands and start no more; returns when all have ended."""
         with self._starting:
-            self._closed.set()
+            self.closed.set()
             running = list(self._running)
         for child in running:
             child.terminate()
@@ -196,7 +193,7 @@ class Processes:
         options = ["--grace-s", str(GRACE_S)]
         options += [] if deadline_s is None else ["--deadline-s", str(deadline_s)]
         with self._starting:
-            if self.closed:
+            if self.closed.is_set():
                 raise StoppedError(f"not started, because the run is ending: {command[0]}")
             child = start_supervised(
                 command,

@@ -11,6 +11,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -26,67 +28,59 @@ STARTUP_TIMEOUT_S = 120.0
 """Seconds for a temporary server to start: the first start migrates a database."""
 
 
-def start_server() -> Server:
-    """Give the configured server, or start one that ends with this process.
+def start_server() -> Callable[[], None]:
+    """Start a server that ends with this process, unless one is configured.
 
-    That one keeps its history where any other server of this user does (`PREFECT_HOME`): the next
+    It keeps its history where any other server of this user does (`PREFECT_HOME`): the next
     `prefect server start` shows the run.
+
+    Returns:
+        A function that returns when runs can be reported to the server, and raises FlowError if
+        the server does not answer.
     """
-    return Server() if PREFECT_API_URL.value() else _TemporaryServer()
+    if PREFECT_API_URL.value():
+        return _require_answer
+    port = _free_port()
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    refresh_global_settings_context()
+    log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server = start_supervised(command, Path.cwd(), {}, stdout=log)
+    assert server.stdin is not None
+    # Inherited by the crash reporter, so that a killed run can still be reported.
+    os.set_inheritable(server.stdin.fileno(), True)
+
+    def stop() -> None:
+        server.terminate()
+        end_supervised(server)
+        log.close()
+
+    # Prefect sends the rest of its log when the interpreter ends, and that is before this.
+    atexit.register(stop)
+    return partial(_wait_for_answer, server, log)
 
 
-class Server:
-    """A server that runs already."""
+def _require_answer() -> None:
+    if error := _health():
+        raise FlowError(
+            f"the Prefect server at {PREFECT_API_URL.value()} does not answer "
+            f"({type(error).__name__}): start it with 'prefect server start', or unset "
+            f"PREFECT_API_URL"
+        ) from error
 
-    def wait_until_ready(self) -> None:
-        """Return when runs can be reported to it.
 
-        Raises:
-            FlowError: it does not answer.
-        """
-        if error := _health():
+def _wait_for_answer(server: subprocess.Popen[str], log: IO[str]) -> None:
+    end_at = time.monotonic() + STARTUP_TIMEOUT_S
+    while _health():
+        if time.monotonic() > end_at or server.poll() is not None:
+            log.seek(0)
+            lines = log.read().strip().splitlines() or ["it printed nothing"]
             raise FlowError(
-                f"the Prefect server at {PREFECT_API_URL.value()} does not answer "
-                f"({type(error).__name__}): start it with 'prefect server start', or unset "
+                f"no temporary Prefect server within {STARTUP_TIMEOUT_S:.0f} s "
+                f"({lines[-1][:200]}): start one with 'prefect server start' and set "
                 f"PREFECT_API_URL"
-            ) from error
-
-
-class _TemporaryServer(Server):
-    def __init__(self) -> None:
-        port = _free_port()
-        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-        refresh_global_settings_context()
-        self._log: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
-        self._process: subprocess.Popen[str] = start_supervised(
-            ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            Path.cwd(),
-            {},
-            stdout=self._log,
-        )
-        assert self._process.stdin is not None
-        # Inherited by the crash reporter, so that a killed run can still be reported.
-        os.set_inheritable(self._process.stdin.fileno(), True)
-        # Prefect sends the rest of its log when the interpreter ends, and that is before this.
-        atexit.register(self._stop)
-
-    def wait_until_ready(self) -> None:
-        end_at = time.monotonic() + STARTUP_TIMEOUT_S
-        while _health():
-            if time.monotonic() > end_at or self._process.poll() is not None:
-                self._log.seek(0)
-                lines = self._log.read().strip().splitlines() or ["it printed nothing"]
-                raise FlowError(
-                    f"no temporary Prefect server within {STARTUP_TIMEOUT_S:.0f} s "
-                    f"({lines[-1][:200]}): start one with 'prefect server start' and set "
-                    f"PREFECT_API_URL"
-                )
-            time.sleep(0.1)
-
-    def _stop(self) -> None:
-        self._process.terminate()
-        end_supervised(self._process)
-        self._log.close()
+            )
+        time.sleep(0.1)
 
 
 def _health() -> Exception | None:

@@ -152,10 +152,10 @@ def test_close_ends_all_and_nothing_starts_after(tmp_path: Path, mark: str) -> N
         said: list[str] = []
         ends = [pool.submit(here.run, python(SLEEP, mark), said.append) for _ in range(3)]
         wait_until(lambda: len(said) == 3)
-        assert not here.closed
+        assert not here.closed.is_set()
         here.close()
         assert alive(mark) == []
-        assert here.closed
+        assert here.closed.is_set()
         for end in ends:
             with pytest.raises(StoppedError, match="stopped, because the run is ending"):
                 end.result(5)

@@ -19,7 +19,7 @@ from flows.server import start_server
 def wait_for(url: str) -> None:
     """For the server that is configured."""
     with temporary_settings({PREFECT_API_URL: url}):
-        start_server().wait_until_ready()
+        start_server()()
 
 
 @contextmanager
@@ -61,8 +61,7 @@ def test_the_configured_server_is_used_and_none_is_started(
     monkeypatch.setattr(module, "start_supervised", start)
     url = f"http://127.0.0.1:{answering.server_port}/api"
     with temporary_settings({PREFECT_API_URL: url}):
-        server = start_server()
-        server.wait_until_ready()
+        start_server()()
 
 
 def test_a_server_that_wants_a_key_is_asked_with_it() -> None:
