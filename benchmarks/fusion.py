@@ -88,7 +88,9 @@ def show_models(logits: FloatArray, labels: Int64Array, settings: FusionParams) 
     """What is fused, and what comes of it: the timings are of nothing trivial."""
     hits = image_hits(logits, labels)
     scores = {f"model{number} alone": float(own.mean()) for number, own in enumerate(hits)}
-    scores |= {name: found.accuracy for name, found in fit_all(logits, labels, settings).items()}
+    scores |= {
+        name: found.val_accuracy for name, found in fit_all(logits, labels, settings).items()
+    }
     scores["images where models differ in being right"] = float((hits != hits[0]).any(0).mean())
     show("val accuracy", scores)
 

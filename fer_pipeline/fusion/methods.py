@@ -55,14 +55,14 @@ class FittedMethod:
     Attributes:
         weights: (M,) non-negative, summing to 1.
         temperature: the one that minimises val NLL.
-        accuracy: top-1 on val.
-        nll: mean negative log-likelihood on val in nats, after temperature.
+        val_accuracy: top-1 on val, of the logits that are fused.
+        val_nll: mean negative log-likelihood on val in nats, after temperature.
     """
 
     weights: FloatArray
     temperature: float
-    accuracy: float
-    nll: float
+    val_accuracy: float
+    val_nll: float
 
 
 def require_method(name: str, models: int) -> None:
@@ -116,8 +116,8 @@ def _fitted(logits: FloatArray, labels: Int64Array, weights: FloatArray) -> Fitt
     return FittedMethod(
         weights=weights,
         temperature=temperature,
-        accuracy=top1_accuracy(fused, labels),
-        nll=mean_nll(fused / temperature, labels),
+        val_accuracy=top1_accuracy(fused, labels),
+        val_nll=mean_nll(fused / temperature, labels),
     )
 
 

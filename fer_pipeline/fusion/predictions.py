@@ -1,21 +1,48 @@
-"""Logits of every backbone, read back for fusion."""
+"""The logits of every backbone, and how they were computed: `predictions/BACKBONE.npz`."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from fer_pipeline.errors import DataError
+from fer_pipeline.arrays import Float32Array, FloatArray
+from fer_pipeline.errors import DataError, FusionError
+from fer_pipeline.files import whole_file
 from fer_pipeline.paths import predictions, require
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """How the logits of one backbone were computed.
+
+    Attributes:
+        tta: the test-time augmentation, a value of `predict.tta`.
+        image_size: height and width of what the network sees, in pixels.
+        eval_resize: height and width that an image is resized to before it is cropped, in pixels.
+    """
+
+    tta: str
+    image_size: int
+    eval_resize: int
+
+
+def write_predictions(
+    backbone: str, logits: Mapping[str, Float32Array], settings: PredictSettings
+) -> None:
+    """Write the (N, C) logits of `val` and `test` by one backbone."""
+    arrays = {f"{split}_logits": own for split, own in logits.items()}
+    with whole_file(predictions(backbone)) as partial:
+        np.savez(partial, allow_pickle=False, **arrays, **asdict(settings))
 
 
 def read_logits(
     backbones: list[str], split: Literal["val", "test"], folder: Path = Path()
-) -> npt.NDArray[np.float64]:
+) -> FloatArray:
     """(M, N, C) logits of one split, in the order of the backbones.
 
     `folder` is the one with `predictions` in it.
@@ -23,19 +50,43 @@ def read_logits(
     Raises:
         DataError: a file is missing or damaged, or the files are of different splits.
     """
-    stack = []
+    stack: list[FloatArray] = []
     for name in backbones:
-        path = require(folder / predictions(name), f"predict@{name}")
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                stack.append(arrays[f"{split}_logits"].astype(np.float64))
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{path} holds no logits ({error}): run 'dvc repro --force predict@{name}'"
-            ) from error
+        (logits,) = _read(name, (f"{split}_logits",), folder)
+        stack.append(logits.astype(np.float64))
         if stack[-1].shape != stack[0].shape:
             raise DataError(
-                f"{path}: logits have shape {stack[-1].shape}, those of {backbones[0]} "
-                f"{stack[0].shape}: run 'dvc repro'"
+                f"{folder / predictions(name)}: logits have shape {stack[-1].shape}, those of "
+                f"{backbones[0]} {stack[0].shape}: run 'dvc repro'"
             )
     return np.stack(stack)  # (M, N, C)
+
+
+def read_settings(backbones: list[str]) -> dict[str, PredictSettings]:
+    """How the logits of each backbone were computed.
+
+    Raises:
+        DataError: a file is missing or damaged, or does not say it.
+        FusionError: they were computed with different test-time augmentations.
+    """
+    found = {}
+    for name in backbones:
+        tta, image_size, eval_resize = _read(name, ("tta", "image_size", "eval_resize"))
+        found[name] = PredictSettings(str(tta), int(image_size), int(eval_resize))
+    if len({own.tta for own in found.values()}) > 1:
+        differ = ", ".join(f"{name} with {own.tta!r}" for name, own in found.items())
+        raise FusionError(
+            f"the logits were not computed alike ({differ}): run 'dvc repro' to predict again"
+        )
+    return found
+
+
+def _read(backbone: str, keys: tuple[str, ...], folder: Path = Path()) -> list[Any]:
+    path = require(folder / predictions(backbone), f"predict@{backbone}")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays[key] for key in keys]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} holds no logits ({error}): run 'dvc repro --force predict@{backbone}'"
+        ) from error

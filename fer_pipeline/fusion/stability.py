@@ -27,18 +27,22 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Stability:
-    """How one method's weights move.
+class FoldSpread(Spread):
+    """The same over fits with one fold left out each.
 
     Attributes:
-        bootstrap: over resamples of val.
-        folds: over fits with one fold left out.
         held_out_accuracy: top-1 on all of val, each image by the fit that left its fold out.
     """
 
-    bootstrap: Spread
-    folds: Spread
     held_out_accuracy: float
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How one method's weights move over resamples of val, and over folds."""
+
+    bootstrap: Spread
+    folds: FoldSpread
 
 
 def measure_stability(
@@ -73,7 +77,8 @@ def measure_stability(
             int(image_hits(fuse(logits[:, folds == fold], own), labels[folds == fold]).sum())
             for fold, own in enumerate(weights)
         )
-        found[name] = Stability(_spread(fit(counts)), _spread(weights), held_out / len(labels))
+        folds_spread = FoldSpread(*_mean_and_sd(weights), held_out / len(labels))
+        found[name] = Stability(Spread(*_mean_and_sd(fit(counts))), folds_spread)
     return found
 
 
@@ -100,5 +105,5 @@ def fold_numbers(groups: Int64Array, rng: np.random.Generator) -> Int64Array:
     return np.asarray((rng.permutation(size) % FOLDS)[member], np.int64)
 
 
-def _spread(weights: FloatArray) -> Spread:
-    return Spread(weights.mean(axis=0), weights.std(axis=0, ddof=1))
+def _mean_and_sd(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    return weights.mean(axis=0), weights.std(axis=0, ddof=1)

@@ -48,13 +48,15 @@ def describe(fusion: Fusion, backbones: Mapping[str, BackboneParams], tta: Tta) 
         tta: that of the logits that the fusion was fitted to.
 
     Raises:
-        FusionError: the fusion was fitted to other backbones.
+        FusionError: the fusion was fitted to other backbones, or to logits of theirs that were
+            computed with other sizes or another test-time augmentation.
     """
     if set(fusion.weights) != set(backbones):
         raise FusionError(
             f"the fusion has weights for {', '.join(fusion.weights)}, but params.yaml has "
             f"{', '.join(backbones)}: run 'dvc repro calibrate'"
         )
+    fusion.require_settings(backbones, tta)
     members = tuple(
         Member(name, fusion.weights[name], own.image_size, own.eval_resize)
         for name, own in backbones.items()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from fer_pipeline.data.faces import load_split
-from fer_pipeline.files import whole_file
+from fer_pipeline.fusion.predictions import PredictSettings, write_predictions
 from fer_pipeline.models.backbones import load_trained
 from fer_pipeline.models.inference import compute_logits, pick_device
 from fer_pipeline.models.precision import full_float32
-from fer_pipeline.paths import TEST, VAL, model_file, predictions, require
+from fer_pipeline.paths import TEST, VAL, model_file, require
 from fer_pipeline.stages.progress import image_bar
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def predict(params: Params, backbone: str) -> None:
-    """Write `predictions/BACKBONE.npz`: `val_logits` and `test_logits`, float32 (N, 7)."""
+    """Write `predictions/BACKBONE.npz`: the logits of val and test, and how they were computed."""
     splits = {"val": load_split(VAL), "test": load_split(TEST)}
     device = pick_device()
     weights = require(model_file(backbone), f"train@{backbone}")
@@ -30,7 +29,7 @@ def predict(params: Params, backbone: str) -> None:
     total = sum(map(len, splits.values()))
     with full_float32(), image_bar(f"{backbone} predict", total) as advance:
         for name, split in splits.items():
-            logits[f"{name}_logits"] = (
+            logits[name] = (
                 compute_logits(
                     model,
                     torch.from_numpy(split.images).to(device),
@@ -43,5 +42,5 @@ def predict(params: Params, backbone: str) -> None:
                 .cpu()
                 .numpy()
             )
-    with whole_file(predictions(backbone)) as partial:
-        np.savez(partial, allow_pickle=False, **logits)
+    settings = PredictSettings(params.predict.tta, own.image_size, own.eval_resize)
+    write_predictions(backbone, logits, settings)

@@ -66,7 +66,7 @@ def test_the_folds_are_a_plain_loop_over_what_is_left(
     tolerance = 2e-3 if method == "nll" else 1e-9
     np.testing.assert_allclose(own.folds.mean, np.mean(weights, axis=0), atol=tolerance)
     np.testing.assert_allclose(own.folds.sd, np.std(weights, axis=0, ddof=1), atol=tolerance)
-    assert own.held_out_accuracy == pytest.approx(hits / len(LABELS))
+    assert own.folds.held_out_accuracy == pytest.approx(hits / len(LABELS))
 
 
 def test_uniform_weights_do_not_move_and_the_others_do(found: dict[str, Stability]) -> None:
@@ -78,7 +78,7 @@ def test_uniform_weights_do_not_move_and_the_others_do(found: dict[str, Stabilit
 
 def test_the_held_out_accuracy_of_uniform_is_that_of_all_val(found: dict[str, Stability]) -> None:
     plain = fuse(LOGITS, np.full(3, 1 / 3))
-    assert found["uniform"].held_out_accuracy == pytest.approx(accuracy(plain, LABELS))
+    assert found["uniform"].folds.held_out_accuracy == pytest.approx(accuracy(plain, LABELS))
 
 
 def test_where_a_model_learnt_val_by_heart_only_what_was_held_out_is_believed() -> None:
@@ -88,7 +88,7 @@ def test_where_a_model_learnt_val_by_heart_only_what_was_held_out_is_believed() 
     greedy = {"greedy": METHODS["greedy"].prepare(logits, labels, SETTINGS)}
     own = measure_stability(greedy, logits, labels, np.arange(100), 2, 0)["greedy"]
     fitted = accuracy(fuse(logits, fit("greedy", logits, labels)), labels)
-    assert fitted > 0.3 > 0.22 > own.held_out_accuracy
+    assert fitted > 0.3 > 0.22 > own.folds.held_out_accuracy
 
 
 def test_the_seed_decides_resamples_and_folds() -> None:

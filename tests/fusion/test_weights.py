@@ -131,7 +131,7 @@ def test_the_scale_of_one_models_logits_does_not_matter_to_nll(scale: float) -> 
     logits = make_logits(labels, [0.8, 1.0, 1.5])
     scaled = logits * np.array([1.0, scale, 1.0])[:, None, None]
     plain, other = (fit_all(z, labels)["nll"] for z in (logits, scaled))
-    assert other.nll == pytest.approx(plain.nll, abs=1e-6)
+    assert other.val_nll == pytest.approx(plain.val_nll, abs=1e-6)
     np.testing.assert_allclose(
         softmax(fuse(scaled, other.weights) / other.temperature, axis=1),
         softmax(fuse(logits, plain.weights) / plain.temperature, axis=1),

@@ -10,8 +10,10 @@ import pytest
 from synthetic_logits import make_logits
 
 from fer_pipeline.data.faces import Split, save_split
-from fer_pipeline.errors import FusionError
+from fer_pipeline.errors import DataError, FusionError
 from fer_pipeline.fusion.methods import METHODS
+from fer_pipeline.fusion.predictions import PredictSettings, write_predictions
+from fer_pipeline.fusion.result import read_fusion
 from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import FUSION, VAL, predictions
 from fer_pipeline.stages.calibrate import calibrate
@@ -23,13 +25,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_inputs(val: Split, names: list[str]) -> None:
+SETTINGS = PredictSettings("flip", 40, 44)
+
+
+def write_inputs(val: Split, names: list[str], **others: PredictSettings) -> None:
+    """Val and logits of three backbones, computed alike but for those that are given."""
     VAL.parent.mkdir(parents=True)
     save_split(val, VAL)
-    predictions(names[0]).parent.mkdir(parents=True)
     logits = make_logits(val.labels, [1.0, 1.5, 0.5])
     for name, own in zip(names, logits, strict=True):
-        np.savez(predictions(name), val_logits=own.astype(np.float32))
+        write_predictions(name, {"val": own.astype(np.float32)}, others.get(name, SETTINGS))
 
 
 def test_the_fusion_says_how_stable_the_weights_of_every_method_are(
@@ -51,6 +56,37 @@ def test_the_fusion_says_how_stable_the_weights_of_every_method_are(
         assert 0 <= found["stability"]["folds"]["held_out_accuracy"] <= 1, method
     calibrate(params)
     assert FUSION.read_bytes() == written
+
+
+def test_the_fusion_says_how_the_logits_were_computed(
+    folder: Path, params: Params, splits: dict[str, Split]
+) -> None:
+    names = list(params.backbones)
+    larger = PredictSettings("flip", 75, 75)
+    write_inputs(splits["val"], names, **{names[2]: larger})
+    calibrate(params)
+    computed = dict.fromkeys(names, SETTINGS) | {names[2]: larger}
+    assert read_fusion(FUSION).computed == computed
+
+
+def test_logits_with_different_augmentation_are_not_fused(
+    folder: Path, params: Params, splits: dict[str, Split]
+) -> None:
+    names = list(params.backbones)
+    write_inputs(splits["val"], names, **{names[1]: PredictSettings("centre", 40, 44)})
+    with pytest.raises(FusionError, match=f"{names[0]} with 'flip', {names[1]} with 'centre'"):
+        calibrate(params)
+    assert not FUSION.exists()
+
+
+def test_logits_that_do_not_say_how_they_were_computed_are_refused(
+    folder: Path, params: Params, splits: dict[str, Split]
+) -> None:
+    names = list(params.backbones)
+    write_inputs(splits["val"], names)
+    np.savez(predictions(names[1]), val_logits=np.zeros((len(splits["val"]), 7), np.float32))
+    with pytest.raises(DataError, match=f"run 'dvc repro --force predict@{names[1]}'"):
+        calibrate(params)
 
 
 def test_a_grid_over_five_backbones_is_refused_before_anything_is_read(

@@ -1,0 +1,70 @@
+"""What a file must hold to be a fusion, and which params fit it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fer_pipeline.errors import FusionError
+from fer_pipeline.fusion.predictions import PredictSettings
+from fer_pipeline.fusion.result import Fusion, read_fusion
+from fer_pipeline.params.schema import Params
+
+FUSION = Fusion(
+    "nll",
+    {"resnet50": 0.25, "inception_v3": 0.75},
+    1.5,
+    {"resnet50": PredictSettings("flip", 40, 44), "inception_v3": PredictSettings("flip", 75, 75)},
+)
+
+
+def test_only_params_with_the_same_sizes_and_augmentation_fit(params: Params) -> None:
+    own = params.backbones["resnet50"].model_copy(update={"image_size": 40, "eval_resize": 44})
+    fusion = Fusion("nll", {"resnet50": 1.0}, 1.5, {"resnet50": FUSION.computed["resnet50"]})
+    fusion.require_settings({"resnet50": own}, "flip")
+    with pytest.raises(FusionError, match=r"with tta flip, .* but params.yaml has tta centre, "):
+        fusion.require_settings({"resnet50": own}, "centre")
+    with pytest.raises(FusionError, match=r"eval_resize 44, .* eval_resize 48: run 'dvc repro"):
+        fusion.require_settings({"resnet50": own.model_copy(update={"eval_resize": 48})}, "flip")
+
+
+def test_a_written_fusion_is_read_back_and_further_keys_are_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "fusion.json"
+    path.write_text(json.dumps({**FUSION.to_json(), "methods": {"nll": {}}}))
+    assert read_fusion(path) == FUSION
+
+
+def test_a_missing_fusion_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(FusionError) as refused:
+        read_fusion(tmp_path / "fusion.json")
+    assert str(refused.value) == (
+        f"{tmp_path / 'fusion.json'} is missing: run 'dvc repro calibrate'"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"\xff\xfe",
+        b'{"method": "nll", "temperature": 1}',
+        b'{"weights": {"a": 1}, "temperature": 1}',
+        b'{"method": "nll", "weights": {"a": 1}}',
+        b'{"method": "nll", "weights": [1], "temperature": 1}',
+        b'{"method": "nll", "weights": {"a": "much"}, "temperature": 1}',
+        b'{"method": "nll", "weights": {"a": 1}, "temperature": null}',
+    ],
+)
+def test_what_is_no_fusion_is_named_with_the_command_that_makes_it(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "fusion.json"
+    path.write_bytes(content)
+    with pytest.raises(FusionError) as refused:
+        read_fusion(path)
+    assert str(refused.value) == f"{path} is no fusion: run 'dvc repro --force calibrate'"
