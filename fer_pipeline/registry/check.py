@@ -71,35 +71,28 @@ def score_version(
         RegistryError: it can't be fetched, is not what was registered, or can't be loaded.
     """
     tags = tracking.client.get_model_version(name, number).tags
+    digests = {
+        key.removeprefix(FILE_TAG): digest
+        for key, digest in tags.items()
+        if key.startswith(FILE_TAG)
+    }
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         np.savez(here / "images.npz", allow_pickle=False, images=images)
-        (here / "version").mkdir()
-        request = {
-            "uri": f"models:/{name}/{number}",
-            "sha256": {
-                key.removeprefix(FILE_TAG): digest
-                for key, digest in tags.items()
-                if key.startswith(FILE_TAG)
-            },
-            "images": str(here / "images.npz"),
-            "folder": str(here / "version"),
-            "logits": str(here / "logits.npy"),
-            "fault": str(here / "fault.txt"),
-        }
+        request = {"uri": f"models:/{name}/{number}", "sha256": digests}
         (here / "request.json").write_text(json.dumps(request), encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-P", str(_SCRIPT), str(here / "request.json")],
+            [sys.executable, "-P", str(_SCRIPT), folder],
             env=_environment(tracking.uri),
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode != 0:
-            fault = here / "fault.txt"
-            said = fault.read_text(encoding="utf-8") if fault.exists() else _last_line(done.stderr)
+            error = here / "error.txt"
+            why = error.read_text(encoding="utf-8") if error.exists() else _last_line(done.stderr)
             raise RegistryError(
-                f"{name} version {number} fails its check: {hide_password(said)[:300]}: "
+                f"{name} version {number} fails its check: {hide_password(why)[:300]}: "
                 "no alias was moved"
             )
         return np.asarray(np.load(here / "logits.npy", allow_pickle=False))
@@ -159,4 +152,4 @@ def _environment(uri: str) -> dict[str, str]:
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "its process ended without a word"
+    return lines[-1] if lines else "its process ended without a message"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from fer_pipeline.data.faces import load_split, split_sha256
 from fer_pipeline.errors import DataError, RegistryError
@@ -18,8 +19,6 @@ from fer_pipeline.registry.check import score_version
 from fer_pipeline.registry.version_files import Record, read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy.typing as npt
 
     from fer_pipeline.params.schema import Params, PromotionParams
@@ -54,13 +53,12 @@ class PairedComparison:
     mcnemar_p: float
     rescored: bool
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> PairedComparison:
-        low, high = content["ci95"]
-        return cls(**{**content, "ci95": (float(low), float(high))})
+    def from_json(cls, text: str) -> PairedComparison:
+        return TypeAdapter(cls).validate_json(text)
 
 
 @dataclass(frozen=True)
@@ -150,8 +148,7 @@ def compare_versions(
     else:
         return None
     comparison = _compare(champion, hits, ours, params, rescored)
-    text = json.dumps(comparison.to_json())
-    tracking.client.set_model_version_tag(name, challenger, COMPARISON_TAG, text)
+    tracking.client.set_model_version_tag(name, challenger, COMPARISON_TAG, comparison.to_json())
     return comparison
 
 
@@ -159,7 +156,7 @@ def _known_comparison(
     tracking: Tracking, name: str, challenger: str, champion: str
 ) -> PairedComparison | None:
     text = tracking.client.get_model_version(name, challenger).tags.get(COMPARISON_TAG)
-    found = PairedComparison.from_json(json.loads(text)) if text else None
+    found = PairedComparison.from_json(text) if text else None
     return found if found is not None and found.champion == champion else None
 
 

@@ -2,14 +2,13 @@
 
 It is run by its path and imports nothing of the project: the code that scores is the version's.
 
-Usage: python scoring.py REQUEST.json, with
-    uri       of the version
-    sha256    what each file of its bundle must hash to
-    images    .npz with `images`
-    folder    an empty one to fetch into
-    logits    .npy to write, (N, 7)
-    fault     text to write instead, if it can't be done
-Exit status: 0 scored, 1 `fault` says why not.
+Usage: python scoring.py FOLDER, in which it reads
+    request.json  `uri` of the version, and `sha256`: what each file of its bundle must hash to
+    images.npz    `images`
+and writes one of
+    logits.npy    (N, 7)
+    error.txt     why it could not be done
+Exit status: 0 scored, 1 `error.txt` says why not.
 """
 
 import hashlib
@@ -21,46 +20,52 @@ import mlflow
 import numpy as np
 
 SLICE = 256
-"""Images at once: a version refuses more than its server would take in one request."""
+"""How many images are scored at once: a version refuses more than its server would take."""
 
 
-def main(request: dict) -> int:  # type: ignore[type-arg]
+def main(folder: Path) -> int:
     try:
-        folder = Path(
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=request["uri"], dst_path=request["folder"]
-            )
-        )
-        fault = _fault(folder / "artifacts" / "bundle", request["sha256"])
-        if not fault:
-            model = mlflow.pyfunc.load_model(str(folder))
-            with np.load(request["images"], allow_pickle=False) as arrays:
-                images = arrays["images"]
-            logits = [
-                np.asarray(
-                    model.predict(images[start : start + SLICE], params={"output": "logits"}),
-                    np.float32,
-                )
-                for start in range(0, len(images), SLICE)
-            ]
-            np.save(request["logits"], np.concatenate(logits), allow_pickle=False)
-            return 0
+        np.save(folder / "logits.npy", score(folder), allow_pickle=False)
     except Exception as error:  # whatever it is, it is why this version does not serve
-        fault = f"{type(error).__name__}: {error}"
-    Path(request["fault"]).write_text(" ".join(fault.split()), encoding="utf-8")
-    return 1
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        text = " ".join(f"{kind}{error}".split())
+        (folder / "error.txt").write_text(text, encoding="utf-8")
+        return 1
+    return 0
 
 
-def _fault(bundle: Path, digests: dict[str, str]) -> str:
-    for name, digest in digests.items():
-        path = bundle / name
-        if not path.is_file():
-            return f"its {name} is missing"
-        with path.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
-                return f"its {name} is not what was registered (another sha256): it is damaged"
-    return ""
+def score(folder: Path) -> np.ndarray:
+    """(N, 7) logits of the images by the version.
+
+    Raises:
+        ValueError: a file of the version is not what was registered.
+    """
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    (folder / "version").mkdir()
+    version = Path(
+        mlflow.artifacts.download_artifacts(
+            artifact_uri=request["uri"], dst_path=str(folder / "version")
+        )
+    )
+    for name, digest in request["sha256"].items():
+        require_digest(version / "artifacts" / "bundle" / name, digest)
+    model = mlflow.pyfunc.load_model(str(version))
+    with np.load(folder / "images.npz", allow_pickle=False) as arrays:
+        images = arrays["images"]
+    slices = [images[start : start + SLICE] for start in range(0, len(images), SLICE)]
+    logits = [model.predict(some, params={"output": "logits"}) for some in slices]
+    return np.concatenate([np.asarray(some, np.float32) for some in logits])
+
+
+def require_digest(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise ValueError(f"its {path.name} is missing")
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+            raise ValueError(
+                f"its {path.name} is not what was registered (another sha256): it is damaged"
+            )
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    sys.exit(main(Path(sys.argv[1])))

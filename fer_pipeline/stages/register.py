@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_pipeline.evaluation.gate import judge
+from fer_pipeline.evaluation.gate import Verdict, judge
 from fer_pipeline.evaluation.result import Evaluation, read_evaluation
 from fer_pipeline.files import write_json
 from fer_pipeline.fusion.result import Fusion, read_fusion
@@ -40,20 +41,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LINEAGE = "lineage"
-"""Folder of the fusion run's artifacts with what `dvc checkout` needs."""
+"""Name of the folder of the fusion run's artifacts that holds what `dvc checkout` needs."""
 
 
 def register(params: Params) -> None:
     """Log the fusion to MLflow, register it if the gate passes, write the verdict."""
-    evaluation = read_evaluation(EVALUATION)
-    fusion = read_fusion(FUSION)
+    evaluation, fusion = read_evaluation(EVALUATION), read_fusion(FUSION)
+    spec = describe(fusion, params.backbones, params.predict.tta)
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
     verdict = judge(evaluation.test, params.gate)
     tracking = connect(params.registry.experiment)
     number: str | None = None
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
-        spec = describe(fusion, params.backbones, params.predict.tta)
         write_bundle(bundle, spec, files)
         content = version_digest(bundle_files(bundle))
         inputs: dict[str, object] = {"content": content, "gate": params.gate.model_dump()}
@@ -69,18 +69,12 @@ def register(params: Params) -> None:
                     content=content,
                 )
                 number = register_once(tracking, params.registry.model_name, candidate)
-    decision = _succeed(tracking, params, number) if number else None
-    _write_verdict(tracking, params, verdict.passed, verdict.reasons, number, decision)
-    for reason in verdict.reasons:
-        log.info("  %s", reason)
-    if number:
-        log.info("gate passed: %s version %s", params.registry.model_name, number)
-    else:
-        log.info("gate not passed: nothing registered")
+    decision = _nominate(tracking, params, number) if number else None
+    _write_verdict(tracking, params.registry.model_name, verdict, number=number, decision=decision)
 
 
-def _succeed(tracking: Tracking, params: Params, number: str) -> dict[str, object] | None:
-    """Make the version challenger, and champion where that is automatic; what the policy said."""
+def _nominate(tracking: Tracking, params: Params, number: str) -> dict[str, object] | None:
+    """Make a version challenger, and champion where that is automatic; what the policy says."""
     with mlflow_errors(tracking):
         if not nominate(tracking, params, number):
             return None
@@ -94,24 +88,30 @@ def _succeed(tracking: Tracking, params: Params, number: str) -> dict[str, objec
 
 def _write_verdict(
     tracking: Tracking,
-    params: Params,
-    passed: bool,
-    reasons: tuple[str, ...],
+    name: str,
+    verdict: Verdict,
+    *,
     number: str | None,
     decision: dict[str, object] | None,
 ) -> None:
-    name = params.registry.model_name
+    with mlflow_errors(tracking):
+        aliases = read_aliases(tracking, name).of(number) if number else []
     write_json(
         VERDICT,
         {
-            "passed": passed,
-            "reasons": list(reasons),
+            **asdict(verdict),
             "model_name": name,
             "version": number,
-            "aliases": read_aliases(tracking, name).of(number) if number else [],
+            "aliases": aliases,
             "promotion": decision,
         },
     )
+    for reason in verdict.reasons:
+        log.info("  %s", reason)
+    if number:
+        log.info("gate passed: %s version %s", name, number)
+    else:
+        log.info("gate not passed: nothing registered")
 
 
 def _log_fusion(run: RunLog, evaluation: Evaluation, fusion: Fusion, passed: bool) -> None:
