@@ -23,12 +23,14 @@ SPLIT = draw_test_split(images=40)
 @pytest.fixture
 def fer(
     root: Path,
+    empty_database: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Fer:
     """Run a command in a folder with params and a store of its own: exit status, out, err."""
     shutil.copy(root / "params.yaml", tmp_path)
+    shutil.copy(empty_database, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")

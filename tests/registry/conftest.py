@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -11,9 +13,10 @@ from fer_pipeline.registry.tracking import Tracking, connect
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+def store(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Tracking]:
     """Connected by an absolute address, and the working folder is its own: nothing leaks."""
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_database, folder)
     with pytest.MonkeyPatch.context() as patch:
         uri = f"sqlite:///{folder / 'mlflow.db'}"
         patch.setenv("MLFLOW_TRACKING_URI", uri)
