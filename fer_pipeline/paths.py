@@ -7,6 +7,7 @@ from pathlib import Path
 from fer_pipeline.errors import DataError
 
 PARAMS = Path("params.yaml")
+GRAPH = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 RECIPES = Path("recipes")
 REQUIREMENTS_LOCK = Path("requirements.lock")
@@ -73,5 +74,5 @@ def require(path: Path, stage: str) -> Path:
         DataError: the file is missing; the message names the command that makes it.
     """
     if not path.exists():
-        raise DataError(f"{path} is missing: run 'dvc repro {stage}'")
+        raise DataError(f"{path} is missing: run '{f'dvc repro {stage}'.strip()}'")
     return path

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
+
+from fer_pipeline.errors import DataError
+from fer_pipeline.paths import GRAPH, require
+
+if TYPE_CHECKING:
+    from fer_pipeline.params.schema import Params
+
+_CODE = "fer_pipeline/"
+_LOCKS = "locks/"
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,113 @@ def dvc_hashes(lock: Path) -> dict[str, str]:
         for stage in stages.values()
         for out in stage.get("outs", [])
     }
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """All that decides the outs of a stage: its deps and params in `dvc.yaml`, and no second list.
+
+    Code counts by what it does (`code_digest`), so that a comment voids no checkpoint.
+
+    Attributes:
+        stage: as DVC names it, such as `train@resnet50`.
+        params: flat, such as `training.augment.flip`.
+        data: sha256 of each file that is no code, by path.
+        code: digest of the code and of the list of library versions.
+    """
+
+    stage: str
+    params: Mapping[str, object]
+    data: Mapping[str, str]
+    code: str
+
+    @classmethod
+    def read(cls, stage: str, backbone: str, params: Params) -> StageInputs:
+        """The inputs of a stage that `dvc.yaml` lists once for all backbones.
+
+        Raises:
+            DataError: `dvc.yaml` or a dependency is missing.
+        """
+        graph = _read_graph(backbone)
+        found, values = graph[f"{stage}@{backbone}"], params.model_dump()
+        deps = [str(path) for path in found["deps"]]
+        code = [path for path in deps if path.startswith((_CODE, _LOCKS))]
+        data = {path: require(Path(path), _maker(graph, path)) for path in deps if path not in code}
+        return cls(
+            f"{stage}@{backbone}",
+            flatten({str(key): _value_of(values, str(key)) for key in found["params"]}),
+            {path: file_sha256(file) for path, file in data.items()},
+            code_digest(map(_place_of, code)),
+        )
+
+    @property
+    def content(self) -> dict[str, object]:
+        return {"params": dict(self.params), "data": dict(self.data), "code": self.code}
+
+    @property
+    def key(self) -> str:
+        """What a checkpoint, an unfinished MLflow run and a stage's own choices go with."""
+        return _digest_of([self.stage, self.content])
+
+    @property
+    def lineage(self) -> str:
+        """What a finished training is found by: params and data alone.
+
+        The code is left out: `dvc commit` says of a change of it that the results are the same.
+        """
+        return _digest_of([self.stage, dict(self.params), dict(self.data)])
+
+    @property
+    def logged(self) -> dict[str, object]:
+        """Params and data, flat, as an MLflow run shows them."""
+        data = {f"data.{Path(path).stem}": sha256 for path, sha256 in self.data.items()}
+        return {**self.params, **data}
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Nested params as `a.b.c`, the way MLflow and DVC show them."""
+    flat: dict[str, object] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _read_graph(backbone: str) -> dict[str, dict[str, Any]]:
+    """The stages of `dvc.yaml`, those that go over the backbones for this one."""
+    try:
+        text = GRAPH.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{GRAPH} is missing: run this in the project's folder") from None
+    stages = YAML(typ="safe").load(text.replace("${key}", backbone))["stages"]
+    return {
+        f"{name}@{backbone}" if "foreach" in stage else name: stage.get("do", stage)
+        for name, stage in stages.items()
+    }
+
+
+def _maker(graph: Mapping[str, Mapping[str, Any]], path: str) -> str:
+    """The stage that makes a file, or nothing: then 'dvc repro' runs what is missing."""
+    return next((name for name, stage in graph.items() if path in stage.get("outs", [])), "")
+
+
+def _value_of(params: Mapping[str, Any], key: str) -> Any:
+    value: Any = params
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _place_of(path: str) -> Path:
+    """Code as it runs here, wherever the package is installed; all else in the project's folder."""
+    return Path(__file__).parents[1] / path if path.startswith(_CODE) else Path(path)
+
+
+def _digest_of(content: object) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def content_digest(paths: list[Path]) -> str:

@@ -123,6 +123,7 @@ class Bench:
         """A job on this model, whose head is called as ResNet-50's; `training` changes params."""
         params = BackboneParams(
             weights="none",
+            weights_sha256=None,
             image_size=SIZE,
             eval_resize=RESIZE,
             auxiliary_weight=0.0,

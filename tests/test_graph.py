@@ -18,6 +18,7 @@ from fer_pipeline.stages.launch import STAGES
 # data set and to dvc.yaml.
 OBSERVERS = {
     "fer_pipeline.arrays",
+    "fer_pipeline.choices",
     "fer_pipeline.emotions",
     "fer_pipeline.errors",
     "fer_pipeline.events",
@@ -29,6 +30,7 @@ OBSERVERS = {
     "fer_pipeline.registry.runs",
     "fer_pipeline.registry.tracking",
     "fer_pipeline.stages.progress",
+    "fer_pipeline.threads",
 }
 
 

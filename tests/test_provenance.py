@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from fer_pipeline.provenance import GitState, code_digest, content_digest, dvc_hashes, git_state
+from fer_pipeline.errors import DataError
+from fer_pipeline.params.schema import Params
+from fer_pipeline.provenance import (
+    GitState,
+    StageInputs,
+    code_digest,
+    content_digest,
+    dvc_hashes,
+    git_state,
+)
 
 LOCK = """\
 schema: '2.0'
@@ -215,3 +225,81 @@ def test_the_digest_of_a_folder_follows_names_and_contents_and_not_its_place(
 def test_a_missing_file_has_no_code_digest(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing\.py"):
         code_digest([tmp_path / "missing.py"])
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the graph, its lists of libraries, and prepared data."""
+    shutil.copy2(root / "dvc.yaml", tmp_path)
+    shutil.copytree(root / "locks", tmp_path / "locks")
+    for name in ("train", "val"):
+        write_code(tmp_path / f"data/prepared/{name}.npz", f"the images of {name}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def inputs_of(params: Params, backbone: str = "resnet50") -> StageInputs:
+    return StageInputs.read("train", backbone, params)
+
+
+@pytest.mark.usefixtures("project")
+def test_the_inputs_of_a_training_are_those_that_the_graph_lists(params: Params) -> None:
+    inputs = inputs_of(params)
+    assert inputs.stage == "train@resnet50"
+    assert set(inputs.data) == {"data/prepared/train.npz", "data/prepared/val.npz"}
+    assert inputs.params["seed"] == 0
+    assert inputs.params["training.augment.flip"] == 0.5
+    assert inputs.params["backbones.resnet50.image_size"] == 40
+    sections = {key.split(".")[0] for key in inputs.params}
+    assert sections == {"seed", "backbones", "training"}
+    assert not [key for key in inputs.params if "resnet101" in key]
+    assert inputs.logged["data.val"] == hashlib.sha256(b"the images of val").hexdigest()
+    assert inputs == inputs_of(params)
+
+
+def test_what_decides_the_weights_changes_key_and_lineage(project: Path, params: Params) -> None:
+    first = inputs_of(params)
+    others = [
+        inputs_of(params.model_copy(update={"seed": 1})),
+        inputs_of(
+            params.model_copy(
+                update={"training": params.training.model_copy(update={"mixup": 0.1})}
+            )
+        ),
+        inputs_of(params, "resnet101"),
+    ]
+    write_code(project / "data/prepared/val.npz", "other images")
+    others.append(inputs_of(params))
+    assert len({inputs.key for inputs in [first, *others]}) == 5
+    assert len({inputs.lineage for inputs in [first, *others]}) == 5
+
+
+def test_other_libraries_void_checkpoints_but_find_the_run_of_accepted_results(
+    project: Path, params: Params
+) -> None:
+    first = inputs_of(params)
+    write_code(project / "locks/train.txt", "torch==9.0\n")
+    later = inputs_of(params)
+    assert later.key != first.key
+    assert later.lineage == first.lineage
+
+
+def test_what_does_not_decide_the_weights_changes_nothing(project: Path, params: Params) -> None:
+    first = inputs_of(params)
+    write_code(project / "locks/registry.txt", "mlflow==9.0\n")
+    write_code(project / "data/prepared/test.npz", "the images of test")
+    gate = params.gate.model_copy(update={"min_gain": 0.5})
+    assert inputs_of(params.model_copy(update={"gate": gate})) == first
+
+
+def test_a_missing_dependency_is_named_with_the_stage_that_makes_it(
+    project: Path, params: Params
+) -> None:
+    (project / "data/prepared/val.npz").unlink()
+    with pytest.raises(DataError, match=r"^data/prepared/val\.npz is missing: run 'dvc repro prep"):
+        inputs_of(params)
+    (project / "dvc.yaml").unlink()
+    with pytest.raises(
+        DataError, match=r"^dvc\.yaml is missing: run this in the project's folder$"
+    ):
+        inputs_of(params)

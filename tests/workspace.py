@@ -17,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from fer_pipeline.cli.main import main as fer
-from fer_pipeline.paths import PARAMS, SOURCE_LOCK
+from fer_pipeline.paths import GRAPH, PARAMS, SOURCE_LOCK
 from fer_pipeline.stages import launch
 
 TrainHere = Callable[..., subprocess.CompletedProcess[str]]
@@ -116,6 +116,7 @@ def tiny_backbone(head: dict[str, Any], finetune: dict[str, Any], size: int = 32
     """A backbone's params: random weights, and the smallest images that it takes."""
     return {
         "weights": "none",
+        "weights_sha256": None,
         "image_size": size,
         "eval_resize": size,
         "auxiliary_weight": 0.0,
@@ -168,9 +169,10 @@ def make_workspace(root: Path, folder: Path) -> Workspace:
 
 def make_bare_workspace(root: Path, folder: Path) -> Workspace:
     """A folder with params.yaml and the pin alone, in which stages run by hand."""
-    for path in (PARAMS, SOURCE_LOCK):
+    for path in (PARAMS, SOURCE_LOCK, GRAPH):
         (folder / path).parent.mkdir(exist_ok=True)
         shutil.copy2(root / path, folder / path)
+    shutil.copytree(root / "locks", folder / "locks")
     workspace = Workspace(folder, environment(folder, code=root))
     workspace.edit_params(data__sample=SAMPLE)
     return workspace

@@ -16,7 +16,7 @@ from torchvision.models import get_model, get_model_weights
 
 from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import WeightsError
-from fer_pipeline.models.catalog import CATALOG, BackboneInfo
+from fer_pipeline.models.catalog import CATALOG, BackboneInfo, weights_file
 
 
 def build_backbone(
@@ -43,11 +43,6 @@ def build_backbone(
         state = _read_state(path) if path else _fetch_imagenet(name)
         _load_all_but_head(model, state, info, weights)
     return model.to(memory_format=torch.channels_last)
-
-
-def weights_file(weights: str) -> Path | None:
-    """The file that `weights` of a backbone's params names, where it names one."""
-    return None if weights in ("none", "imagenet") else Path(weights)
 
 
 def load_trained(name: str, path: Path) -> nn.Module:

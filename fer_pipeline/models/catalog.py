@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from fer_pipeline.errors import ParamsError
+from fer_pipeline.errors import ParamsError, WeightsError
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import BackboneParams
@@ -102,3 +104,36 @@ def require_known(backbones: Mapping[str, BackboneParams]) -> None:
                 f"backbones.{name}.image_size is {params.image_size}: the auxiliary head needs "
                 f"{AUXILIARY_MIN_SIZE} or more; set auxiliary_weight to 0 below that"
             )
+
+
+def weights_file(weights: str) -> Path | None:
+    """The file that `weights` of a backbone's params names, where it names one."""
+    return None if weights in ("none", "imagenet") else Path(weights)
+
+
+def require_weights(name: str, params: BackboneParams) -> None:
+    """Check that a file of initial weights is the one that params pin by its sha256.
+
+    Raises:
+        WeightsError: the file is missing, or another one.
+        ParamsError: it is not pinned, or there is no file to pin.
+    """
+    path, pinned = weights_file(params.weights), params.weights_sha256
+    key = f"backbones.{name}.weights_sha256"
+    if path is None:
+        if pinned is not None:
+            raise ParamsError(
+                f"{key} is {pinned}: it must be null, since weights is {params.weights} and no path"
+            )
+        return
+    if not path.is_file():
+        raise WeightsError(f"weights {path} are missing: give the path of a state dict")
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if pinned is None:
+        raise ParamsError(f"{key} is null: to train from {path} as it is now, set it to {found}")
+    if found != pinned:
+        raise WeightsError(
+            f"{path} has another content than {key} says, which is {pinned}: put that file back, "
+            f"or set the key to {found}"
+        )

@@ -82,6 +82,8 @@ class BackboneParams(Section):
 
     weights: Annotated[str, Field(min_length=1)]
     """`imagenet`, `none`, or the path of a state dict."""
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    """Digest of the file, where `weights` is a path; else null."""
     image_size: Annotated[int, Field(ge=32, le=1024)]
     """Side of the network's input in pixels."""
     eval_resize: Annotated[int, Field(ge=32, le=2048)]
@@ -143,6 +145,8 @@ class TrainingParams(Section):
     """How they share it: data parallel where there are several, named or not."""
     precision: Literal["auto", "fp32", "bf16"]
     """`auto` takes bf16 where a few timed steps show it to be faster."""
+    threads: Literal["auto"] | Count
+    """CPU threads of each process; `auto` takes as many as cores are free when it starts."""
     compile: Literal["auto"] | bool
     """Whether torch.compile is used; `auto`: on GPUs, where that can be done."""
     optimizer: Literal["adam", "adamw", "sgd"]
@@ -174,6 +178,8 @@ class PredictParams(Section):
     """How logits are computed, of val and test and by the registered model."""
 
     batch_size: Count
+    threads: Literal["auto"] | Count
+    """CPU threads; `auto` takes as many as cores are free when the stage starts."""
     tta: Tta
     """Test-time augmentation: the views of each image whose logits are averaged. `centre` is the
     central crop of the enlarged image, `flip` that and its mirror image, `five_crops_flip` the

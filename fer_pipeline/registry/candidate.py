@@ -34,7 +34,7 @@ from fer_pipeline.paths import (
     require,
     training_metrics,
 )
-from fer_pipeline.provenance import content_digest, dvc_hashes, file_sha256, git_state
+from fer_pipeline.provenance import StageInputs, dvc_hashes, file_sha256, git_state
 from fer_pipeline.registry.check import IMAGES
 from fer_pipeline.registry.policy import GATE_TAG
 from fer_pipeline.registry.runs import find_training_run
@@ -192,13 +192,10 @@ def _lineage_tags(params: Params, fusion: Fusion) -> dict[str, str]:
 
 def _run_tags(params: Params, tracking: Tracking) -> dict[str, str]:
     """The run of each training, where this store has it."""
-    data = {"train": content_digest([require(TRAIN, "prepare")]), "val": content_digest([VAL])}
-    # Which precision `auto` means, and what the environment says of it, only the training knows.
-    shared = params.training.model_dump(exclude={"precision"})
     tags = {}
-    for name, own in params.backbones.items():
-        inputs = {"seed": params.seed, "data": data, "training": shared, **own.model_dump()}
+    for name in params.backbones:
+        inputs = StageInputs.read("train", name, params)
         reached = json.loads(require(training_metrics(name), f"train@{name}").read_text("utf-8"))
-        run_id = find_training_run(tracking, name, inputs, reached["val_accuracy"])
+        run_id = find_training_run(tracking, inputs, reached["val_accuracy"])
         tags[f"run.train.{name}"] = run_id or "not in this store"
     return tags

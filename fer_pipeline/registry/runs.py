@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -25,10 +25,16 @@ from fer_pipeline.paths import TRAIN, VAL
 from fer_pipeline.provenance import file_sha256, git_state
 from fer_pipeline.registry.tracking import Tracking, first_line, mlflow_errors, shown_address
 
+if TYPE_CHECKING:
+    from fer_pipeline.provenance import StageInputs
+
 log = logging.getLogger(__name__)
 
 KEY_TAG = "fer.key"
 """Tag of a run: the digest of what decides its result, by which an unfinished run is found."""
+
+LINEAGE_TAG = "fer.lineage"
+"""Tag of a training's run: the digest of its params and data, by which it is found again."""
 
 DIGEST_LENGTH = 32
 """How many of the 64 digits of a sha256 name a data set: MLflow keeps 36 characters."""
@@ -184,18 +190,15 @@ def _system_metrics(uri: str, run_id: str) -> Iterator[None]:
         noise.setLevel(level)
 
 
-def find_training_run(
-    tracking: Tracking, backbone: str, inputs: Mapping[str, Any], val_accuracy: float
-) -> str | None:
-    """The newest finished training of the same inputs that ended at the same accuracy.
+def find_training_run(tracking: Tracking, inputs: StageInputs, val_accuracy: float) -> str | None:
+    """The newest finished training of the same params and data that ended at the same accuracy.
 
-    Weights that come out of DVC's cache name no run. But the same inputs give the same weights,
-    and every training logs its inputs.
+    Weights can come out of DVC's cache, and say nothing of a run: but the same inputs give the
+    same weights.
 
     Args:
         tracking: the store.
-        backbone: its name.
-        inputs: nested; what decides the weights, as the run must have logged it.
+        inputs: of the training.
         val_accuracy: the best of its epochs.
 
     Returns:
@@ -203,25 +206,10 @@ def find_training_run(
     """
     found = tracking.client.search_runs(
         [tracking.experiment_id],
-        f"tags.`fer.stage` = 'train' and tags.`fer.backbone` = '{backbone}' "
-        "and attributes.status = 'FINISHED'",
+        f"tags.`{LINEAGE_TAG}` = '{inputs.lineage}' and attributes.status = 'FINISHED'",
         order_by=["attributes.start_time DESC"],
     )
-    wanted = {key: str(value) for key, value in _flat(inputs).items()}
     for run in found:
-        same = wanted.items() <= run.data.params.items()
-        reached = run.data.metrics.get("best_val_accuracy", -1.0)
-        if same and abs(reached - val_accuracy) < 1e-9:
+        if abs(run.data.metrics.get("best_val_accuracy", -1.0) - val_accuracy) < 1e-9:
             return str(run.info.run_id)
     return None
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values as `a.b.c`, as a training logs them."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -83,6 +83,8 @@ class FusedPredictor:
     def load(cls, folder: Path) -> FusedPredictor:
         """Load a bundle that `write_bundle` made.
 
+        Torch then computes with as many threads as cores are free, unless `OMP_NUM_THREADS` is set.
+
         Raises:
             FusionError: the folder is no bundle, or its backbones or its test-time augmentation
                 are unknown.

@@ -12,11 +12,15 @@ import logging
 import os
 import sys
 
+from fer_pipeline.choices import Choices, describe_cpu
 from fer_pipeline.errors import FerError, ParamsError
 from fer_pipeline.events import emit
 from fer_pipeline.models.catalog import require_known
 from fer_pipeline.params.load import load_params
+from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import PARAMS
+from fer_pipeline.provenance import StageInputs
+from fer_pipeline.threads import VARIABLE, choose_threads
 
 STAGES = (
     "ingest",
@@ -67,8 +71,25 @@ def _run(stage: str, backbone: str) -> None:
     if stage in PER_BACKBONE and backbone not in params.backbones:
         known = ", ".join(params.backbones)
         raise ParamsError(f"{PARAMS} has no backbone '{backbone}': choose among {known}")
+    if stage in PER_BACKBONE and VARIABLE not in os.environ:
+        os.environ[VARIABLE] = str(_threads(stage, backbone, params))
     work = getattr(importlib.import_module(f"fer_pipeline.stages.{stage}"), stage)
     work(params, *([backbone] if stage in PER_BACKBONE else []))
+
+
+def _threads(stage: str, backbone: str, params: Params) -> int:
+    """What params say; for `auto` what is free now, or what the same inputs took before."""
+    wanted = params.training.threads if stage == "train" else params.predict.threads
+    if wanted != "auto":
+        return wanted
+    choices, machine = Choices(StageInputs.read(stage, backbone, params).key), describe_cpu()
+    known = choices.recall("threads", machine)
+    if known:
+        return int(known)
+    devices = params.training.devices if stage == "train" else "auto"
+    chosen = choose_threads(1 if devices == "auto" else devices)
+    choices.remember("threads", machine, str(chosen))
+    return chosen
 
 
 def _set_up_log() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
+from fer_pipeline.choices import Choices
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.errors import SharedTrainingError, TrainingError
 from fer_pipeline.files import whole_file, write_csv, write_json
-from fer_pipeline.models.backbones import build_backbone, weights_file
+from fer_pipeline.models.backbones import build_backbone
+from fer_pipeline.models.catalog import require_weights
 from fer_pipeline.paths import (
     CHECKPOINTS,
     TRAIN,
@@ -27,19 +27,18 @@ from fer_pipeline.paths import (
     training_curve,
     training_metrics,
 )
-from fer_pipeline.provenance import content_digest, git_state
-from fer_pipeline.registry.runs import open_run
+from fer_pipeline.provenance import StageInputs, git_state
+from fer_pipeline.registry.runs import LINEAGE_TAG, open_run
 from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.stages.progress import TrainingProgress
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.devices import (
     choose_devices,
+    describe_hardware,
     end_with_first_process,
     shares_evenly,
-    wanted_precision,
 )
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.hardware import describe_hardware
 from fer_pipeline.training.job import Job, hold, seed_of
 from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH, explain_out_of_memory
 from fer_pipeline.training.records import EpochRecord, Observer, Silent, Trained
@@ -51,25 +50,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PACKAGE = Path(__file__).parents[1]
-_ROOMS = ("models", "training")
-
 
 def train(params: Params, backbone: str) -> None:
     """Train, then write the weights, `metrics/train/BACKBONE.json` and the curve."""
-    own = params.backbones[backbone]
-    shared = params.training.model_copy(
-        update={"precision": wanted_precision(params.training.precision)}
-    )
+    own, shared = params.backbones[backbone], params.training
     # What can be wrong is found before other processes are started.
+    require_weights(backbone, own)
     fabric = _devices(backbone, own, shared)
     train_split, val_split = load_split(TRAIN), load_split(VAL)
+    inputs = StageInputs.read("train", backbone, params)
     tracking = connect(params.registry.experiment)
+    choices = Choices(inputs.key)
+    hardware = describe_hardware(fabric.device, fabric.world_size)
+    if shared.precision == "auto" and (known := choices.recall("precision", hardware)):
+        shared = shared.model_copy(update={"precision": known})
     seed = seed_of(backbone, params.seed)
     torch.manual_seed(seed)  # initial weights
     model = build_backbone(backbone, own.weights, shared.dropout, own.auxiliary_weight > 0)
-    inputs = _inputs(params, backbone, shared)
-    checkpoints = Checkpoints(CHECKPOINTS / backbone, _checkpoint_key(inputs))
+    checkpoints = Checkpoints(CHECKPOINTS / backbone, inputs.key)
     fabric.launch()
     end_with_first_process(fabric)
     if not fabric.is_global_zero:
@@ -90,23 +88,22 @@ def train(params: Params, backbone: str) -> None:
         log.info("%s on %d x %s", backbone, fabric.world_size, fabric.device.type)
         trained = _fit(job, checkpoints)
         if trained and fabric.is_global_zero:
+            choices.remember("precision", hardware, trained.precision)
             _write(trained, backbone)
-            _write_provenance(
-                trained, backbone, describe_hardware(fabric.device, fabric.world_size)
-            )
+            _write_provenance(trained, backbone, hardware)
     if fabric.is_global_zero:
         checkpoints.clear()  # only now: closing the MLflow run may fail, and hours would be lost
 
 
 @contextmanager
 def _observer(
-    fabric: Fabric, tracking: Tracking, backbone: str, inputs: dict[str, object]
+    fabric: Fabric, tracking: Tracking, backbone: str, inputs: StageInputs
 ) -> Iterator[Observer]:
     """Bar, log and MLflow run in the first process; the others are silent."""
     if not fabric.is_global_zero:
         yield Silent()
         return
-    tags = {"fer.stage": "train", "fer.backbone": backbone}
+    tags = {"fer.stage": "train", "fer.backbone": backbone, LINEAGE_TAG: inputs.lineage}
     best = 0.0
 
     def log_epoch(record: EpochRecord) -> None:
@@ -118,43 +115,11 @@ def _observer(
     def log_note(name: str, value: str) -> None:
         run.tags({f"fer.{name}": value})
 
-    with open_run(tracking, backbone, inputs, tags=tags) as run:
-        run.params(flatten(inputs))
+    with open_run(tracking, backbone, inputs.content, tags=tags) as run:
+        run.params(inputs.logged)
         run.tags({"fer.devices": f"{fabric.world_size} x {fabric.device.type}"})
         with TrainingProgress(backbone, log_epoch, log_note) as progress:
             yield progress
-
-
-def flatten(content: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested params as `a.b.c`, the way MLflow and DVC show them."""
-    flat: dict[str, object] = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _inputs(params: Params, backbone: str, training: TrainingParams) -> dict[str, object]:
-    """Everything that decides the weights."""
-    files = {"train": TRAIN, "val": VAL}
-    if path := weights_file(params.backbones[backbone].weights):
-        files["weights"] = path
-    return {
-        "seed": params.seed,
-        "data": {name: content_digest([path]) for name, path in files.items()},
-        "backbone": backbone,
-        **params.backbones[backbone].model_dump(),
-        "training": training.model_dump(),
-    }
-
-
-def _checkpoint_key(inputs: dict[str, object]) -> str:
-    """What a checkpoint goes with: all that decides the weights, the code included."""
-    code = sorted(path for room in _ROOMS for path in (_PACKAGE / room).glob("*.py"))
-    text = json.dumps([inputs, content_digest(code), torch.__version__], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _devices(backbone: str, own: BackboneParams, training: TrainingParams) -> Fabric:
@@ -214,6 +179,7 @@ def _write_provenance(trained: Trained, backbone: str, hardware: str) -> None:
             "seconds": round(trained.seconds, 1),
             "hardware": hardware,
             "precision": trained.precision,
+            "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "commit": git.commit,
             "dirty": git.dirty,

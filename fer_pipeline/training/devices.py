@@ -17,9 +17,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import distributed, nn
 
+from fer_pipeline.choices import describe_cpu
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH
-from fer_pipeline.training.precision import PRECISIONS
 
 log = logging.getLogger(__name__)
 
@@ -33,37 +33,30 @@ def choose_devices(
 
     Args:
         devices: `auto` takes all visible GPUs that the batches can be shared among, or one CPU
-            process. A number is of GPUs where there are any, else of CPU processes. `FER_DEVICES`
-            in the environment overrides it.
-        strategy: `ddp`, or `auto`; both are ddp for more than one device, and for one device
-            nothing is exchanged. `FER_STRATEGY` overrides it.
+            process. A number is of GPUs where there are any, else of CPU processes.
+        strategy: `ddp`, or `auto`: both are ddp for several devices, and a single one exchanges
+            nothing.
         batch_sizes: of the batches that are to be shared.
 
     Raises:
-        TrainingError: there are not so many devices, or no such strategy.
+        TrainingError: there are not so many devices.
     """
-    wanted, name = _setting("FER_DEVICES", "training.devices", devices)
-    how, how_name = _setting("FER_STRATEGY", "training.strategy", strategy)
     gpus = torch.cuda.device_count()
-    if how not in ("auto", "ddp"):
-        raise TrainingError(f"{how_name} is {how!r}: it must be auto or ddp")
-    if wanted != "auto" and not (wanted.isdecimal() and int(wanted) >= 1):
-        raise TrainingError(f"{name} is {wanted!r}: it must be auto or a number from 1")
-    count = most_devices(gpus, batch_sizes) if wanted == "auto" else int(wanted)
+    count = most_devices(gpus, batch_sizes) if devices == "auto" else devices
     if gpus and count > gpus:
         raise TrainingError(
-            f"{name} is {count}, but only {gpus} GPUs are visible: ask for fewer, or "
+            f"training.devices is {count}, but only {gpus} GPUs are visible: ask for fewer, or "
             f"check CUDA_VISIBLE_DEVICES"
         )
     if not gpus and count > (os.cpu_count() or 1):
         raise TrainingError(
-            f"{name} is {count}, but there are no GPUs and only {os.cpu_count()} CPU cores: "
-            f"ask for fewer"
+            f"training.devices is {count}, but there are no GPUs and only {os.cpu_count()} CPU "
+            f"cores: ask for fewer"
         )
     return Fabric(
         accelerator="cuda" if gpus else "cpu",
         devices=count,
-        strategy="ddp" if count > 1 else "auto",
+        strategy=strategy if count > 1 else "auto",
         precision="32-true",  # autocast is set where the network runs, see `precision`
     )
 
@@ -83,25 +76,14 @@ def most_devices(gpus: int, batch_sizes: Collection[int]) -> int:
     return count
 
 
-def wanted_precision(precision: str) -> str:
-    """`fp32`, `bf16` or `auto`: `FER_PRECISION` in the environment overrides params.yaml.
-
-    Raises:
-        TrainingError: there is no such precision.
-    """
-    wanted, name = _setting("FER_PRECISION", "training.precision", precision)
-    if wanted not in ("auto", *PRECISIONS):
-        raise TrainingError(f"{name} is {wanted!r}: it must be auto, fp32 or bf16")
-    return wanted
+def describe_hardware(device: torch.device, count: int) -> str:
+    """Such as `2 x NVIDIA H100`, or `AMD EPYC, 2 cores` whatever the number of CPU processes."""
+    if device.type == "cuda":
+        return f"{count} x {torch.cuda.get_device_name(device)}"
+    return describe_cpu()
 
 
-def _setting(variable: str, key: str, value: object) -> tuple[str, str]:
-    """The environment's value and the variable's name, or those of params.yaml."""
-    found = os.environ.get(variable)
-    return (found, variable) if found else (str(value), key)
-
-
-def share_norms(model: nn.Module, fabric: Fabric) -> None:
+def convert_sync_batchnorm(model: nn.Module, fabric: Fabric) -> None:
     """On several GPUs, let a network's batch norms see what all of them see, from now on.
 
     Then one of them can't train a step alone. On CPUs torch has no such batch norm: there each

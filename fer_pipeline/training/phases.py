@@ -14,7 +14,7 @@ from fer_pipeline.models.backbones import head_of
 from fer_pipeline.models.inference import compute_logits
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.compilation import compile_network
-from fer_pipeline.training.devices import share_norms, share_statistics
+from fer_pipeline.training.devices import convert_sync_batchnorm, share_statistics
 from fer_pipeline.training.features import CachedFeatures, cache_features, room_for_features
 from fer_pipeline.training.job import Draws, Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss, mix
@@ -70,7 +70,7 @@ class PhaseRun:
         if job.fabric.world_size > 1 and not self.caches:
             self._agree()
         if name == "finetune":
-            share_norms(job.model, job.fabric)
+            convert_sync_batchnorm(job.model, job.fabric)
         self._optimizer = build_optimizer(moving, params.learning_rate, job.training)
         self._steps = max(1, len(job.train) // params.batch_size)
         warmup = job.training.warmup_epochs if name == "finetune" else 0

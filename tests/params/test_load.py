@@ -366,6 +366,7 @@ def test_every_setting_of_training_is_read_as_written(committed: str, tmp_path: 
         "training.devices": 2,
         "training.strategy": "ddp",
         "training.precision": "bf16",
+        "training.threads": 2,
         "training.compile": False,
         "training.optimizer": "sgd",
         "training.momentum": 0.95,

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from fer_pipeline.registry.runs import find_training_run, open_run
+from fer_pipeline.provenance import StageInputs
+from fer_pipeline.registry.runs import LINEAGE_TAG, find_training_run, open_run
 from fer_pipeline.registry.tracking import Tracking
 
-INPUTS = {"seed": 0, "head": {"epochs": 2}, "head_free": None}
-LOGGED = {"seed": 0, "head.epochs": 2, "head_free": None, "training.precision": "bf16"}
+INPUTS = StageInputs(
+    "train@resnet50", {"seed": 0, "training.mixup": 0.1}, {"data/prepared/val.npz": "ab"}, "code"
+)
 
 
 @pytest.fixture(scope="module")
 def runs(store: Tracking) -> dict[str, str]:
     """Trainings of one backbone, by what is particular about each."""
     found = {}
-    for name, params, accuracy in (
-        ("older", LOGGED, 0.5),
-        ("same", LOGGED, 0.5),
-        ("other inputs", LOGGED | {"head.epochs": 3}, 0.5),
-        ("other result", LOGGED, 0.25),
+    for name, inputs, accuracy in (
+        ("older", INPUTS, 0.5),
+        ("same", INPUTS, 0.5),
+        ("other inputs", replace(INPUTS, params={"seed": 0, "training.mixup": 0.2}), 0.5),
+        ("other result", INPUTS, 0.25),
     ):
-        tags = {"fer.stage": "train", "fer.backbone": "resnet50"}
-        with open_run(store, name, {"name": name}, tags=tags) as run:
-            run.params(params)
+        with open_run(store, name, {"name": name}, tags={LINEAGE_TAG: inputs.lineage}) as run:
             run.metrics({"best_val_accuracy": accuracy})
         found[name] = run.run_id
     with pytest.raises(KeyError):
-        fail(store, tags)
+        fail(store)
     return found
 
 
-def fail(store: Tracking, tags: dict[str, str]) -> None:
-    with open_run(store, "failed", {}, tags=tags) as run:
-        run.params(LOGGED)
+def fail(store: Tracking) -> None:
+    with open_run(store, "failed", {}, tags={LINEAGE_TAG: INPUTS.lineage}) as run:
         run.metrics({"best_val_accuracy": 0.5})
         raise KeyError
 
@@ -41,14 +42,14 @@ def fail(store: Tracking, tags: dict[str, str]) -> None:
 def test_the_newest_finished_training_of_the_same_inputs_and_result_is_found(
     store: Tracking, runs: dict[str, str]
 ) -> None:
-    assert find_training_run(store, "resnet50", INPUTS, 0.5) == runs["same"]
-    assert find_training_run(store, "resnet50", INPUTS, 0.25) == runs["other result"]
+    assert find_training_run(store, INPUTS, 0.5) == runs["same"]
+    assert find_training_run(store, INPUTS, 0.25) == runs["other result"]
+    assert find_training_run(store, replace(INPUTS, code="accepted"), 0.5) == runs["same"]
 
 
-def test_a_training_of_other_inputs_is_not_taken_for_it(
-    store: Tracking, runs: dict[str, str]
-) -> None:
-    assert find_training_run(store, "resnet50", INPUTS | {"seed": 1}, 0.5) is None
-    assert find_training_run(store, "resnet50", INPUTS | {"unheard_of": 1}, 0.5) is None
-    assert find_training_run(store, "resnet101", INPUTS, 0.5) is None
-    assert find_training_run(store, "resnet50", INPUTS, 0.75) is None
+@pytest.mark.usefixtures("runs")
+def test_a_training_of_other_inputs_is_not_taken_for_it(store: Tracking) -> None:
+    assert find_training_run(store, replace(INPUTS, params={"seed": 1}), 0.5) is None
+    assert find_training_run(store, replace(INPUTS, data={}), 0.5) is None
+    assert find_training_run(store, replace(INPUTS, stage="train@resnet101"), 0.5) is None
+    assert find_training_run(store, INPUTS, 0.75) is None

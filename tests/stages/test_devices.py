@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from workspace import TRAIN, TrainHere, Workspace, tiny_backbone
 
 from fer_pipeline.models.backbones import build_backbone
-from fer_pipeline.provenance import content_digest
+from fer_pipeline.provenance import file_sha256
 
 pytestmark = [
     pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPU cores"),
@@ -36,7 +36,8 @@ def curve(workspace: Workspace) -> list[dict[str, str]]:
 def test_two_processes_follow_the_curve_of_one(workspace: Workspace, train_here: TrainHere) -> None:
     assert train_here(workspace).returncode == 0
     alone = curve(workspace)
-    done = workspace.run(*TRAIN, FER_DEVICES="2")
+    workspace.edit_params(training__devices=2)
+    done = workspace.run(*TRAIN)
     assert done.returncode == 0, done.stderr
     assert "resnet50 on 2 x cpu" in done.stdout
     assert done.stdout.count(" 1/3  loss") == 1  # one process speaks
@@ -57,8 +58,13 @@ def test_what_ends_all_processes_is_said_once_and_marks_the_run_failed(
     state = build_backbone("resnet50", "none").state_dict()
     state["conv1.weight"].fill_(float("nan"))
     save_file({key: value.contiguous() for key, value in state.items()}, spoilt)
-    workspace.edit_params(backbones__resnet50__weights=str(spoilt), backbones__resnet50__head=None)
-    done = workspace.run(*TRAIN, FER_DEVICES="2")
+    workspace.edit_params(
+        backbones__resnet50__weights=str(spoilt),
+        backbones__resnet50__weights_sha256=file_sha256(spoilt),
+        backbones__resnet50__head=None,
+        training__devices=2,
+    )
+    done = workspace.run(*TRAIN)
     assert done.returncode == 1, done.stderr
     assert [line for line in done.stderr.splitlines() if "error: " in line] == [
         "error: resnet50: the loss of epoch 1 (finetune), step 1, is nan: "
@@ -69,26 +75,28 @@ def test_what_ends_all_processes_is_said_once_and_marks_the_run_failed(
     store = MlflowClient(f"sqlite:///{workspace.folder / 'mlflow.db'}")
     (run,) = store.search_runs([store.get_experiment_by_name("fer2013").experiment_id])
     assert run.info.status == "FAILED"
-    assert run.data.params["data.weights"] == content_digest([spoilt])  # and so checkpoints' key
+    assert run.data.params["backbones.resnet50.weights_sha256"] == file_sha256(spoilt)
 
 
 @pytest.mark.parametrize(
-    ("env", "batch_size", "says"),
+    ("devices", "batch_size", "says"),
     [
-        (str((os.cpu_count() or 1) + 1), 14, "CPU cores: ask for fewer"),
-        ("2", 13, "batch_size is 13: it must be a multiple of the 2 devices that share it"),
-        ("2", 2, "with 2 images or more for each"),
+        ((os.cpu_count() or 1) + 1, 14, "CPU cores: ask for fewer"),
+        (2, 13, "batch_size is 13: it must be a multiple of the 2 devices that share it"),
+        (2, 2, "with 2 images or more for each"),
     ],
 )
 def test_devices_that_cannot_share_the_work_are_refused_before_it(
-    env: str,
+    devices: int,
     batch_size: int,
     says: str,
     workspace: Workspace,
     train_here: TrainHere,
 ) -> None:
-    workspace.edit_params(backbones__resnet50__finetune__batch_size=batch_size)
-    done = train_here(workspace, FER_DEVICES=env)
+    workspace.edit_params(
+        backbones__resnet50__finetune__batch_size=batch_size, training__devices=devices
+    )
+    done = train_here(workspace)
     assert done.returncode == 1
     assert says in done.stderr
     assert done.stderr.count("error: ") == 1

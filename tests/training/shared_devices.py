@@ -1,4 +1,4 @@
-"""A training whose devices the environment says: `python shared_devices.py KIND OUT`.
+"""A training on several CPU processes: `python shared_devices.py KIND OUT DEVICES`.
 
 With several devices this process starts the others, each of which runs this file again.
 """
@@ -102,8 +102,8 @@ def abandon(fabric: Fabric, pid_file: Path) -> int:
     return 1
 
 
-def main(kind: str, out: Path) -> int:
-    fabric = choose_devices("auto", "auto")
+def main(kind: str, out: Path, devices: int) -> int:
+    fabric = choose_devices(devices, "auto")
     fabric.launch()
     if kind == "abandoned":
         return abandon(fabric, out.with_suffix(".pid"))
@@ -125,4 +125,4 @@ def main(kind: str, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

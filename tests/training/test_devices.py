@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import psutil
 import pytest
@@ -23,9 +23,8 @@ from torch import nn
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.training.devices import (
     choose_devices,
+    convert_sync_batchnorm,
     most_devices,
-    share_norms,
-    wanted_precision,
 )
 from fer_pipeline.training.phases import PhaseRun
 
@@ -36,60 +35,14 @@ on_two_cores = pytest.mark.skipif(CORES < 2, reason="needs two CPU cores")
 on_cpus = pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs come before CPU processes")
 
 
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("FER_DEVICES", "FER_STRATEGY", "FER_PRECISION"):
-        monkeypatch.delenv(variable, raising=False)
-
-
 @on_cpus
-@pytest.mark.parametrize(
-    ("devices", "env", "says"),
-    [
-        ("auto", "0", "FER_DEVICES is '0': it must be auto or a number from 1"),
-        ("auto", "two", "FER_DEVICES is 'two': it must be auto or a number from 1"),
-        ("auto", "-1", "FER_DEVICES is '-1': it must be auto or a number from 1"),
-        ("auto", "1.5", "FER_DEVICES is '1.5': it must be auto or a number from 1"),
-        (
-            CORES + 1,
-            "",
-            f"training.devices is {CORES + 1}, but there are no GPUs and only {CORES} CPU cores: "
-            f"ask for fewer",
-        ),
-        (
-            1,
-            str(CORES + 1),
-            f"FER_DEVICES is {CORES + 1}, but there are no GPUs and only {CORES} CPU cores: "
-            f"ask for fewer",
-        ),
-    ],
-)
-def test_devices_that_are_not_there_are_refused_by_the_name_that_asked_for_them(
-    devices: Any, env: str, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FER_DEVICES", env)
+def test_devices_that_are_not_there_are_refused() -> None:
     with pytest.raises(TrainingError) as refused:
-        choose_devices(devices, "auto")
-    assert str(refused.value) == says
-
-
-def test_an_unknown_strategy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FER_STRATEGY", "fsdp")
-    with pytest.raises(TrainingError) as refused:
-        choose_devices("auto", "auto")
-    assert str(refused.value) == "FER_STRATEGY is 'fsdp': it must be auto or ddp"
-
-
-def test_precision_is_the_environments_and_an_unknown_one_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert wanted_precision("fp32") == "fp32"
-    monkeypatch.setenv("FER_PRECISION", "bf16")
-    assert wanted_precision("fp32") == "bf16"
-    monkeypatch.setenv("FER_PRECISION", "fp8")
-    with pytest.raises(TrainingError) as refused:
-        wanted_precision("fp32")
-    assert str(refused.value) == "FER_PRECISION is 'fp8': it must be auto, fp32 or bf16"
+        choose_devices(CORES + 1, "auto")
+    assert str(refused.value) == (
+        f"training.devices is {CORES + 1}, but there are no GPUs and only {CORES} CPU cores: "
+        f"ask for fewer"
+    )
 
 
 def test_more_gpus_than_are_visible_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,24 +94,17 @@ def test_batch_norms_of_several_gpus_are_shared_with_the_weights_they_have(
     model = small_network()
     weights, state = list(model.parameters()), list(model.state_dict())
     fabric = SimpleNamespace(world_size=devices, device=torch.device(kind))
-    share_norms(model, cast(Fabric, fabric))
+    convert_sync_batchnorm(model, cast(Fabric, fabric))
     assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()) == shared
     assert any(type(module) is nn.BatchNorm2d for module in model.modules()) != shared
     assert list(map(id, model.parameters())) == list(map(id, weights))
     assert list(model.state_dict()) == state
 
 
-@on_cpus
-@on_two_cores
-def test_a_number_in_the_environment_overrides_the_params(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FER_DEVICES", "2")
-    assert choose_devices(1, "auto").world_size == 2
-
-
 def train_on_two(kind: str, out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, SCRIPT, kind, out],
-        env=os.environ | {"FER_DEVICES": "2", "PYTHONPATH": os.pathsep.join(sys.path)},
+        [sys.executable, SCRIPT, kind, out, "2"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,
@@ -178,7 +124,7 @@ def test_two_processes_train_as_one_does(kind: str, notes: dict[str, str], tmp_p
 
     A network without batch norm, so that nothing depends on how a batch is shared.
     """
-    assert runpy.run_path(str(SCRIPT))["main"](kind, tmp_path / "1.json") == 0
+    assert runpy.run_path(str(SCRIPT))["main"](kind, tmp_path / "1.json", 1) == 0
     done = train_on_two(kind, tmp_path / "2.json")
     assert done.returncode == 0, done.stderr
     one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))

@@ -1,0 +1,61 @@
+"""How many CPU threads torch computes with, chosen before it is imported where that is possible.
+
+After every layer torch's threads wait for each other, and libgomp lets them wait by spinning. Where
+another program takes a part of one core, the thread on that core is late each time, and the others
+spend their share of the machine on waiting: with two threads on two busy cores that was more than
+half of all CPU time. So there are as many threads as cores are free, and no more.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+VARIABLE = "OMP_NUM_THREADS"
+"""What torch reads when it is imported; a user who sets it has chosen."""
+
+MEASURED_S = 1.0
+"""How long the use of the cores is watched."""
+
+NEGLIGIBLE = 0.3
+"""Use of all cores together, as a fraction of one, that costs less than one thread fewer would."""
+
+_STAT = Path("/proc/stat")
+
+
+def choose_threads(processes: int = 1) -> int:
+    """The number of free cores, shared among so many processes; at least 1. Takes a second."""
+    return max(1, int(free_cores() + NEGLIGIBLE) // processes)
+
+
+def free_cores(seconds: float = MEASURED_S) -> float:
+    """How many of the cores that this process may use are free: their idle time over a while.
+
+    Where the system does not tell (it is not Linux), all are taken for free.
+    """
+    if not _STAT.exists():
+        return float(os.cpu_count() or 1)
+    before = _idle_and_total()
+    time.sleep(seconds)
+    after = _idle_and_total()
+    free = 0.0
+    for core, (idle, total) in after.items():
+        idle_before, total_before = before.get(core, (0, 0))
+        free += (idle - idle_before) / max(1, total - total_before)
+    return free
+
+
+def _idle_and_total() -> dict[int, tuple[int, int]]:
+    """Clock ticks of each core that this process may use."""
+    usable = os.sched_getaffinity(0)
+    ticks = {}
+    for line in _STAT.read_text(encoding="ascii").splitlines():
+        name, *values = line.split()
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in usable:
+            user, nice, system, idle, waiting, *rest = map(int, values[:8])
+            ticks[int(name[3:])] = (
+                idle + waiting,
+                user + nice + system + idle + waiting + sum(rest),
+            )
+    return ticks
