@@ -72,7 +72,7 @@ def promotion(
     reason: Annotated[str, typer.Option(help="Kept with the move.")] = "",
     force: Annotated[bool, typer.Option(help="Promote against the policy.")] = False,
     ask: Annotated[
-        bool, typer.Option("--ask", help="Pause until somebody approves on the run's page.")
+        bool, typer.Option("--ask", help="Pause until the move is approved on the run's page.")
     ] = False,
     folder: Folder = Path(),
 ) -> None:
@@ -85,7 +85,7 @@ def promotion(
         version=version,
         reason=reason,
         force=force,
-        ask_somebody=ask,
+        require_approval=ask,
         folder=folder,
     )
 

@@ -99,7 +99,7 @@ def _verdict(
 
 
 def _link(run: Mapping[str, Any]) -> str:
-    """To MLflow's page of a run; a local store has none until somebody serves it."""
+    """To MLflow's page of a run; a local store has none, so this says how to serve it."""
     path = f"#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
     if str(run["uri"]).startswith("http"):
         return f"[{run['run_id']}]({str(run['uri']).rstrip('/')}/{path})"

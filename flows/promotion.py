@@ -35,8 +35,8 @@ def promotion(
     version: int | None = None,
     reason: str = "",
     force: bool = False,
-    ask_somebody: bool = False,
-    answer_within_s: int = 86400,
+    require_approval: bool = False,
+    approval_timeout_s: int = 86400,
     folder: Path = Path(),
 ) -> State[None]:
     """Move the alias champion, as the policy in params.yaml allows.
@@ -46,14 +46,14 @@ def promotion(
         version: to promote; none takes the challenger.
         reason: kept with the move.
         force: promote against the policy; that is kept with the move, too.
-        ask_somebody: pause, and go on only when somebody approves on the run's page.
-        answer_within_s: how long to wait for that.
+        require_approval: pause until the move is approved or declined on the run's page.
+        approval_timeout_s: how long to wait for that.
         folder: of params.yaml.
     """
     try:
         with session(folder) as here:
-            if ask_somebody:
-                version, answer = _ask(here, action, version, answer_within_s)
+            if require_approval:
+                version, answer = _ask(here, action, version, approval_timeout_s)
                 if not answer.approved:
                     return Completed(name="Declined", message=answer.comment or "Not approved.")
                 reason = "; ".join(filter(None, (reason, answer.comment)))
@@ -68,13 +68,13 @@ def promotion(
     except StoppedError:
         return cancelled()
     except FlowPauseTimeout:
-        return Failed(message=f"Nobody answered within {answer_within_s} s: nothing was moved.")
+        return Failed(message=f"No answer within {approval_timeout_s} s: nothing was moved.")
     except FerError as error:
         return Failed(message=str(error))
 
 
 def _version_to_ask_for(action: str, version: int | None, status: Mapping[str, Any]) -> int | None:
-    """The number that is approved and promoted, whoever is challenger by then.
+    """The version to approve and promote, which stays the same if the challenger changes.
 
     Raises:
         FlowError: there is no challenger.
@@ -90,7 +90,7 @@ def _require_unmoved(here: Session, before: Mapping[str, Any]) -> None:
     """A rollback names no version, so the one that was approved must be the one still due.
 
     Raises:
-        FlowError: somebody has moved the champion since.
+        FlowError: the champion has been moved since.
     """
     now = _status(here)
     if (now["champion"], now["previous"]) != (before["champion"], before["previous"]):
@@ -100,11 +100,11 @@ def _require_unmoved(here: Session, before: Mapping[str, Any]) -> None:
 def _ask(
     here: Session, action: str, version: int | None, timeout_s: int
 ) -> tuple[int | None, Approval]:
-    """Pause the run until somebody answers; gives the version that was asked about, and the answer.
+    """Pause the run until it is answered; gives the version that was asked about, and the answer.
 
     Raises:
         FlowError: there is no challenger, or a rollback that was approved has become another one.
-        FlowPauseTimeout: nobody answered in time.
+        FlowPauseTimeout: no answer came in time.
         StoppedError: the run was cancelled.
     """
     before = _status(here)

@@ -165,7 +165,7 @@ def _start_crash_reporter(run_id: UUID) -> None:
 
 @contextmanager
 def _listening(run_id: UUID, here: Session) -> Iterator[None]:
-    """End the session when somebody cancels the run on the server.
+    """End the session when the run is cancelled on the server.
 
     A worker ends the processes of its runs; a run that was started by hand has no worker.
     """

@@ -1,4 +1,4 @@
-"""What several rooms' tests share: the committed params, and a small prepared sample."""
+"""What tests of several folders share: the committed params, and a small prepared sample."""
 
 from __future__ import annotations
 

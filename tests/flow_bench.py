@@ -1,4 +1,4 @@
-"""A small DVC project for tests of flows: real stages that do as a test tells them."""
+"""A small DVC project for tests of flows: real stages that follow a plan of the test."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ plan = json.loads(Path("plan.json").read_text()).get(name, {})
 
 def note(what):
     with Path("notes.jsonl").open("a") as notes:
-        told = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
-        notes.write(json.dumps({"stage": name, "what": what, "at": time.time(), **told}) + "\\n")
+        values = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+        notes.write(json.dumps({"stage": name, "what": what, "at": time.time(), **values}) + "\\n")
 
 note("begin")
 if "checkpoint" in plan:  # as a training that goes on where it was
@@ -132,7 +132,7 @@ def make_bench(
 ) -> FlowBench:
     """prepare, then train@NAME side by side, then calibrate."""
     folder.mkdir(parents=True)
-    # Without GPUs, as far as the flow can tell: a test that wants some names them.
+    # Without GPUs, for the flow: a test that wants some names them.
     env = environment(folder, code=root) | {"CUDA_VISIBLE_DEVICES": ""}
     workspace = Workspace(folder, env)
     shutil.copy2(root / "prefect.yaml", folder)

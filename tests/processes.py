@@ -52,7 +52,7 @@ def supervised(mark: str) -> list[psutil.Process]:
 
 
 def wait_until(happened: Callable[[], Any], within_s: float = 15.0, what: str = "") -> Any:
-    """Look often for a truth, and give it; fail when it takes too long."""
+    """Call `happened` until it returns something true, and return that; fail after `within_s`."""
     end = time.monotonic() + within_s
     while not (found := happened()):
         assert time.monotonic() < end, f"not within {within_s:g} s: {what}"

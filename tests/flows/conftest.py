@@ -14,7 +14,7 @@ from processes import kill_all, new_mark
 
 @pytest.fixture(scope="module", autouse=True)
 def _own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Slots and locks of a machine lie among its temporary files: here none that others hold."""
+    """Slots are files in the temporary folder: here of this test module alone."""
     folder = str(tmp_path_factory.mktemp("machine"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)

@@ -219,6 +219,7 @@ def test_a_folder_without_project_is_refused(tmp_path: Path) -> None:
         read_status(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_dvc_command_at_work_is_busy(folder: Path) -> None:
     wait = "touch began; while [ ! -e go ]; do sleep 0.05; done; cp raw prepared"
     replace(folder / "dvc.yaml", "cmd: cp raw prepared", f"cmd: {wait}")

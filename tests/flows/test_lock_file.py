@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from processes import wait_until
 
 from flows.slots import LockFile
@@ -57,6 +58,7 @@ def test_a_release_without_a_take_does_nothing(tmp_path: Path) -> None:
     other.release()
 
 
+@pytest.mark.slow
 def test_a_killed_holder_holds_nothing(tmp_path: Path, root: Path) -> None:
     lock = LockFile(tmp_path / "lock")
     with hold_elsewhere(tmp_path / "lock", root) as holder:
@@ -67,6 +69,7 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path, root: Path) -> None:
     lock.release()
 
 
+@pytest.mark.slow
 def test_a_child_that_was_not_given_the_lock_does_not_hold_it(tmp_path: Path) -> None:
     lock = LockFile(tmp_path / "lock")
     assert lock.acquire("the parent")
@@ -82,6 +85,7 @@ def test_a_child_that_was_not_given_the_lock_does_not_hold_it(tmp_path: Path) ->
     lock.release()
 
 
+@pytest.mark.slow
 def test_a_child_that_was_given_the_lock_holds_it_to_its_end(tmp_path: Path) -> None:
     lock = LockFile(tmp_path / "lock")
     assert lock.acquire("the parent")

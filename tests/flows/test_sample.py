@@ -126,7 +126,7 @@ def test_ingest_takes_a_new_version_and_tells_of_it(
     assert _pinned(project.workspace) == "unchanged"
     assert (project.folder / "data/prepared/train.npz").exists()
     assert list((tmp_path / "kept").rglob("*"))  # pushed
-    (event,) = wait_until(lambda: _told(server, str(source)), 30, "the pipeline is told")
+    (event,) = wait_until(lambda: _events(server, str(source)), 30, "the event is sent")
     assert event["resource"]["prefect.resource.id"] == "fer-fusion.source"
     status, output = project.run("ingest")
     assert status == 0, output
@@ -140,7 +140,7 @@ def _paused(project: FlowBench) -> dict[str, Any]:
     found: dict[str, Any] = wait_until(
         lambda: next((run for run in runs() if run["state"]["type"] == "PAUSED"), None),
         180,
-        "somebody is asked",
+        "the run is paused",
     )
     return found
 
@@ -153,8 +153,8 @@ def _description(project: FlowBench, run: dict[str, Any]) -> str:
     return str(shown.json())
 
 
-def _told(server: PrefectServer, uri: str) -> list[dict[str, Any]]:
-    """The events of a source's new version; other tests send some of their own."""
+def _events(server: PrefectServer, uri: str) -> list[dict[str, Any]]:
+    """The events of a new version of this source; other tests send some of theirs."""
     wanted = {"event": {"name": ["fer-fusion.source.updated"]}}
     events = server.ask("/events/filter", filter=wanted)["events"]
     return [event for event in events if event["payload"].get("uri") == uri]

@@ -45,7 +45,7 @@ dies()
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of DVC, as far as a session looks."""
+    """A folder that a session takes for a DVC project."""
     monkeypatch.setattr(module, "POLL_S", 0.02)
     (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
     return tmp_path

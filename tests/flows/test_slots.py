@@ -108,31 +108,31 @@ def test_without_a_word_of_cuda_the_driver_is_asked(machine: Path) -> None:
 
 def test_no_slot_is_held_twice_and_the_next_waits_and_tells_once() -> None:
     slots = machine_slots(2)
-    told: list[str] = []
+    logged: list[str] = []
     third: list[str] = []
     waits = Event()
 
     def wait_for_one() -> None:
         def on_wait(text: str) -> None:
-            told.append(text)
+            logged.append(text)
             waits.set()
 
         with acquire_slot(slots, "third", PATIENT, on_wait) as (slot, _):
             third.append(slot.name)
 
     with ExitStack() as held:
-        first, _ = held.enter_context(acquire_slot(slots, "first", PATIENT, told.append))
-        with acquire_slot(slots, "second", PATIENT, told.append) as (second, _):
+        first, _ = held.enter_context(acquire_slot(slots, "first", PATIENT, logged.append))
+        with acquire_slot(slots, "second", PATIENT, logged.append) as (second, _):
             assert {first.name, second.name} == {"CPU 1 of 2", "CPU 2 of 2"}
-            assert told == []
+            assert logged == []
             thread = Thread(target=wait_for_one)
             thread.start()
             assert waits.wait(5)
-            thread.join(0.2)  # ten looks
+            thread.join(0.2)  # ten attempts
             assert third == []
         thread.join(5)
         assert third == [second.name]
-    assert told == ["waiting to try again: all slots are taken: CPU 1 of 2, CPU 2 of 2"]
+    assert logged == ["waiting to try again: all slots are taken: CPU 1 of 2, CPU 2 of 2"]
 
 
 def test_a_run_that_ends_while_it_waits_raises(tmp_path: Path) -> None:

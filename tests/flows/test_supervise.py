@@ -16,13 +16,15 @@ from processes import DAEMON, READY, SLEEP, STUBBORN, alive, python, supervised,
 
 from flows import supervise as module
 
+pytestmark = pytest.mark.slow
+
 SUPERVISE = [sys.executable, str(Path(module.__file__))]
 GRACE = ("--grace-s", "0.3")
 FOREVER_S = 600.0
 
 
 def supervise(command: Sequence[str], *options: str) -> subprocess.Popen[str]:
-    """Under a pipe that is held until somebody closes its standard input."""
+    """Start a command under the supervisor, whose pipe stays open until a test closes it."""
     return subprocess.Popen(
         [*SUPERVISE, *options, "--", *command],
         stdin=subprocess.PIPE,
@@ -44,7 +46,7 @@ def line(child: subprocess.Popen[str]) -> str:
 
 
 def wait_for_end(child: subprocess.Popen[str]) -> int:
-    """Its exit status; what it holds of pipes is closed."""
+    """Its exit status; its pipes are closed."""
     status = child.wait(15)
     for stream in (child.stdin, child.stdout, child.stderr):
         if stream:
@@ -135,15 +137,15 @@ def test_a_command_is_told_to_end_once_and_has_its_grace(mark: str) -> None:
     # What saves its work after SIGTERM must not be interrupted in that by a second one.
     code = """
 import signal, time
-told = []
-signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+received = []
+signal.signal(signal.SIGTERM, lambda *_: received.append(1))
 print('ready', flush=True)
-while not told:
+while not received:
     time.sleep(0.01)
 end = time.monotonic() + 0.5
 while time.monotonic() < end:
     time.sleep(0.01)
-print(len(told), flush=True)
+print(len(received), flush=True)
 """
     child = supervise(python(code, mark), "--grace-s", "10")
     assert line(child) == "ready"
@@ -202,11 +204,11 @@ raise SystemExit(7)
 
 
 def test_what_has_left_its_session_in_the_background_is_ended(tmp_path: Path, mark: str) -> None:
-    heard = tmp_path / "heard"  # else the command may end before the daemon has said anything
-    code = f"{DAEMON}\nwhile not os.path.exists({str(heard)!r}): time.sleep(0.01)"
+    stop = tmp_path / "stop"  # else the command may end before the daemon has said anything
+    code = f"{DAEMON}\nwhile not os.path.exists({str(stop)!r}): time.sleep(0.01)"
     child = supervise(python(code, mark), *GRACE)
     assert line(child) == "ready"
-    heard.touch()
+    stop.touch()
     assert wait_for_end(child) == 0
     assert alive(mark) == []
 
