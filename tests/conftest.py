@@ -27,18 +27,20 @@ ROOT = Path(__file__).resolve().parents[1]
 # one at the end. Of the first two only one needs the finished workspace: the other does not wait.
 LONGEST = (
     "stages/test_pipeline.py",
-    "stages/test_training_resume.py",
+    "flows/test_pipeline.py",
     "stages/test_interruption.py",
+    "stages/test_training_resume.py",
+    "flows/test_sample.py",
+    "flows/test_deployments.py",
     "test_recipes.py",
     "stages/test_devices.py",
     "training/test_devices.py",
-    "stages/test_bad_input.py",
     "training/test_resume.py",
     "training/test_fit.py",
     "training/test_phases.py",
+    "stages/test_bad_input.py",
     "stages/test_remote_source.py",
     "registry/test_tracking.py",
-    "test_revisions.py",
 )
 
 

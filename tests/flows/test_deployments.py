@@ -121,10 +121,14 @@ def test_one_deployment_at_a_time_works_in_the_folder_until_it_is_cancelled(
     bench.server.cancel(pipeline)
     wait_until(
         lambda: not [one for one in processes_with(f"{bench.folder}/") if "step.py" in one],
-        30,
+        PICKED_UP_WITHIN_S,
         "no training is left",
     )
-    wait_until(lambda: bench.server.state(pipeline)["name"] == "Cancelled", 60, "it is cancelled")
+    wait_until(
+        lambda: bench.server.state(pipeline)["name"] == "Cancelled",
+        PICKED_UP_WITHIN_S,
+        "it is cancelled",
+    )
     wait_until(lambda: _type(bench, ingest) == "FAILED", PICKED_UP_WITHIN_S, "nothing is pinned")
     wait_until(lambda: _type(bench, promotion) == "FAILED", PICKED_UP_WITHIN_S, "no registry")
     assert bench.is_free()
