@@ -128,9 +128,13 @@ def test_drift_beyond_the_limit_is_refused_by_pin_and_by_prepare(bare: Workspace
     assert "drift from sha256" in bare.check("fer", "source", "pin", "faces.csv")
     bare.check(*INGEST)
     bare.edit_params(data__max_drift=0.1)
-    seen = files(bare)
-    assert "more than data.max_drift, which is 0.1" in fail(bare, *PREPARE)
-    assert files(bare) == seen
+    refusal = fail(bare, *PREPARE)
+    assert "its brightness differs by 0." in refusal
+    assert "more than data.max_drift, which is 0.1" in refusal
+    assert not (bare.folder / "data/prepared").exists()
+    assert "run 'python -m fer_pipeline.stages describe' and open reports/data.html" in refusal
+    bare.check("python", "-m", "fer_pipeline.stages", "describe")
+    assert "drift" in (bare.folder / "reports/data.html").read_text().lower()
 
     bare.edit_params(data__max_drift=0.9)
     bare.check(*PREPARE)

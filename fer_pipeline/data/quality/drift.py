@@ -60,13 +60,20 @@ def require_small(drift: Drift, limit: float | None, advice: str) -> None:
     """Refuse a version that has drifted further than `data.max_drift` allows.
 
     Raises:
-        DataError: it has; the message ends with `advice`.
+        DataError: it has; the message names the figure and the limit, and ends with `advice`.
     """
-    if limit is not None and drift.largest > limit:
-        raise DataError(
-            f"this version of the source has drifted by {drift.largest:.3f} from the last one, "
-            f"more than data.max_drift, which is {limit}: raise that to accept it; {advice}"
-        )
+    if limit is None or drift.largest <= limit:
+        return
+    figures = {
+        "brightness": drift.brightness.ks,
+        "contrast": drift.contrast.ks,
+        "class balance": drift.class_balance.cramers_v if drift.class_balance else 0.0,
+    }
+    raise DataError(
+        f"this version of the source has drifted from the last one: its "
+        f"{max(figures, key=figures.__getitem__)} differs by {drift.largest:.3f}, more than "
+        f"data.max_drift, which is {limit}: raise that to accept it; {advice}"
+    )
 
 
 def _compare(now: Sequence[int], before: Sequence[int]) -> Shift:

@@ -19,12 +19,13 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from fer_pipeline.data.faces import SIDE, Faces, UInt8Array
 from fer_pipeline.data.sources.containers import Container
-from fer_pipeline.data.sources.pixel_text import PIXELS, parse_pixels
 from fer_pipeline.data.sources.vocabulary import emotion_code, usage_named
+from fer_pipeline.data.store import PIXELS
 from fer_pipeline.errors import DataError
 
 BLOCK_BYTES = 8 << 20
@@ -178,17 +179,39 @@ def _parse(block: _Block) -> Faces:
 
 
 def _pixels(block: _Block) -> UInt8Array:
-    texts = block.batch.column(block.header.pixels)
-    pixels = parse_pixels(texts)
-    if pixels is not None:
-        return pixels
-    # Further spaces, which are fine, or a fault, which is to be named.
-    return np.stack(
-        [row_pixels(text.as_py(), _row(block, index)) for index, text in enumerate(texts)]
+    return parse_pixels(
+        block.batch.column(block.header.pixels), block.where, first_row=block.first_row
     )
 
 
-def row_pixels(text: str | None, where: str) -> UInt8Array:
+def parse_pixels(texts: pa.StringArray, where: str, first_row: int) -> UInt8Array:
+    """(N, 48, 48) pixels of N rows of text.
+
+    Args:
+        texts: N rows of 2,304 numbers from 0 to 255 with spaces between them.
+        where: what messages call the file.
+        first_row: the number of the first of these rows in it.
+
+    Raises:
+        DataError: a row is something else; the message names it and the value.
+    """
+    words = pc.split_pattern(texts, " ")
+    try:
+        numbers = pc.cast(words.flatten(), pa.uint8()).to_numpy()
+    except pa.ArrowInvalid:
+        numbers = np.empty(0, np.uint8)
+    lengths = pc.list_value_length(words).to_numpy(zero_copy_only=False)
+    # Arrow would take a hexadecimal 0xff for a number.
+    hexadecimal = pc.any(pc.match_substring(texts, "x", ignore_case=True)).as_py()
+    if hexadecimal or len(numbers) != len(texts) * PIXELS or (lengths != PIXELS).any():
+        # Further spaces, which are fine, or a fault, which is to be named.
+        rows = enumerate(texts.to_pylist(), start=first_row)
+        return np.stack([_row_pixels(text, f"{where}, row {row}") for row, text in rows])
+    pixels: UInt8Array = numbers.reshape(-1, SIDE, SIDE)
+    return pixels
+
+
+def _row_pixels(text: str | None, where: str) -> UInt8Array:
     """One row's (48, 48) pixels from text, in which spaces may stand as they like.
 
     Raises:

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from fer_pipeline.data.faces import SIDE, Faces, UInt8Array
 from fer_pipeline.data.pictures import decode_picture
 from fer_pipeline.data.sources.containers import MAX_BYTES, MAX_MEMBERS, Container
-from fer_pipeline.data.sources.csv_files import row_pixels
-from fer_pipeline.data.sources.pixel_text import PIXELS, parse_pixels
+from fer_pipeline.data.sources.csv_files import parse_pixels
 from fer_pipeline.data.sources.vocabulary import emotion_code, usage_named
+from fer_pipeline.data.store import PIXELS
 from fer_pipeline.errors import DataError, one_line
 
 _IMAGE_COLUMNS = ("image", "img", "pixels")
@@ -180,11 +180,7 @@ def _raw_texts(column: Any, where: str) -> UInt8Array:
     pixels = np.empty((len(column), SIDE, SIDE), np.uint8)
     for start in range(0, len(column), _TEXTS):
         texts = column.slice(start, _TEXTS).cast(pa.string())
-        parsed = parse_pixels(texts)
-        if parsed is None:
-            rows = enumerate(texts.to_pylist(), start=start + 1)
-            parsed = np.stack([row_pixels(text, f"{where}, row {row}") for row, text in rows])
-        pixels[start : start + _TEXTS] = parsed
+        pixels[start : start + _TEXTS] = parse_pixels(texts, where, first_row=start + 1)
     return pixels
 
 

@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, Profile
 from fer_pipeline.data.sources.pins import Earlier, FilePin, Pin, read_pin, write_pin
+from fer_pipeline.data.sources.sample import SAMPLE_VERSION
 from fer_pipeline.errors import DataError
 
 PROFILE = Profile(
@@ -23,7 +24,7 @@ PROFILE = Profile(
 )
 FACES = FilePin("s3://faces/fer2013.csv", "3HL4kqtJlcpXroDTDmJ.rmSpXd3dIbrHY", 301072766, "ab" * 32)
 VOTES = FilePin("https://data.example/fer2013new.csv", '"5f-e"', 1800000, "cd" * 32)
-SAMPLE = Pin(FilePin("sample", "1", 0, ""), None, None, None)
+SAMPLE = Pin(FilePin("sample", SAMPLE_VERSION, 0, ""), None, None, None)
 FULL = Pin(FACES, VOTES, PROFILE, Earlier(replace(FACES, sha256="ef" * 32), PROFILE))
 
 GOOD = """\
