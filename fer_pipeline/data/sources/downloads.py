@@ -8,70 +8,119 @@ its end; a call for another version never sees it.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from io import FileIO
-from itertools import islice
 from pathlib import Path
-from queue import Queue
-from threading import Event, Thread
+from typing import Protocol
 
 from filelock import FileLock, Timeout
-from tenacity import stop_after_attempt, stop_after_delay, stop_any, stop_when_event_set
-
-from fer_pipeline.data.sources import s3, web
-from fer_pipeline.data.sources.upstream import (
-    BrokenConnectionError,
-    Place,
-    Silence,
-    Upstream,
-    VersionGoneError,
-    WholeFileOnlyError,
-    insist,
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_any,
+    wait_random_exponential,
 )
+from tenacity.stop import stop_base
+
 from fer_pipeline.errors import DataError, SourceUnreachableError
 
-PART_BYTES = 8 << 20
-PARALLEL_PARTS = 4
-"""Together they bound the memory: no more than so many parts wait to be written."""
+IDLE_TIMEOUT_S = 60.0
+"""Seconds for which a server may send nothing before a download is given up."""
 
-PATIENCE_S = 60.0
-"""How long a server may send nothing before a download is given up."""
-
-FIND_PATIENCE_S = 10.0
+FIND_TIMEOUT_S = 10.0
 """The same for a question: somebody waits who may have mistyped the address."""
 
 WHOLE_FILE_TRIES = 10
+"""Attempts at a file from a server that can't go on in its middle."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there so far, and how many there will be, or None."""
 
 
-def place_of(uri: str) -> Place | None:
-    """The kind of server that a URI names; None for a path.
+@dataclass(frozen=True)
+class Upstream:
+    """One version of a file on a server.
 
-    Raises:
-        DataError: a URI of a kind that is not known.
+    Attributes:
+        uri: of the file.
+        version: the server's own name for the version, verbatim: `VersionId=…` or `ETag=…` of
+            an object in S3, `ETag=…` or `Last-Modified=…` of a file on the web. Empty where
+            the server names none.
+        size: in bytes, or None where the server does not say.
     """
-    if uri.lower().startswith(s3.SCHEME):
-        return s3.S3()
-    if uri.lower().startswith(web.SCHEMES):
-        return web.Web()
-    if "://" in uri:
-        scheme = uri.partition("://")[0]
-        raise DataError(f"{scheme}:// is not known: give https://, http://, s3:// or a path")
-    return None
+
+    uri: str
+    version: str
+    size: int | None
 
 
-def find(place: Place, uri: str, patience_s: float = FIND_PATIENCE_S) -> Upstream:
+class BrokenConnectionError(Exception):
+    """A question or a transfer that may succeed if it is tried again; never reaches users."""
+
+
+class VersionGoneError(DataError):
+    """The server has not the pinned version any more; whoever knows the pin says what to do."""
+
+
+class WholeFileOnlyError(Exception):
+    """The server can't start in the middle of this file; never reaches users."""
+
+
+class Place(Protocol):
+    """A kind of server. Asks once: whoever calls tries again after a `BrokenConnectionError`."""
+
+    def find(self, uri: str) -> Upstream:
+        """The present version of a file.
+
+        Raises:
+            DataError: there is no such file, or it may not be read.
+            BrokenConnectionError: the server could not be reached, or is not well.
+        """
+
+    def read(self, upstream: Upstream, start: int) -> Generator[bytes, None, None]:
+        """The bytes from `start` to the end of exactly this version.
+
+        May end early, as if the connection had broken.
+
+        Raises:
+            VersionGoneError: the version is gone or replaced.
+            DataError: it may not be read.
+            BrokenConnectionError: the connection broke, before the first byte or later.
+            WholeFileOnlyError: this server only sends files from beginning to end.
+        """
+
+    def close(self) -> None:
+        """Let go of connections; the next call would open new ones."""
+
+
+class IdleTimeout(stop_base):
+    """When to stop trying again: the server has sent nothing for too long."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self.reset()
+
+    def reset(self) -> None:
+        self._since = time.monotonic()
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return time.monotonic() - self._since >= self._timeout_s
+
+
+def find(place: Place, uri: str, timeout_s: float = FIND_TIMEOUT_S) -> Upstream:
     """The present version of a file.
 
     Raises:
         DataError: there is no such file, it may not be read, or the server can't be reached.
     """
     try:
-        return insist(stop_after_delay(patience_s))(place.find, uri)
+        return _retrying(stop_after_delay(timeout_s))(place.find, uri)
     except BrokenConnectionError as error:
         raise SourceUnreachableError(
             f"{uri} can't be reached ({error}): check the address and the network, then try again"
@@ -83,8 +132,7 @@ def download(
     upstream: Upstream,
     target: Path,
     progress: Progress,
-    part_bytes: int = PART_BYTES,
-    patience_s: float = PATIENCE_S,
+    idle_timeout_s: float = IDLE_TIMEOUT_S,
 ) -> None:
     """Fetch exactly this version to `target`, going on where an earlier call stopped.
 
@@ -97,10 +145,9 @@ def download(
     """
     version = hashlib.sha256(upstream.version.encode()).hexdigest()[:8]
     partial = target.with_name(f".partial-{version}-{target.name}")
-    silence = Silence(patience_s)
     with _alone(partial):
         try:
-            _fetch(place, upstream, partial, progress, part_bytes, silence)
+            _Transfer(place, upstream, partial, progress, IdleTimeout(idle_timeout_s)).run()
         except BrokenConnectionError as error:
             raise SourceUnreachableError(
                 f"{upstream.uri} broke off ({error}), and trying again did not help; "
@@ -111,117 +158,71 @@ def download(
         partial.replace(target)
 
 
-class _Parts:
-    """A file in parts, read several at a time and handed out in order.
+class _Transfer:
+    """One file's way from a server into its partial file."""
 
-    Each part goes on after a break from its own last byte, so nothing that came is asked again.
-    The threads are daemons: Ctrl-C does not wait for a server that says nothing.
-    """
+    def __init__(
+        self, place: Place, upstream: Upstream, partial: Path, progress: Progress, idle: IdleTimeout
+    ) -> None:
+        self._place, self._upstream, self._partial = place, upstream, partial
+        self._progress, self._idle = progress, idle
 
-    def __init__(self, place: Place, upstream: Upstream, part_bytes: int, silence: Silence) -> None:
-        self._place, self._upstream = place, upstream
-        self._part_bytes, self._silence = part_bytes, silence
-        self._stopped = Event()
-
-    def chunks(self, start: int, size: int) -> Generator[bytes, None, None]:
-        """The bytes from `start` to the end of the file, at `size`."""
-        step = self._part_bytes
-        parts = ((first, min(first + step, size)) for first in range(start, size, step))
-        ahead = deque(self._begin(*part) for part in islice(parts, PARALLEL_PARTS))
-        try:
-            while ahead:
-                yield from _emptied(ahead.popleft())
-                ahead.extend(self._begin(*part) for part in islice(parts, 1))
-        finally:
-            self._stopped.set()
-
-    def _begin(self, start: int, stop: int) -> _Chunks:
-        chunks: _Chunks = Queue()
-        Thread(target=self._read, args=(start, stop, chunks), daemon=True).start()
-        return chunks
-
-    def _read(self, start: int, stop: int, chunks: _Chunks) -> None:
-        end = stop_any(self._silence, stop_when_event_set(self._stopped))
-        try:
-            while start < stop:
-                start = insist(end, self._stopped)(self._read_some, start, stop, chunks)
-            chunks.put(None)
-        except BaseException as error:  # raised again where the chunks are taken out
-            chunks.put(error)
-
-    def _read_some(self, start: int, stop: int, chunks: _Chunks) -> int:
-        """Read until the end or a break; gives how far it came, or raises if it came nowhere."""
-        reached = start
-        try:
-            with closing(self._place.read(self._upstream, start, stop)) as stream:
-                for chunk in stream:
-                    if self._stopped.is_set():
-                        return stop
-                    chunks.put(chunk)
-                    reached += len(chunk)
-                    self._silence.heard()
-        except BrokenConnectionError:
-            if reached == start:
-                raise
-        if reached == start:
-            raise BrokenConnectionError("the answer was empty")
-        return reached
-
-
-_Chunks = Queue[bytes | BaseException | None]
-"""Of one part; None is its end."""
-
-
-def _emptied(chunks: _Chunks) -> Iterator[bytes]:
-    while (chunk := chunks.get()) is not None:
-        if isinstance(chunk, BaseException):
-            raise chunk
-        yield chunk
-
-
-def _fetch(
-    place: Place,
-    upstream: Upstream,
-    partial: Path,
-    progress: Progress,
-    part_bytes: int,
-    silence: Silence,
-) -> None:
-    if upstream.version and upstream.size is not None:
-        if _length(partial) > upstream.size:  # not by this code
-            partial.unlink()
-        parts = _Parts(place, upstream, part_bytes, silence)
-        try:
-            _append(parts.chunks(_length(partial), upstream.size), partial, upstream, progress)
+    def run(self) -> None:
+        size = self._upstream.size
+        if not self._upstream.version or size is None:
+            self._read_whole()
             return
+        if _length(self._partial) > size:  # not by this code
+            self._partial.unlink()
+        with _explained(self._partial):
+            self._partial.touch()
+        self._progress(_length(self._partial), size)
+        try:
+            while _length(self._partial) < size:
+                _retrying(self._idle)(self._read_on)
         except WholeFileOnlyError:
-            pass
+            self._read_whole()
 
-    def from_the_beginning() -> None:
-        partial.unlink(missing_ok=True)
-        _append(place.read(upstream, 0, None), partial, upstream, progress, silence.heard)
-        if upstream.size is not None and _length(partial) < upstream.size:
+    def _read_on(self) -> None:
+        """Read until the end or a break; a break is an error only if nothing came before it."""
+        start = _length(self._partial)
+        try:
+            self._append(start)
+        except BrokenConnectionError:
+            if _length(self._partial) == start:
+                raise
+        if _length(self._partial) == start:
+            raise BrokenConnectionError("the answer was empty")
+
+    def _read_whole(self) -> None:
+        stop = stop_any(self._idle, stop_after_attempt(WHOLE_FILE_TRIES))
+        _retrying(stop)(self._read_from_the_beginning)
+
+    def _read_from_the_beginning(self) -> None:
+        self._partial.unlink(missing_ok=True)
+        self._append(0)
+        if self._upstream.size is not None and _length(self._partial) < self._upstream.size:
             raise BrokenConnectionError("the answer was cut short")
 
-    insist(stop_any(silence, stop_after_attempt(WHOLE_FILE_TRIES)))(from_the_beginning)
+    def _append(self, done: int) -> None:
+        chunks = self._place.read(self._upstream, done)
+        with closing(chunks), _opened(self._partial) as stream:
+            self._progress(done, self._upstream.size)
+            for chunk in chunks:
+                self._idle.reset()
+                _write(stream, chunk, self._partial)
+                done += len(chunk)
+                self._progress(done, self._upstream.size)
 
 
-def _append(
-    chunks: Generator[bytes, None, None],
-    partial: Path,
-    upstream: Upstream,
-    progress: Progress,
-    heard: Callable[[], None] | None = None,
-) -> None:
-    with closing(chunks), _opened(partial) as stream:
-        done = stream.tell()
-        progress(done, upstream.size)
-        for chunk in chunks:
-            if heard:
-                heard()
-            _write(stream, chunk, partial)
-            done += len(chunk)
-            progress(done, upstream.size)
+def _retrying(stop: stop_base) -> Retrying:
+    """Tries again after a broken connection: at first soon, later after eight seconds at most."""
+    return Retrying(
+        retry=retry_if_exception_type(BrokenConnectionError),
+        wait=wait_random_exponential(multiplier=0.5, max=8.0),
+        stop=stop,
+        reraise=True,
+    )
 
 
 def _opened(partial: Path) -> FileIO:
@@ -243,8 +244,8 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"{path} can't be written ({error.strerror}): make room or give write access, then "
-            f"run the same again"
+            f"{path} can't be written ({error.strerror}): free some space or give write access, "
+            f"then run the same again"
         ) from error
 
 
@@ -252,18 +253,15 @@ def _explained(path: Path) -> Iterator[None]:
 def _alone(partial: Path) -> Iterator[None]:
     """Two processes that append to one file would write its bytes twice."""
     lock = FileLock(partial.with_name(f"{partial.name}.lock"), timeout=0)
+    with _explained(partial):
+        partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _explained(partial):
-            partial.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        with lock:
+            yield
     except Timeout:
         raise DataError(
             f"{partial} is being written by another process: wait until that one has ended"
         ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _require_size(partial: Path, upstream: Upstream) -> None:

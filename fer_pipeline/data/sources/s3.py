@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any
 
 import boto3
@@ -24,7 +23,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from fer_pipeline.data.sources.upstream import BrokenConnectionError, Upstream, VersionGoneError
+from fer_pipeline.data.sources.downloads import BrokenConnectionError, Upstream, VersionGoneError
 from fer_pipeline.errors import DataError, one_line
 
 SCHEME = "s3://"
@@ -48,7 +47,6 @@ class S3:
 
     def __init__(self) -> None:
         self._client: Any = None
-        self._making_client = Lock()
 
     def find(self, uri: str) -> Upstream:
         bucket, key = _split(uri)
@@ -60,13 +58,11 @@ class S3:
         version = f"ETag={found['ETag']}" if number == "null" else f"VersionId={number}"
         return Upstream(uri, version, found["ContentLength"])
 
-    def read(
-        self, upstream: Upstream, start: int, stop: int | None
-    ) -> Generator[bytes, None, None]:
+    def read(self, upstream: Upstream, start: int) -> Generator[bytes, None, None]:
         bucket, key = _split(upstream.uri)
         wanted: dict[str, str] = {"Bucket": bucket, "Key": key, **_condition(upstream)}
-        if start or stop is not None:
-            wanted["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        if start:
+            wanted["Range"] = f"bytes={start}-"
         with self._explained(upstream.uri, pinned=True):
             body = self._opened().get_object(**wanted)["Body"]
             try:
@@ -90,15 +86,14 @@ class S3:
 
     def _opened(self) -> Any:
         """The client, made when it is first needed: a file that is here already needs none."""
-        with self._making_client:
-            if self._client is None:
-                try:
-                    self._client = boto3.session.Session().client("s3", config=_CONFIG)
-                except ValueError:  # botocore's own for an endpoint that is none
-                    raise DataError(
-                        "AWS_ENDPOINT_URL is no address: write it as https://server:port"
-                    ) from None
-            return self._client
+        if self._client is None:
+            try:
+                self._client = boto3.session.Session().client("s3", config=_CONFIG)
+            except ValueError:  # botocore's own for an endpoint that is none
+                raise DataError(
+                    "AWS_ENDPOINT_URL is no address: write it as https://server:port"
+                ) from None
+        return self._client
 
     @contextmanager
     def _explained(self, uri: str, pinned: bool) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """From a pin to faces: the pinned bytes are fetched, checked against it, and read.
 
-A place (where) is known in `downloads`, an edition (what the bytes are) is told apart by content
-in `editions`; here they meet.
+Where the bytes are is known to `web` and `s3`, what they are is told apart by content in
+`editions`; here they meet.
 """
 
 from __future__ import annotations
@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_pipeline.data.profile import profile_of
+from fer_pipeline.data.sources import s3, web
 from fer_pipeline.data.sources.containers import Folder
-from fer_pipeline.data.sources.downloads import Progress, download, find, place_of
+from fer_pipeline.data.sources.downloads import (
+    Place,
+    Progress,
+    Upstream,
+    VersionGoneError,
+    download,
+    find,
+)
 from fer_pipeline.data.sources.editions import Edition, Reading, read_edition
 from fer_pipeline.data.sources.pins import Earlier, FilePin, Pin
 from fer_pipeline.data.sources.sample import SAMPLE_VERSION, draw_sample
-from fer_pipeline.data.sources.upstream import Upstream, VersionGoneError
 from fer_pipeline.data.store import Origin
 from fer_pipeline.errors import DataError
 
@@ -30,6 +37,22 @@ MAX_NAME = 100
 allows."""
 
 SAMPLE_PIN = FilePin(SAMPLE_URI, SAMPLE_VERSION, 0, "")
+
+
+def place_of(uri: str) -> Place | None:
+    """The kind of server that a URI names; None for a path.
+
+    Raises:
+        DataError: a URI of a kind that is not known.
+    """
+    if uri.lower().startswith(s3.SCHEME):
+        return s3.S3()
+    if uri.lower().startswith(web.SCHEMES):
+        return web.Web()
+    if "://" in uri:
+        scheme = uri.partition("://")[0]
+        raise DataError(f"{scheme}:// is not known: give https://, http://, s3:// or a path")
+    return None
 
 
 class Fetcher:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from fer_pipeline.data.sources.upstream import (
+from fer_pipeline.data.sources.downloads import (
     BrokenConnectionError,
     Upstream,
     VersionGoneError,
@@ -58,18 +58,14 @@ class Web:
             _require_good(answer, uri, pinned=False)
             return Upstream(uri, _version(answer), _content_length(answer))
 
-    def read(
-        self, upstream: Upstream, start: int, stop: int | None
-    ) -> Generator[bytes, None, None]:
+    def read(self, upstream: Upstream, start: int) -> Generator[bytes, None, None]:
         _require_no_secret(upstream.uri)
-        whole = start == 0 and stop is None
-        wanted = f"bytes={start}-{'' if stop is None else stop - 1}"
-        with self._ask("GET", upstream.uri, {} if whole else {"Range": wanted}) as answer:
+        wanted = {"Range": f"bytes={start}-"} if start else {}
+        with self._ask("GET", upstream.uri, wanted) as answer:
             _require_pinned(answer, upstream)
-            partial = answer.status_code == HTTPStatus.PARTIAL_CONTENT
-            if partial:
-                _require_range(answer, upstream, start, stop)
-            elif start or stop not in (None, upstream.size):
+            if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
+                _require_range(answer, upstream, start)
+            elif start:
                 raise WholeFileOnlyError
             elif upstream.size not in (None, _content_length(answer) or upstream.size):
                 raise _changed(upstream, f"{_content_length(answer):,} bytes")
@@ -138,13 +134,11 @@ def _require_pinned(answer: requests.Response, upstream: Upstream) -> None:
         raise _changed(upstream, _version(answer) or "no version")
 
 
-def _require_range(
-    answer: requests.Response, upstream: Upstream, start: int, stop: int | None
-) -> None:
+def _require_range(answer: requests.Response, upstream: Upstream, start: int) -> None:
     found = re.fullmatch(
         r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", "").strip()
     )
-    if not found or int(found[1]) != start or (stop is not None and int(found[2]) >= stop):
+    if not found or int(found[1]) != start:
         raise WholeFileOnlyError
     if found[3] != "*" and upstream.size not in (None, int(found[3])):
         raise _changed(upstream, f"{int(found[3]):,} bytes")

@@ -13,9 +13,15 @@ from typing import Any
 import pytest
 from s3_server import S3Server
 
-from fer_pipeline.data.sources.downloads import download, find, place_of
+from fer_pipeline.data.sources.downloads import (
+    Place,
+    Upstream,
+    VersionGoneError,
+    download,
+    find,
+)
 from fer_pipeline.data.sources.s3 import S3
-from fer_pipeline.data.sources.upstream import Place, Upstream, VersionGoneError
+from fer_pipeline.data.sources.source import place_of
 from fer_pipeline.errors import DataError
 
 PART = 1 << 20
@@ -70,7 +76,7 @@ def silent(done: int, total: int | None) -> None:
 
 
 def fetched(s3: Place, upstream: Upstream, target: Path) -> bytes:
-    download(s3, upstream, target, silent, PART, patience_s=5.0)
+    download(s3, upstream, target, silent, idle_timeout_s=5.0)
     return target.read_bytes()
 
 
@@ -254,7 +260,7 @@ def test_an_endpoint_where_nobody_listens_is_named(
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
         with pytest.raises(DataError, match=f"can't be reached .no proper answer from {address}"):
-            find(s3, f"s3://{PLAIN}/key", patience_s=0.5)
+            find(s3, f"s3://{PLAIN}/key", timeout_s=0.5)
 
 
 @pytest.fixture
@@ -274,7 +280,7 @@ def test_a_server_that_dies_and_comes_back_costs_no_byte(
             server.start()
         seen.append(done)
 
-    download(s3, large, target, crash, PART, patience_s=60.0)
+    download(s3, large, target, crash, idle_timeout_s=60.0)
     assert target.read_bytes() == CONTENT
     assert seen == sorted(seen)  # it never went back
 
@@ -292,7 +298,7 @@ def test_a_server_that_dies_for_good_leaves_what_came_to_the_next_call(
 
     try:
         with pytest.raises(DataError, match=r"broke off .* run the same again") as raised:
-            download(s3, large, target, crash, PART, patience_s=1.0)
+            download(s3, large, target, crash, idle_timeout_s=1.0)
         (partial,) = target.parent.glob(".partial-*.csv")
         there = partial.stat().st_size
         assert 2 * PART <= there < len(CONTENT)
@@ -301,7 +307,7 @@ def test_a_server_that_dies_for_good_leaves_what_came_to_the_next_call(
     finally:
         server.start()
     seen: list[int] = []
-    download(s3, large, target, lambda done, _: seen.append(done), PART, patience_s=60.0)
+    download(s3, large, target, lambda done, _: seen.append(done), idle_timeout_s=60.0)
     assert seen[0] == there
     assert target.read_bytes() == CONTENT
 

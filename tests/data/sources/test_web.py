@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from web_server import WebServer
 
-from fer_pipeline.data.sources.downloads import download, find
-from fer_pipeline.data.sources.upstream import Upstream, VersionGoneError
+from fer_pipeline.data.sources.downloads import Upstream, VersionGoneError, download, find
 from fer_pipeline.data.sources.web import Web
 from fer_pipeline.errors import DataError
 
@@ -31,7 +30,7 @@ def uri(server: WebServer) -> str:
 def fetched(web: Web, upstream: Upstream, folder: Path) -> bytes:
     """What a download of it brings, in parts of 1,000 bytes."""
     target = folder / "fetched"
-    download(web, upstream, target, lambda done, total: None, 1000, patience_s=5.0)
+    download(web, upstream, target, lambda done, total: None, idle_timeout_s=5.0)
     return target.read_bytes()
 
 
@@ -159,7 +158,7 @@ def test_a_server_that_is_unwell_for_a_moment_is_asked_again(
 def test_a_server_that_stays_unwell_is_named(web: Web, server: WebServer, uri: str) -> None:
     server.statuses = [500] * 1000
     with pytest.raises(DataError, match=r"can't be reached \(the server answers HTTP 500\)"):
-        find(web, uri, patience_s=0.5)
+        find(web, uri, timeout_s=0.5)
 
 
 def test_a_port_where_nobody_listens_is_named(web: Web) -> None:
@@ -167,7 +166,7 @@ def test_a_port_where_nobody_listens_is_named(web: Web) -> None:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}/fer2013.csv"
         with pytest.raises(DataError, match=r"can't be reached \(Connection refused\)") as raised:
-            find(web, uri, patience_s=0.2)
+            find(web, uri, timeout_s=0.2)
     assert uri in str(raised.value)
 
 
@@ -186,7 +185,7 @@ def test_where_a_redirection_leads_is_not_told(
         signed = f"http://127.0.0.1:{taken.getsockname()[1]}/x?X-Amz-Signature=5ec2e7"
         server.moved = {"/latest": signed}
         with pytest.raises(DataError) as raised:
-            find(web, f"{server.address}/latest", patience_s=0.2)
+            find(web, f"{server.address}/latest", timeout_s=0.2)
     assert "5ec2e7" not in str(raised.value)
     server.moved = {"/latest": "/latest?token=5ec2e7", "/latest?token=5ec2e7": "/latest"}
     with pytest.raises(DataError, match="TooManyRedirects") as raised:
@@ -268,7 +267,7 @@ def test_a_login_in_the_address_is_refused_and_not_repeated(
 )
 def test_what_is_no_address_is_refused(uri: str, web: Web) -> None:
     with pytest.raises(DataError):
-        find(web, uri, patience_s=0.0)
+        find(web, uri, timeout_s=0.0)
 
 
 def test_a_place_that_is_dropped_leaves_no_open_connection(uri: str) -> None:
