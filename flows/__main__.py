@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from ruamel.yaml import YAML
@@ -65,7 +65,7 @@ def ingest(wait: Wait = 600.0, folder: Folder = Path()) -> None:
 
 @app.command()
 def promotion(
-    action: Annotated[str, typer.Argument(help="'promote' or 'rollback'.")],
+    action: Annotated[Literal["promote", "rollback"], typer.Argument(help="What to do.")],
     version: Annotated[
         int | None, typer.Argument(help="To promote; the challenger if none is given.")
     ] = None,
@@ -77,8 +77,6 @@ def promotion(
     folder: Folder = Path(),
 ) -> None:
     """Make a version of the registered model the champion, or undo the last move."""
-    if action not in ("promote", "rollback"):
-        raise typer.BadParameter(f"'{action}' is neither promote nor rollback")
     _run(
         "promotion",
         action=action,
