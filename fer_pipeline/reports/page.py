@@ -17,9 +17,6 @@ from plotly.offline import get_plotlyjs
 NBSP = "\u00a0"
 MINUS = "\u2212"
 
-Shown = tuple[str, str, list[str]]
-"""A face on a page: its address, a text for those who do not see it, and the lines below."""
-
 
 def render_page(template: str, **values: object) -> str:
     """A template that extends `page.html.j2`, filled.
@@ -29,7 +26,8 @@ def render_page(template: str, **values: object) -> str:
 
     Args:
         template: its file name in this package.
-        values: what it shows; `page.html.j2` itself needs verdict, status and source.
+        values: what it shows. `page.html.j2` itself needs source, and verdict and status, which
+            the template may set.
     """
     page = _environment(escape=True).get_template(template)
     return page.render(**values, plotly_js=Markup(get_plotlyjs()))
@@ -100,6 +98,7 @@ def _environment(escape: bool) -> Environment:
     environment.filters["percent"] = percent
     environment.filters["points"] = points
     environment.filters["p_value"] = p_value
+    environment.filters["png"] = png_uri
     environment.filters["metric"] = metric
     environment.filters["count"] = count
     return environment

@@ -1,4 +1,7 @@
-"""The report: one page on the fused model against the single ones."""
+"""The page on the fused model against the single ones, and the model card.
+
+The card follows Mitchell et al. (2019, arXiv 1810.03993).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from markupsafe import Markup
 
 from fer_pipeline.data.examples import Example
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.evaluation.cases import Case
 from fer_pipeline.evaluation.comparison import Comparison
 from fer_pipeline.evaluation.gate import Verdict
 from fer_pipeline.evaluation.metrics import METRICS
@@ -19,28 +21,19 @@ from fer_pipeline.evaluation.significance import conclude
 from fer_pipeline.reports import plots
 from fer_pipeline.reports.page import (
     NBSP,
-    Shown,
     embed,
     p_value,
     percent,
-    png_uri,
     points,
     render_page,
+    render_text,
 )
 from fer_pipeline.reports.simplex_plot import simplex_map
-
-METHOD_NOTES = {
-    "uniform": "plain average",
-    "accuracy": "weight follows val accuracy, as in Cao et al.",
-    "nll": "weights with the lowest val NLL",
-    "greedy": "one model after the other, whichever helps val accuracy most",
-    "grid": "the best val accuracy of all weights on a grid",
-}
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """What the page is made from. All accuracies are fractions.
+    """What report and card are made from. All accuracies are fractions.
 
     Attributes:
         evaluation: of the fused and the single models.
@@ -67,29 +60,31 @@ class ReportInputs:
 
 def render_report(inputs: ReportInputs) -> str:
     """The whole page as HTML."""
+    evaluation = inputs.evaluation
     return render_page(
         "report.html.j2",
-        status="passed" if inputs.verdict.passed else "failed",
-        source=inputs.data["source"],
-        inputs=inputs,
-        evaluation=inputs.evaluation,
-        verdict=verdict_sentence(inputs.evaluation.test),
+        **_shared(inputs),
         meaning=conclude(
-            inputs.evaluation.test.gain,
+            evaluation.test.gain,
             "Fusing helps on this test set",
             "Fusing harms on this test set",
         ),
-        sections=_score_sections(inputs),
-        metrics=METRICS,
-        method_notes=METHOD_NOTES,
+        clean_gain=gain_sentence(evaluation.clean) if evaluation.clean else "",
         figures=_figures(inputs),
-        confusions=_confusions(inputs),
-        galleries=_galleries(inputs),
-        minutes=sum(made["seconds"] for made in inputs.provenance.values()) / 60,
+        confusions=[
+            (name, embed(plots.confusion_matrix(counts), f"plot-confusion-{index}"))
+            for index, (name, counts) in enumerate(evaluation.confusion.items())
+        ],
     )
 
 
-def verdict_sentence(test: Comparison) -> str:
+def render_model_card(inputs: ReportInputs) -> str:
+    """The card as Markdown."""
+    rare = plots.rare_classes(inputs.evaluation.test.fused)
+    return render_text("model_card.md.j2", **_shared(inputs), rare=rare)
+
+
+def gain_sentence(test: Comparison) -> str:
     """What the fused model gains on all test images or on the clean ones, in one sentence."""
     best, gain = test.single[test.best_single], test.gain
     low, high = (points(value) for value in gain.ci95)
@@ -100,16 +95,15 @@ def verdict_sentence(test: Comparison) -> str:
     )
 
 
-def _score_sections(inputs: ReportInputs) -> list[tuple[str, str, Comparison]]:
-    """Title, note and scores of each set of test images."""
-    evaluation = inputs.evaluation
-    official = evaluation.protocol == "official" and not inputs.data["source"]["synthetic"]
-    sections = [("Official test" if official else "Test", "", evaluation.test)]
-    if evaluation.clean is not None:
-        gain = verdict_sentence(evaluation.clean)
-        note = f"Test images with no exact duplicate in training. {gain}."
-        sections.append(("Clean subset", note, evaluation.clean))
-    return sections
+def _shared(inputs: ReportInputs) -> dict[str, Any]:
+    return {
+        "inputs": inputs,
+        "evaluation": inputs.evaluation,
+        "verdict": gain_sentence(inputs.evaluation.test),
+        "source": inputs.data["source"],
+        "metrics": METRICS,
+        "emotions": EMOTIONS,
+    }
 
 
 def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
@@ -123,44 +117,3 @@ def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
         "curves": plots.training_curves(inputs.curves),
     }
     return {name: figure and embed(figure, f"plot-{name}") for name, figure in figures.items()}
-
-
-def _galleries(inputs: ReportInputs) -> list[tuple[str, str, int, list[Shown]]]:
-    """Title, explanation, how many there are in all, and the faces of each kind of case."""
-    best = inputs.evaluation.test.best_single
-    kinds = {
-        "rescued": ("Rescued", f"Wrong by {best}, right when fused."),
-        "broken": ("Broken", f"Right by {best}, wrong when fused."),
-        "mistakes": (
-            "The surest mistakes",
-            "Wrong when fused, with the highest confidence. Some labels are wrong instead.",
-        ),
-    }
-    return [
-        (
-            title,
-            note,
-            inputs.evaluation.cases[kind],
-            [_show(one, best) for one in inputs.examples if one.kind == kind],
-        )
-        for kind, (title, note) in kinds.items()
-    ]
-
-
-def _show(example: Example, best: str) -> Shown:
-    case = Case(**example.facts)
-    actual, fused, single = (EMOTIONS[one] for one in (case.actual, case.fused, case.single))
-    lines = [
-        f"labelled {actual}",
-        f"fused: {fused}, {100 * case.confidence:.0f}{NBSP}%",
-        f"{best}: {single}",
-    ]
-    return png_uri(example.pixels), f"Face {', '.join(lines)}", lines
-
-
-def _confusions(inputs: ReportInputs) -> list[tuple[str, Markup]]:
-    """Name and figure of the fused model's and each backbone's confusion matrix."""
-    return [
-        (name, embed(plots.confusion_matrix(counts), f"plot-confusion-{index}"))
-        for index, (name, counts) in enumerate(inputs.evaluation.confusion.items())
-    ]

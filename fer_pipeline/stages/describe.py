@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from fer_pipeline.data.examples import read_examples
 from fer_pipeline.files import read_csv, write_text
 from fer_pipeline.paths import DATA_EXAMPLES, DATA_METRICS, DATA_PAGE, GREYS, require
-from fer_pipeline.reports.data_page import DataPageInputs, render_data_page
-from fer_pipeline.reports.data_plots import read_histograms
+from fer_pipeline.reports.data_page import DataPageInputs, read_histograms, render_data_page
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params

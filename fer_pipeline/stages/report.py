@@ -22,8 +22,7 @@ from fer_pipeline.paths import (
     require,
     training_curve,
 )
-from fer_pipeline.reports.card import render_model_card
-from fer_pipeline.reports.report import ReportInputs, render_report
+from fer_pipeline.reports.report import ReportInputs, render_model_card, render_report
 
 if TYPE_CHECKING:
     from pathlib import Path

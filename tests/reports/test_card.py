@@ -9,7 +9,7 @@ import pytest
 from report_inputs import PAPER, make_inputs
 
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.reports.card import render_model_card
+from fer_pipeline.reports.report import render_model_card
 
 
 def tables(card: str) -> list[list[list[str]]]:

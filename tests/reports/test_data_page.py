@@ -18,8 +18,13 @@ from fer_pipeline.data.examples import Example
 from fer_pipeline.data.faces import UInt8Array
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.reports.data_page import DataPageInputs, render_data_page
-from fer_pipeline.reports.data_plots import Histogram, class_bars, grey_histogram
+from fer_pipeline.reports.data_page import (
+    DataPageInputs,
+    Histogram,
+    class_bars,
+    grey_histogram,
+    render_data_page,
+)
 
 GREY = np.full((48, 48), 77, dtype=np.uint8)
 
@@ -149,12 +154,12 @@ def test_every_class_count_is_on_the_page(page: Page) -> None:
 
 def test_faults_come_with_their_figures_and_why_they_matter(page: Page) -> None:
     for shown in (
-        "1,516 Groups of equal pictures The same pixels more than once: 1,853 pictures",
-        "601 Groups of equal pictures over several splits",
-        "279 PrivateTest pictures that also stand in Training 7.8 % of PrivateTest",
+        "1,516 Groups of equal images The same pixels more than once: 1,853 images",
+        "601 Groups of equal images over several splits",
+        "279 PrivateTest images that also stand in Training 7.8 % of PrivateTest",
         "433 Groups of near duplicates",
-        "81 PrivateTest pictures that look like one in Training",
-        "54 Groups of equal pictures with different labels",
+        "81 PrivateTest images that look like one in Training",
+        "54 Groups of equal images with different labels",
         "12 Faces of one grey value",
         "Looked for and not found: Pictures of another size.",
     ):
@@ -169,7 +174,7 @@ def test_what_was_cleaned_is_listed_and_the_rest_left_out() -> None:
     )
     assert "7,178 Pictures without a label Ignored" in page.text
     assert "12 Training faces of one grey value Dropped" in page.text
-    assert "31 Equal training pictures with different labels Relabelled" in page.text
+    assert "31 Equal training images with different labels Relabelled" in page.text
     assert "also stand in val or test" not in page.text
     assert "What goes on: 28,697 train, 3,589 val, 3,589 test" in page.text
 
@@ -248,7 +253,7 @@ def test_empty_groups_are_left_out(page: Page) -> None:
     empty = replace(make_inputs(), examples=[])
     bare = Page(render_data_page(empty))
     assert "img" not in bare.tags
-    for title in ("Same picture, different labels", "Worth a look", "One grey value Training"):
+    for title in ("Same image, different labels", "Worth a look", "One grey value Training"):
         assert title not in bare.text
 
 
