@@ -129,6 +129,7 @@ def _curve(epochs: int) -> list[dict[str, str]]:
 
 def _method(names: tuple[str, ...], temperature: float) -> dict[str, Any]:
     return {
+        "note": "as a test has it",
         "weights": {name: 1 / len(names) for name in names},
         "temperature": temperature,
         "val_accuracy": 0.716,

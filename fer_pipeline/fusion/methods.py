@@ -1,7 +1,7 @@
 """The fusion methods, and what each of them gives on val.
 
-To add one, give it a line in `METHODS`; `FusionParams.method` and the report's notes are held equal
-to that list by a test.
+To add one, give it a line in `METHODS`, and its name to `FusionParams.method`, which refuses any
+other before a run begins: a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ class Method:
     """One way to weigh models.
 
     Attributes:
+        note: what it does, in a few words for the report.
         prepare: from val logits (M, N, C), labels (N,) and settings, what fits the weights.
         most_models: the largest M that it can take, or None.
     """
 
+    note: str
     prepare: Callable[[FloatArray, Int64Array, FusionParams], Fitter]
     most_models: int | None = None
 
@@ -40,11 +42,13 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "uniform": Method(prepare_uniform),
-    "accuracy": Method(prepare_accuracy),
-    "nll": Method(prepare_nll),
-    "greedy": Method(prepare_greedy),
-    "grid": Method(prepare_grid, most_models=4),
+    "uniform": Method("plain average", prepare_uniform),
+    "accuracy": Method("weight follows val accuracy, as in Cao et al.", prepare_accuracy),
+    "nll": Method("weights with the lowest val NLL", prepare_nll),
+    "greedy": Method(
+        "one model after the other, whichever helps val accuracy most", prepare_greedy
+    ),
+    "grid": Method("the best val accuracy of all weights on a grid", prepare_grid, most_models=4),
 }
 
 

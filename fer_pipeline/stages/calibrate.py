@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.files import write_csv, write_json
-from fer_pipeline.fusion.methods import fit_methods, prepare_methods, require_method
+from fer_pipeline.fusion.methods import METHODS, fit_methods, prepare_methods, require_method
 from fer_pipeline.fusion.predictions import read_logits, read_settings
 from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.fusion.simplex import simplex_rows
@@ -41,7 +41,10 @@ def calibrate(params: Params) -> None:
         fitters, logits, val.labels, val.groups, settings.stability_draws, params.seed
     )
     methods = {
-        method: _by_name(names, asdict(own) | {"stability": asdict(stability[method])})
+        method: {
+            "note": METHODS[method].note,
+            **_by_name(names, asdict(own) | {"stability": asdict(stability[method])}),
+        }
         for method, own in fitted.items()
     }
     chosen = methods[settings.method]

@@ -48,7 +48,14 @@ def test_the_fusion_says_how_stable_the_weights_of_every_method_are(
     assert list(content["methods"]) == list(METHODS)
     assert content["weights"] == content["methods"][params.fusion.method]["weights"]
     for method, found in content["methods"].items():
-        assert list(found) == ["weights", "temperature", "val_accuracy", "val_nll", "stability"]
+        assert list(found) == [
+            "note",
+            "weights",
+            "temperature",
+            "val_accuracy",
+            "val_nll",
+            "stability",
+        ]
         for part in ("bootstrap", "folds"):
             assert list(found["stability"][part]["mean"]) == names
             assert list(found["stability"][part]["sd"]) == names
