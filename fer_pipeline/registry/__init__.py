@@ -1,8 +1,8 @@
-"""The only room that imports mlflow.
+"""MLflow runs, and the registered model with its versions: the only package that imports mlflow.
 
-MLflow reads its switches while it is being imported, so they are set here, before any module
-of the room can import it: no telemetry, no bars for copying a file from disk to disk, and no
-addresses of runs on stdout, where programs read. A value from the environment wins.
+MLflow reads its switches while it is imported, so they are set here, before any module of this
+package can import it: no telemetry, no progress bars for copies from disk to disk, and no
+addresses of runs on stdout, which programs read. A value in the environment wins.
 """
 
 import os

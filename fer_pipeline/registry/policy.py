@@ -30,7 +30,7 @@ GATE_TAG = "gate.passed"
 """Tag of a version: whether the gate passed, `true` or `false`."""
 
 COMPARISON_TAG = "comparison"
-"""Tag of a version: its last paired comparison. Versions do not change, so it stays true."""
+"""Tag of a version: its last paired comparison, which stays true since versions do not change."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,17 @@ def decide(
 def evaluate_policy(
     tracking: Tracking, params: Params, number: str, *, may_score: bool = True
 ) -> Decision | None:
-    """What the policy says of a version; None where only scoring the champion again could tell."""
+    """Ask the policy about a version.
+
+    Args:
+        tracking: the store.
+        params: the model's name, the policy, the bootstrap.
+        number: the version.
+        may_score: whether the champion may be scored again, which can take minutes.
+
+    Returns:
+        None where the champion would have to be scored again and may not.
+    """
     name = params.registry.model_name
     champion = read_aliases(tracking, name).champion
     tags = tracking.client.get_model_version(name, number).tags

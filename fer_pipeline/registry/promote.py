@@ -142,8 +142,8 @@ def read_status(tracking: Tracking, params: Params) -> dict[str, object]:
     Returns:
         `model_name`; `champion`, `challenger` and `previous`, each null or with `version`, its
         figures and its origin; and `decision` on the challenger with `promote` and `reason`, null
-        without a challenger. `promote` is null where nobody can tell before the champion is
-        scored on the challenger's test images, which `fer registry promote` does.
+        without a challenger. `promote` is null where the champion must be scored on the
+        challenger's test images first, which `fer registry promote` does.
     """
     name = params.registry.model_name
     now = read_aliases(tracking, name)
@@ -159,7 +159,7 @@ def read_status(tracking: Tracking, params: Params) -> dict[str, object]:
 def policy_status(
     tracking: Tracking, params: Params, number: str, *, may_score: bool = False
 ) -> dict[str, object]:
-    """`promote` and `reason`: what the policy says of a version, null where it can't tell."""
+    """What the policy says of a version: `promote`, null where it can't say, and `reason`."""
     try:
         decision = evaluate_policy(tracking, params, number, may_score=may_score)
     except RegistryError as error:

@@ -158,7 +158,7 @@ def _prepare_sqlite(path: Path) -> None:
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
-        # A server knows where its artifacts go; a local database is told to keep them beside it.
+        # A server knows where its artifacts go; those of a local database lie beside it.
         location = TRACKING_ARTIFACTS.resolve().as_uri() if uri.startswith("sqlite:") else None
         try:
             return str(client.create_experiment(name, artifact_location=location))

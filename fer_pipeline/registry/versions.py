@@ -44,15 +44,18 @@ _REQUIREMENTS = (
 def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
     """The one version of this content: that which is there, else a new one.
 
-    MLflow makes a second version of the same content without a word, so two registrations at once
-    must be kept apart. On one machine a lock does that. Machines that share a server can't lock
-    each other out, and a lock in the registry would outlive whoever is killed holding it. So
-    there the registry's own numbers decide: a version is made with its content's digest in the
-    same call, and then everybody looks who was first. Numbers are given in one sequence by the
-    database, which refuses a number twice: who got 5 sees 4. The lowest stays; the others are
-    deleted by whoever finds them, and nobody has pointed an alias at one, since aliases move only
-    after this. A version exists only when all its files are stored: a registration that dies
-    before leaves none.
+    MLflow registers the same content twice without a warning, so two registrations at once must be
+    kept apart. On one machine a lock does that. Machines that share a server can't lock each other
+    out, and a lock in the registry would stay when its process is killed. So there the registry's
+    own numbers decide: a version is made with the digest of its content in one call, and then every
+    process lists the versions with that digest (`deduplicate`). The database gives numbers in one
+    sequence and no number twice, so the process that got 5 sees 4. The lowest stays; any process
+    that finds another deletes it. No alias points at one, since aliases move only after this. A
+    version exists only when all its files are stored: a registration that is killed before leaves
+    none.
+
+    The weights are stored with every version, also where another version has the same: MLflow
+    copies what it is given, and a version that shared files could not be deleted by itself.
 
     Returns:
         The version's number.
@@ -78,10 +81,10 @@ def find_version(tracking: Tracking, name: str, content: str) -> str | None:
 
 
 def deduplicate(tracking: Tracking, name: str, content: str) -> str:
-    """Leave one version of a content, the lowest, and give its number.
+    """Delete all versions of a content but the lowest, whose number is returned.
 
     Raises:
-        RegistryBusyError: somebody deletes them at this moment.
+        RegistryBusyError: another process deletes them at this moment.
     """
     numbers = _numbers_of(tracking, name, content)
     if not numbers:
@@ -179,7 +182,7 @@ def _numbers_of(tracking: Tracking, name: str, content: str) -> list[str]:
 
 @contextlib.contextmanager
 def _gone_is_done() -> Iterator[None]:
-    """Whoever deletes at the same time took it away: they finish what is left of it."""
+    """Go on where another process has deleted the same: it deletes the rest, too."""
     try:
         yield
     except FileNotFoundError:

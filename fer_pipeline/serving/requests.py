@@ -13,10 +13,10 @@ from fer_pipeline.data.pictures import decode_picture
 from fer_pipeline.errors import DataError, RequestError
 
 MAX_IMAGES = 1024
-"""In one request: more would hold memory and everybody else's answers."""
+"""The most images in one request: more would take the memory and the time of other requests."""
 
 MAX_PICTURE_BYTES = 10 * 2**20
-"""Of one picture, decoded from base64."""
+"""The largest size of one picture, decoded from base64."""
 
 
 def read_request(content: object) -> npt.NDArray[np.uint8]:

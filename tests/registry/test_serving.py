@@ -180,7 +180,7 @@ def test_single_backbones_and_logits_are_answered_on_request(
         ({"inputs": {"face": [1]}}, "send N x 48 x 48"),
         ({"inputs": []}, "send N x 48 x 48"),
         ({"inputs": ["no picture!"]}, "image 0 is no base64"),
-        ({"inputs": [base64.b64encode(b"no picture").decode()]}, "image 0 is no picture"),
+        ({"inputs": [base64.b64encode(b"no picture").decode()]}, "image 0: picture can't be read"),
         ({"inputs": np.zeros((1025, 1)).tolist()}, "1025 images in one request"),
         ({"inputs": SPLIT.images[:1].tolist(), "params": {"output": "hats"}}, "output is 'hats'"),
         ({"inputs": SPLIT.images[:1].tolist(), "params": {"singles": "hats"}}, "boolean"),
