@@ -18,8 +18,8 @@ from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.schema import BackboneParams, TrainingParams
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.job import Job, hold
-from fer_pipeline.training.records import EpochRecord, Silent, Trained
+from fer_pipeline.training.history import EpochRecord, Silent, Trained
+from fer_pipeline.training.job import Job, to_device
 
 
 @dataclass
@@ -56,7 +56,7 @@ def fit(
 ) -> Trained:
     torch.manual_seed(seed)
     model = build_backbone(name, own.weights).to(fabric.device)
-    train, val = (hold(split, fabric.device) for split in splits)
+    train, val = (to_device(split, fabric.device) for split in splits)
     job = Job(fabric, model, name, own, training, train, val, seed, clock)
     with TemporaryDirectory() as folder:
         return Trainer(job, Checkpoints(Path(folder), "benchmark")).fit()

@@ -44,7 +44,7 @@ from fer_pipeline.params.load import load_params
 from fer_pipeline.params.schema import BackboneParams, Params, TrainingParams
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.devices import choose_devices
-from fer_pipeline.training.job import draws_of_epoch, hold
+from fer_pipeline.training.job import draws_of_epoch, to_device
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -189,7 +189,7 @@ def augmentation_seconds(
     train: Split, own: BackboneParams, training: TrainingParams, device: torch.device
 ) -> float:
     """Of one batch."""
-    pixels = hold(train, device).pixels[: own.finetune.batch_size]
+    pixels = to_device(train, device).pixels[: own.finetune.batch_size]
     draws = draws_of_epoch(0, 1, device).pictures
     return statistics.median(
         seconds_of(device, lambda: augment_batch(pixels, own.image_size, training.augment, draws))

@@ -22,8 +22,8 @@ from fer_pipeline.params.schema import (
 )
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.job import Images, Job, hold
-from fer_pipeline.training.records import EpochRecord, Observer, Phase, Silent, Trained
+from fer_pipeline.training.history import EpochRecord, Observer, Phase, Silent, Trained
+from fer_pipeline.training.job import Images, Job, to_device
 
 SIZE, RESIZE = 32, 36
 HEAD = HeadParams(epochs=1, batch_size=14, learning_rate=1e-3, cached_views=0)
@@ -105,8 +105,8 @@ class Bench:
 
     def __init__(self, splits: dict[SplitName, Split], training: TrainingParams) -> None:
         self.fabric = Fabric(accelerator="cpu", devices=1)
-        self.train = hold(splits["train"], self.fabric.device)
-        self.val = hold(splits["val"], self.fabric.device)
+        self.train = to_device(splits["train"], self.fabric.device)
+        self.val = to_device(splits["val"], self.fabric.device)
         self.training = training
 
     def job(

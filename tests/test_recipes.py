@@ -18,8 +18,8 @@ from fer_pipeline.models.catalog import CATALOG, require_known
 from fer_pipeline.params.load import load_params
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.job import Job, hold, seed_of
-from fer_pipeline.training.records import Silent
+from fer_pipeline.training.history import Silent
+from fer_pipeline.training.job import Job, seed_of, to_device
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 BATCH = 4  # one batch of it in seven faces
@@ -107,8 +107,8 @@ def test_a_recipe_trains_for_one_batch(
         backbone,
         own,
         params.training,
-        hold(seven["train"], fabric.device),
-        hold(seven["val"], fabric.device),
+        to_device(seven["train"], fabric.device),
+        to_device(seven["val"], fabric.device),
         seed_of(backbone, params.seed),
         observer,
     )

@@ -24,7 +24,7 @@ from rich.progress import (
 from fer_pipeline.events import emit
 
 if TYPE_CHECKING:
-    from fer_pipeline.training.records import EpochRecord, Phase
+    from fer_pipeline.training.history import EpochRecord, Phase
 
 
 class TrainingProgress:

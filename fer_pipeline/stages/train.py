@@ -39,9 +39,9 @@ from fer_pipeline.training.devices import (
     shares_evenly,
 )
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.job import Job, hold, seed_of
+from fer_pipeline.training.history import EpochRecord, Observer, Silent, Trained
+from fer_pipeline.training.job import Job, seed_of, to_device
 from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH, explain_out_of_memory
-from fer_pipeline.training.records import EpochRecord, Observer, Silent, Trained
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -80,15 +80,16 @@ def train(params: Params, backbone: str) -> None:
                 backbone,
                 own,
                 shared,
-                hold(train_split, fabric.device),
-                hold(val_split, fabric.device),
+                to_device(train_split, fabric.device),
+                to_device(val_split, fabric.device),
                 seed,
                 observer,
             )
         log.info("%s on %d x %s", backbone, fabric.world_size, fabric.device.type)
         trained = _fit(job, checkpoints)
         if trained and fabric.is_global_zero:
-            choices.remember("precision", hardware, trained.precision)
+            if params.training.precision == "auto":
+                choices.remember("precision", hardware, trained.precision)
             _write(trained, backbone)
             _write_provenance(trained, backbone, hardware)
     if fabric.is_global_zero:

@@ -55,7 +55,7 @@ class Checkpoints:
             self._clean()
         except OSError as error:
             raise TrainingError(
-                f"{path} can't be written ({error.strerror}): make room, then run it again"
+                f"{path} can't be written ({error.strerror}): free some space, then run it again"
             ) from error
 
     def load(self) -> dict[str, Any] | None:

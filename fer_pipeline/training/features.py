@@ -36,7 +36,7 @@ class CachedFeatures:
     val: Tensor
 
 
-def room_for_features(job: Job, views: int) -> Tensor:
+def allocate_features(job: Job, views: int) -> Tensor:
     """An empty (K, N, D), before any of the passes that fill it.
 
     Raises:
@@ -47,19 +47,21 @@ def room_for_features(job: Job, views: int) -> Tensor:
     return torch.empty(views, len(job.train), width, device=job.fabric.device)
 
 
-def cache_features(job: Job, room: Tensor, batch_size: int, precision: Precision) -> CachedFeatures:
+def cache_features(
+    job: Job, train: Tensor, batch_size: int, precision: Precision
+) -> CachedFeatures:
     """Send K views of train, and val, through the network, which is left in eval mode.
 
     Args:
         job: whose network and images.
-        room: (K, N, D), to be filled.
+        train: (K, N, D), to be filled.
         batch_size: images per forward pass.
         precision: of the network.
 
     Raises:
         torch.OutOfMemoryError: memory does not suffice for so many images at once.
     """
-    views = len(room)
+    views = len(train)
     model = job.model.eval()
     head = head_of(model, job.backbone)
     size, resize, augment = job.params.image_size, job.params.eval_resize, job.training.augment
@@ -74,12 +76,12 @@ def cache_features(job: Job, room: Tensor, batch_size: int, precision: Precision
                 model, head, images, batch_size, prepare, job.observer.batch_done
             )
 
-    for view in room:
+    for view in train:
         view[:] = features_of(
             job.train.pixels, lambda batch: augment_batch(batch, size, augment, draws.pictures)
         )
     val = features_of(job.val.pixels, lambda batch: centre_batch(batch, size, resize))
-    return CachedFeatures(room, val)
+    return CachedFeatures(train, val)
 
 
 @torch.no_grad()

@@ -16,16 +16,16 @@ from fer_pipeline.errors import SharedTrainingError, TrainingError
 from fer_pipeline.models.backbones import without_auxiliary
 from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.training.checkpoints import Checkpoints
+from fer_pipeline.training.history import EpochRecord, Phase, Trained
 from fer_pipeline.training.job import Job
 from fer_pipeline.training.memory import (
     explain_out_of_memory,
     halve_until_it_fits,
-    one_kind_of_error,
+    trial_loss,
+    unify_out_of_memory,
 )
 from fer_pipeline.training.phases import PhaseRun, enter_phase
 from fer_pipeline.training.precision import Precision, measure_precision
-from fer_pipeline.training.records import EpochRecord, Phase, Trained
-from fer_pipeline.training.trial import trial_loss
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import PhaseParams
@@ -165,16 +165,16 @@ class Trainer:
         return {
             "history": [asdict(record) for record in self._history],
             "best": asdict(self._best),
-            "best_state": self._moving(run, self._best_state),
-            "model": self._moving(run, self._job.model.state_dict()),
+            "best_state": self._trainable_part(run, self._best_state),
+            "model": self._trainable_part(run, self._job.model.state_dict()),
             "run": run.state_dict(),
             "precision": precision,
             "micro_batches": self._micro_batches,
             "seconds": self._seconds(),
         }
 
-    def _moving(self, run: PhaseRun, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What a phase moves: in the head phase a thousandth, written in no time."""
+    def _trainable_part(self, run: PhaseRun, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a phase trains: in the head phase a thousandth of all, quickly written."""
         if run.name == "finetune":
             return state
         prefix = f"{CATALOG[self._job.backbone].head}."
@@ -215,7 +215,7 @@ class Trainer:
         job = self._job
         enter_phase(job.model, job.backbone, "finetune")
         try:
-            with one_kind_of_error():
+            with unify_out_of_memory():
                 loss = trial_loss(job, count)
                 measured, _ = halve_until_it_fits(
                     lambda images: measure_precision(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fer_pipeline.data.faces import Split
     from fer_pipeline.params.schema import BackboneParams, TrainingParams
-    from fer_pipeline.training.records import Observer
+    from fer_pipeline.training.history import Observer
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Images:
         return len(self.labels)
 
 
-def hold(split: Split, device: torch.device) -> Images:
+def to_device(split: Split, device: torch.device) -> Images:
     """FER2013 takes 83 MB as uint8: it fits wherever a network trains."""
     return Images(
         torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)

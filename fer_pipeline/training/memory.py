@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import pairwise
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
+from torch import Tensor, nn
 
 from fer_pipeline.errors import SharedTrainingError, TrainingError
+from fer_pipeline.training.augment import augment_batch
+from fer_pipeline.training.job import Job, draws_of_epoch
+from fer_pipeline.training.losses import Targets, classification_loss
+from fer_pipeline.training.precision import Precision, autocast
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Result = TypeVar("Result")
 
 SMALLEST_MICRO_BATCH = 2
 """Batch norm needs two images."""
 
-SAID_OTHERWISE = (
+OUT_OF_MEMORY_MESSAGES = (
     "CUDA error: out of memory",
     "CUDA driver error: out of memory",
     "Triton Error [CUDA]: out of memory",
@@ -24,10 +33,15 @@ SAID_OTHERWISE = (
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "can't allocate memory",
 )
-"""What is said where it was not torch's own allocator of GPU memory that had none left."""
+"""What errors say in which it was not torch's own allocator of GPU memory that had none left."""
 
 
-class NoRoomError(torch.OutOfMemoryError):
+RESIDENT_COPIES = 4
+"""Copies of the trainable weights that a training keeps in memory and a trial step does not: Adam's
+two moments, the average, and the buckets in which devices exchange gradients."""
+
+
+class NoMemoryError(torch.OutOfMemoryError):
     """The devices that share a batch have found together that it fits on none, or not on all."""
 
 
@@ -42,7 +56,7 @@ def halve_until_it_fits(work: Callable[[int], Result], images: int) -> tuple[Res
     """
     while True:
         try:
-            with one_kind_of_error():
+            with unify_out_of_memory():
                 return work(images), images
         except torch.OutOfMemoryError:
             if images <= SMALLEST_MICRO_BATCH:
@@ -55,11 +69,11 @@ def says_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of torch is about memory that does not suffice."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return any(text in str(error) for text in SAID_OTHERWISE)
+    return any(text in str(error) for text in OUT_OF_MEMORY_MESSAGES)
 
 
 @contextmanager
-def one_kind_of_error() -> Iterator[None]:
+def unify_out_of_memory() -> Iterator[None]:
     """Whatever word torch has for it, memory that does not suffice is one kind of error.
 
     Raises:
@@ -82,10 +96,10 @@ def explain_out_of_memory(backbone: str, advice: str) -> Iterator[None]:
         SharedTrainingError: so all devices have found together.
     """
     try:
-        with one_kind_of_error():
+        with unify_out_of_memory():
             yield
     except torch.OutOfMemoryError as error:
-        kind = SharedTrainingError if isinstance(error, NoRoomError) else TrainingError
+        kind = SharedTrainingError if isinstance(error, NoMemoryError) else TrainingError
         raise kind(f"{backbone}: out of memory: {advice}") from error
 
 
@@ -95,3 +109,74 @@ def micro_batches(images: int, at_once: int) -> list[slice]:
     parts = max(1, min(parts, images // SMALLEST_MICRO_BATCH))
     ends = [images * done // parts for done in range(parts + 1)]
     return [slice(start, end) for start, end in pairwise(ends)]
+
+
+def trial_loss(job: Job, images: int) -> Callable[[nn.Module, int], Tensor]:
+    """One forward pass through a network, of so many of the first images of train."""
+    batch = augment_batch(
+        job.train.pixels[:images],
+        job.params.image_size,
+        job.training.augment,
+        draws_of_epoch(job.seed, 0, job.fabric.device).pictures,
+    )  # (B, 3, S, S)
+    labels = job.train.labels[:images]
+
+    def loss(model: nn.Module, count: int) -> Tensor:
+        targets = Targets(labels[:count])
+        return classification_loss(model(batch[:count]), targets, 0.0, job.params.auxiliary_weight)
+
+    return loss
+
+
+def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
+    """How many images at once fit on each of the devices that share a batch.
+
+    Found before they train together: one that runs out of memory in the middle of a step would
+    leave the others waiting for its gradients.
+
+    Args:
+        job: whose network is as the phase wants it, and does not yet exchange anything.
+        precision: that the network runs in.
+        images: of one device's share.
+
+    Raises:
+        NoMemoryError: on one of them not even the smallest number fits. All raise it.
+    """
+    try:
+        with unify_out_of_memory():
+            fitting = _fitting(job, precision, images)
+    except torch.OutOfMemoryError:
+        fitting = 0
+    if job.fabric.device.type == "cuda":
+        torch.cuda.empty_cache()  # what exchanges gradients takes its memory elsewhere
+    return least_of_all(job.fabric, fitting)
+
+
+def least_of_all(fabric: Fabric, fitting: int) -> int:
+    """The smallest of the numbers that the devices found to fit.
+
+    Raises:
+        NoMemoryError: it is 0. All raise it.
+    """
+    least = torch.tensor(fitting, device=fabric.device)
+    found = int(cast(Tensor, fabric.all_reduce(least, reduce_op="min")))
+    if not found:
+        raise NoMemoryError("it does not fit into the memory of every device")
+    return found
+
+
+def _fitting(job: Job, precision: Precision, images: int) -> int:
+    loss = trial_loss(job, images * job.fabric.world_size)  # each prepares the whole batch
+    trial = deepcopy(job.model)
+    trainable = sum(weight.numel() for weight in trial.parameters() if weight.requires_grad)
+
+    def step(count: int) -> None:
+        trial.zero_grad(set_to_none=True)
+        resident = torch.empty(RESIDENT_COPIES, trainable, device=job.fabric.device)
+        with autocast(job.fabric.device, precision):
+            value = loss(trial, count)
+        value.backward()  # type: ignore[no-untyped-call]
+        del resident
+
+    _, fitting = halve_until_it_fits(step, images)
+    return fitting

@@ -26,13 +26,13 @@ FIRST_RATE = 0.04
 
 
 def build_optimizer(
-    moving: Iterable[nn.Parameter], learning_rate: float, params: TrainingParams
+    trainable: Iterable[nn.Parameter], learning_rate: float, params: TrainingParams
 ) -> Optimizer:
     """The optimiser of one phase; weight decay spares norms and biases, which have one axis."""
-    moving = list(moving)
+    trainable = list(trainable)
     groups = [
-        {"params": [one for one in moving if one.ndim > 1], "weight_decay": params.weight_decay},
-        {"params": [one for one in moving if one.ndim <= 1], "weight_decay": 0.0},
+        {"params": [one for one in trainable if one.ndim > 1], "weight_decay": params.weight_decay},
+        {"params": [one for one in trainable if one.ndim <= 1], "weight_decay": 0.0},
     ]
     if params.optimizer == "sgd":
         nesterov = params.momentum > 0

@@ -1,4 +1,4 @@
-"""The two phases of transfer learning: which weights move, and how an epoch of each goes."""
+"""The two phases of transfer learning: which weights are trained, and how an epoch of each goes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.models.backbones import head_of
 from fer_pipeline.models.inference import compute_logits
 from fer_pipeline.training.augment import augment_batch
-from fer_pipeline.training.compilation import compile_network
-from fer_pipeline.training.devices import convert_sync_batchnorm, share_statistics
-from fer_pipeline.training.features import CachedFeatures, cache_features, room_for_features
+from fer_pipeline.training.devices import compile_network, convert_sync_batchnorm, share_statistics
+from fer_pipeline.training.features import CachedFeatures, allocate_features, cache_features
+from fer_pipeline.training.history import Phase
 from fer_pipeline.training.job import Draws, Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss, mix
-from fer_pipeline.training.memory import halve_until_it_fits, micro_batches, one_kind_of_error
+from fer_pipeline.training.memory import (
+    agree_on_micro_batch,
+    halve_until_it_fits,
+    least_of_all,
+    micro_batches,
+    unify_out_of_memory,
+)
 from fer_pipeline.training.optimizers import build_average, build_optimizer, build_schedule
 from fer_pipeline.training.precision import Precision, autocast
-from fer_pipeline.training.records import Phase
-from fer_pipeline.training.trial import agree_on_micro_batch, least_of_all
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ INFERENCE_FACTOR = 4
 
 
 def enter_phase(model: nn.Module, backbone: str, phase: Phase) -> list[nn.Parameter]:
-    """Freeze or free the weights, set train or eval mode, and give the weights that move.
+    """Freeze or free the weights, set train or eval mode, and give the trainable weights.
 
     In the head phase the frozen part is in eval mode, so that its batch norm statistics stay.
     """
@@ -65,13 +69,13 @@ class PhaseRun:
         self.name = name
         self._job, self._params, self._precision = job, params, precision
         self._last_epoch = first_epoch + params.epochs - 1
-        moving = enter_phase(job.model, job.backbone, name)
+        trainable = enter_phase(job.model, job.backbone, name)
         self.micro_batch = micro_batch
         if job.fabric.world_size > 1 and not self.caches:
             self._agree()
         if name == "finetune":
             convert_sync_batchnorm(job.model, job.fabric)
-        self._optimizer = build_optimizer(moving, params.learning_rate, job.training)
+        self._optimizer = build_optimizer(trainable, params.learning_rate, job.training)
         self._steps = max(1, len(job.train) // params.batch_size)
         warmup = job.training.warmup_epochs if name == "finetune" else 0
         self._schedule = build_schedule(
@@ -275,14 +279,14 @@ class PhaseRun:
         return cast(Tensor, fabric.all_reduce(whole, reduce_op="sum"))
 
     def _cache(self) -> CachedFeatures:
-        """Each device's own; where one has no room for them, all end."""
+        """Each device caches its own; where the memory of one does not suffice, all end."""
         job, features = self._job, None
         assert job.params.head is not None
         try:
-            with one_kind_of_error():
-                room = room_for_features(job, job.params.head.cached_views)
+            with unify_out_of_memory():
+                allocated = allocate_features(job, job.params.head.cached_views)
                 features, _ = halve_until_it_fits(
-                    lambda images: cache_features(job, room, images, self._precision),
+                    lambda images: cache_features(job, allocated, images, self._precision),
                     INFERENCE_FACTOR * self.micro_batch,
                 )
         except torch.OutOfMemoryError:

@@ -9,7 +9,7 @@ import pytest
 
 from fer_pipeline.events import VARIABLE, Listener
 from fer_pipeline.stages.progress import TrainingProgress
-from fer_pipeline.training.records import EpochRecord
+from fer_pipeline.training.history import EpochRecord
 
 FIRST = EpochRecord(1, "head", 1e-3, 1.9, 1.8, 0.25, 120.0, 3.5)
 SECOND = EpochRecord(2, "finetune", 1e-4, 1.7, 1.6, 0.5, 60.0, 7.0)

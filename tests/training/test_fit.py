@@ -26,9 +26,9 @@ from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.models.inference import compute_logits
 from fer_pipeline.models.transforms import centre_batch
+from fer_pipeline.training.history import Trained
 from fer_pipeline.training.job import Images
 from fer_pipeline.training.optimizers import rate_factor
-from fer_pipeline.training.records import Trained
 
 # What the module's fixtures train is shared: one worker runs all of it.
 

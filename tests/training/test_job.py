@@ -7,7 +7,7 @@ import torch
 
 from fer_pipeline.data.faces import Split
 from fer_pipeline.models.catalog import CATALOG
-from fer_pipeline.training.job import Draws, draws_of_epoch, hold, seed_of
+from fer_pipeline.training.job import Draws, draws_of_epoch, seed_of, to_device
 
 CPU = torch.device("cpu")
 
@@ -57,7 +57,7 @@ def test_each_backbone_and_each_seed_draw_differently() -> None:
 
 
 def test_images_are_held_as_bytes(splits: dict[str, Split]) -> None:
-    held = hold(splits["train"], CPU)
+    held = to_device(splits["train"], CPU)
     assert held.pixels.dtype == torch.uint8
     assert held.labels.dtype == torch.int64
     assert len(held) == 28

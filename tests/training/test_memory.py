@@ -7,7 +7,7 @@ import torch
 
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.training.memory import (
-    SAID_OTHERWISE,
+    OUT_OF_MEMORY_MESSAGES,
     explain_out_of_memory,
     halve_until_it_fits,
     micro_batches,
@@ -58,7 +58,7 @@ def test_memory_that_torch_asks_the_system_for_counts_as_well() -> None:
     assert str(ended.value) == "resnet50: out of memory: do less"
 
 
-@pytest.mark.parametrize("said", SAID_OTHERWISE)
+@pytest.mark.parametrize("said", OUT_OF_MEMORY_MESSAGES)
 def test_what_others_say_counts_as_well(said: str) -> None:
     tried: list[int] = []
 

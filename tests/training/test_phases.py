@@ -24,9 +24,9 @@ from torchvision.models.resnet import ResNet
 
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import build_backbone
+from fer_pipeline.training.history import Phase, Trained
 from fer_pipeline.training.job import Job
 from fer_pipeline.training.phases import PhaseRun, enter_phase
-from fer_pipeline.training.records import Phase, Trained
 
 ONE_BATCH = PHASE.model_copy(update={"batch_size": 28, "learning_rate": 1.0})
 PLAIN_SGD = {"optimizer": "sgd", "momentum": 0.0, "augment": NOTHING}

@@ -16,8 +16,8 @@ from torch.nn import functional
 from torchvision.models.resnet import ResNet
 
 from fer_pipeline.params.schema import AugmentParams, HeadParams
+from fer_pipeline.training.history import EpochRecord, Trained
 from fer_pipeline.training.job import Job
-from fer_pipeline.training.records import EpochRecord, Trained
 
 HEAD_EPOCHS, EPOCHS = 2, 5
 FINETUNE = PHASE.model_copy(update={"epochs": EPOCHS - HEAD_EPOCHS})

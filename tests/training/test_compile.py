@@ -9,7 +9,7 @@ import torch
 from bench import PHASE, Bench, fit
 from torch import Tensor, nn
 
-from fer_pipeline.training.compilation import compile_network
+from fer_pipeline.training.devices import compile_network
 
 CUDA = torch.device("cuda")
 
