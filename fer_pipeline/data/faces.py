@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,15 @@ class Faces:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Faces]) -> Faces:
+        """The faces of all parts, in order."""
+        return cls(
+            np.concatenate([part.pixels for part in parts]),
+            np.concatenate([part.emotion for part in parts]),
+            np.concatenate([part.usage for part in parts]),
+        )
 
     def select(self, rows: BoolArray | Int64Array) -> Faces:
         """The faces of these rows, given as a mask or as indices."""

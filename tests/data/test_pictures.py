@@ -243,7 +243,7 @@ SOUND = [encode(GREY, kind) for kind in KINDS]
     encoded=st.sampled_from(SOUND), place=st.integers(0, 1500), byte=st.integers(0, 255),
     end=st.none() | st.integers(0, 2400),
 )  # fmt: skip
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(deadline=None, max_examples=60, derandomize=True)
 def test_a_damaged_picture_is_a_face_or_refused(
     encoded: bytes, place: int, byte: int, end: int | None
 ) -> None:

@@ -22,7 +22,7 @@ from typing import BinaryIO, cast
 from fer_pipeline.errors import DataError, one_line
 
 MAX_BYTES = 2 << 30
-"""Of an archive's content, unpacked. The largest edition, the csv, has 0.3 GB."""
+"""The largest content of an archive, unpacked. The largest edition, the csv, has 0.3 GB."""
 
 MAX_MEMBERS = 200_000
 

@@ -24,7 +24,7 @@ import pyarrow.csv
 
 from fer_pipeline.data.faces import SIDE, Faces, UInt8Array
 from fer_pipeline.data.sources.containers import Container
-from fer_pipeline.data.sources.vocabulary import emotion_code, usage_named
+from fer_pipeline.data.sources.vocabulary import read_emotions, read_usages
 from fer_pipeline.data.store import PIXELS
 from fer_pipeline.errors import DataError
 
@@ -118,11 +118,7 @@ def read_csv(container: Container, name: str) -> Faces:
     parts = list(_parse_all(_blocks(container, name, header)))
     if not parts:
         raise DataError(f"{where} has a header and no rows: is the file cut off?")
-    return Faces(
-        np.concatenate([part.pixels for part in parts]),
-        np.concatenate([part.emotion for part in parts]),
-        np.concatenate([part.usage for part in parts]),
-    )
+    return Faces.joined(parts)
 
 
 def count_rows(container: Container, name: str) -> int:
@@ -175,12 +171,14 @@ def _parse_all(blocks: Iterator[_Block]) -> Iterator[Faces]:
 
 
 def _parse(block: _Block) -> Faces:
-    return Faces(_pixels(block), _emotions(block), _usages(block))
-
-
-def _pixels(block: _Block) -> UInt8Array:
-    return parse_pixels(
-        block.batch.column(block.header.pixels), block.where, first_row=block.first_row
+    columns, where, first_row = block.header, block.where, block.first_row
+    usages = np.full(block.batch.num_rows, "Training")
+    if columns.usage is not None:
+        usages = read_usages(block.batch.column(columns.usage).to_pylist(), where, first_row)
+    return Faces(
+        parse_pixels(block.batch.column(columns.pixels), where, first_row),
+        read_emotions(block.batch.column(columns.emotion).to_pylist(), where, first_row),
+        usages,
     )
 
 
@@ -224,35 +222,6 @@ def _row_pixels(text: str | None, where: str) -> UInt8Array:
     if len(words) != PIXELS:
         raise DataError(f"{where}: {len(words)} pixels, not {PIXELS}")
     return np.array([word[-3:] for word in words], np.uint8).reshape(SIDE, SIDE)
-
-
-def _emotions(block: _Block) -> np.ndarray[tuple[int], np.dtype[np.int8]]:
-    values = block.batch.column(block.header.emotion).to_pylist()
-    codes = np.empty(len(values), np.int8)
-    for index, value in enumerate(values):
-        code = emotion_code(value)
-        if code is None:
-            raise DataError(f"{_row(block, index)}: emotion is {value!r}, not 0 to 6 or its name")
-        codes[index] = code
-    return codes
-
-
-def _usages(block: _Block) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
-    if block.header.usage is None:
-        return np.full(block.batch.num_rows, "Training")
-    values = block.batch.column(block.header.usage).to_pylist()
-    usages = [usage_named(value) for value in values]
-    for index, usage in enumerate(usages):
-        if usage is None:
-            raise DataError(
-                f"{_row(block, index)}: Usage is {values[index]!r}, "
-                f"not Training, PublicTest or PrivateTest"
-            )
-    return np.array(usages, np.str_)
-
-
-def _row(block: _Block, index: int) -> str:
-    return f"{block.where}, row {block.first_row + index}"
 
 
 def _missing_columns(header: Header, where: str) -> str:

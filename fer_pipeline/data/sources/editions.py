@@ -180,11 +180,7 @@ def _read_shards(container: Container, names: list[str]) -> Edition:
             f"{container.where(names[known.index(False)])} names no split, such as train, "
             f"validation or test, as other shards do"
         )
-    faces = Faces(
-        np.concatenate([part[0].pixels for part in parts]),
-        np.concatenate([part[0].emotion for part in parts]),
-        np.concatenate([part[0].usage for part in parts]),
-    )
+    faces = Faces.joined([part[0] for part in parts])
     return Edition("parquet", faces, all(known), sum(part[1] for part in parts))
 
 

@@ -23,7 +23,7 @@ from fer_pipeline.data.faces import SIDE, Faces, UInt8Array
 from fer_pipeline.data.pictures import decode_picture
 from fer_pipeline.data.sources.containers import MAX_BYTES, MAX_MEMBERS, Container
 from fer_pipeline.data.sources.csv_files import parse_pixels
-from fer_pipeline.data.sources.vocabulary import emotion_code, usage_named
+from fer_pipeline.data.sources.vocabulary import read_emotions, read_usages, usage_named
 from fer_pipeline.data.store import PIXELS
 from fer_pipeline.errors import DataError, one_line
 
@@ -49,7 +49,9 @@ def read_parquet(container: Container, name: str) -> tuple[Faces, int, bool]:
     table = _open(container, name)
     image = _column(table, _IMAGE_COLUMNS, "image", where)
     label = _column(table, _LABEL_COLUMNS, "emotion", where)
-    emotion = _emotions(table[label].to_pylist(), _class_names(table.schema, label, where), where)
+    class_names = _class_names(table.schema, label, where)
+    labels = [_class_name(value, class_names) for value in table[label].to_pylist()]
+    emotion = read_emotions(labels, where)
     usage, split_known = _usages(table, name, where)
     pixels, resized = _images(table[image].combine_chunks(), where)
     return Faces(pixels, emotion, usage), resized, split_known
@@ -98,22 +100,10 @@ def _class_names(schema: pa.Schema, column: str, where: str) -> list[str] | None
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _emotions(
-    values: list[object], class_names: list[str] | None, where: str
-) -> npt.NDArray[np.int8]:
-    codes = np.empty(len(values), np.int8)
-    for row, value in enumerate(values):
-        code = emotion_code(_class_name(value, class_names))
-        if code is None:
-            raise DataError(f"{where}, row {row + 1}: emotion is {value!r}, not 0 to 6 or its name")
-        codes[row] = code
-    return codes
-
-
 def _class_name(value: object, class_names: list[str] | None) -> object:
     if class_names is None or not isinstance(value, int):
         return value
-    return class_names[value] if 0 <= value < len(class_names) else None
+    return class_names[value] if 0 <= value < len(class_names) else f"{value}, without a name"
 
 
 def _usages(table: pa.Table, name: str, where: str) -> tuple[npt.NDArray[np.str_], bool]:
@@ -121,14 +111,7 @@ def _usages(table: pa.Table, name: str, where: str) -> tuple[npt.NDArray[np.str_
         usage = _usage_of_shard(name)
         return np.full(table.num_rows, usage or "Training"), usage is not None
     values = table[_column(table, _USAGE_COLUMNS, "Usage", where)].to_pylist()
-    usages = [usage_named(value) for value in values]
-    for row, usage in enumerate(usages):
-        if usage is None:
-            raise DataError(
-                f"{where}, row {row + 1}: Usage is {values[row]!r}, "
-                f"not Training, PublicTest or PrivateTest"
-            )
-    return np.array(usages, np.str_), True
+    return read_usages(values, where), True
 
 
 def _usage_of_shard(name: str) -> str | None:

@@ -33,7 +33,7 @@ SAMPLE_VERSION = "2"
 CLASS_SHARES = np.array([0.139, 0.050, 0.143, 0.251, 0.168, 0.110, 0.173])
 """FER2013's class proportions, except disgust: its 0.015 would leave too few to learn from."""
 
-MIN_INTENSITY = 0.35
+MIN_INTENSITY = 0.55
 """The weakest expression drawn, as a share of the full one; it overlaps with its neighbours."""
 
 Points = npt.NDArray[np.float64] | list[tuple[float, float]]
@@ -155,7 +155,7 @@ def draw_face(emotion: int, rng: np.random.Generator) -> UInt8Array:
         _draw_eye(sketch, who, pulls, side)
     _draw_nose(sketch, who, pulls)
     _draw_mouth(sketch, who, pulls)
-    if rng.random() < 0.1:  # something stands before the face
+    if rng.random() < 0.06:  # something stands before the face
         y = rng.uniform(-16, 16)
         sketch.fill([(-40, y), (40, y + 6), (40, y + 10), (-40, y + 4)], 255 - background)
     return _photograph(sketch.image, rng)

@@ -7,8 +7,13 @@ of data set hubs, number the emotions in another order than FER2013 does.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.errors import DataError
 
 _EMOTION_WORDS: dict[str, tuple[str, ...]] = {
     "angry": ("anger",),
@@ -49,3 +54,36 @@ def usage_of_file(stem: str) -> str | None:
     """The official split in a file name such as `PublicTest_1234`; else None."""
     found = _OFFICIAL_FILE.match(stem)
     return usage_named(found[1]) if found else None
+
+
+def read_emotions(values: Sequence[object], where: str, first_row: int = 1) -> npt.NDArray[np.int8]:
+    """(N,) labels of a column of names or of FER2013's numbers.
+
+    Raises:
+        DataError: a value is neither; the message names its row, counted from `first_row`.
+    """
+    codes = np.empty(len(values), np.int8)
+    for index, value in enumerate(values):
+        code = emotion_code(value)
+        if code is None:
+            raise DataError(
+                f"{where}, row {first_row + index}: emotion is {value!r}, not 0 to 6 or its name"
+            )
+        codes[index] = code
+    return codes
+
+
+def read_usages(values: Sequence[object], where: str, first_row: int = 1) -> npt.NDArray[np.str_]:
+    """(N,) official splits of a column that names them.
+
+    Raises:
+        DataError: a value names none; the message names its row, counted from `first_row`.
+    """
+    usages = [usage_named(value) for value in values]
+    if None in usages:
+        index = usages.index(None)
+        raise DataError(
+            f"{where}, row {first_row + index}: Usage is {values[index]!r}, "
+            f"not Training, PublicTest or PrivateTest"
+        )
+    return np.array(usages, np.str_)

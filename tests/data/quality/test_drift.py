@@ -118,7 +118,7 @@ def test_a_drift_beyond_the_limit_is_refused_with_the_figure_that_is_the_largest
 GREYS = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), min_size=3, max_size=12)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(deadline=None, max_examples=30, derandomize=True)
 @given(GREYS, GREYS)
 def test_ks_is_scipys_on_the_binned_figures_of_the_images(
     now: list[tuple[int, int]], before: list[tuple[int, int]]
@@ -135,7 +135,7 @@ def test_ks_is_scipys_on_the_binned_figures_of_the_images(
         assert found.p == pytest.approx(wanted.pvalue)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(deadline=None, max_examples=30, derandomize=True)
 @given(GREYS, GREYS)
 def test_drift_is_the_same_in_both_directions_and_between_0_and_1(
     now: list[tuple[int, int]], before: list[tuple[int, int]]

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from fer_pipeline.data.faces import UInt8Array
-from fer_pipeline.data.quality.similarity import near_groups
+from fer_pipeline.data.quality.duplicates import near_groups
 from fer_pipeline.data.sources.sample import draw_face
 
-SEEDS = (2, 6, 8)  # of faces that are found: a shift hides about half of these drawings
+SEEDS = (2, 7, 17)  # of faces that are found: a shift hides half of these drawings
 
 
 def face(seed: int, emotion: int = 3) -> UInt8Array:

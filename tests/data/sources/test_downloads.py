@@ -93,7 +93,7 @@ def shared() -> Iterator[tuple[WebServer, Web]]:
         place.close()
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(
     size=st.integers(0, 600),
     breaks=st.lists(st.integers(1, 70), max_size=3),

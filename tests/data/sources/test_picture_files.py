@@ -56,13 +56,6 @@ def test_faces_stand_in_the_order_of_names_however_they_are_packed(
     assert_same_faces(found[0], found[1])
 
 
-def test_an_official_file_name_says_more_than_its_folder(tmp_path: Path) -> None:
-    files = pictures_by_name(FACES)
-    assert {name.split("/")[0] for name in files} == {"train", "test"}
-    edition = read_edition(write_folder(files, tmp_path / "faces"), OFFICIAL)
-    assert_same_faces(in_order(edition.faces), in_order(FACES))
-
-
 def test_jpegs_are_decoded_once_and_not_touched(tmp_path: Path) -> None:
     jpegs = [encode(image, "JPEG") for image in FACES.pixels]
     decoded = np.stack([decode_picture(jpeg, "")[0] for jpeg in jpegs])
@@ -101,10 +94,6 @@ def test_a_picture_is_told_by_its_suffix(name: str, known: bool) -> None:
     assert is_picture(name) is known
 
 
-def without(word: str) -> Files:
-    return {name: content for name, content in PICTURES.items() if word not in name}
-
-
 CORRUPT: dict[str, tuple[Files, list[str]]] = {
     "an eighth class": (
         PICTURES | {"images/Train/contempt/1.png": FACE},
@@ -127,22 +116,13 @@ CORRUPT: dict[str, tuple[Files, list[str]]] = {
         PICTURES | {SAD_IN_TRAINING: b"<html>"},
         [SAD_IN_TRAINING, "unknown format"],
     ),
-    "no picture of one class in a split": (without(SAD_IN_TRAINING), ["no 'sad' face in Training"]),
-    "no class folder of a split": (without("TEST/6"), ["no 'neutral' face in PrivateTest"]),
-    "an empty split": (without("validation"), ["has no face in PublicTest: is it cut off?"]),
-    "a csv beside the pictures": (
-        PICTURES | {"fer2013.csv": b"emotion,pixels,Usage\n"},
-        ["holds several editions (fer2013.csv, images/"],
-    ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("as_folder", [False, True], ids=["zip", "folder"])
 @pytest.mark.parametrize(("files", "says"), CORRUPT.values(), ids=CORRUPT.keys())
 def test_a_corrupt_folder_of_pictures_is_refused(
-    files: Files, says: list[str], as_folder: bool, tmp_path: Path
+    files: Files, says: list[str], tmp_path: Path
 ) -> None:
-    path = tmp_path / "faces"
-    message = refusal(write_folder(files, path) if as_folder else write(zip_bytes(files), path))
+    message = refusal(write(zip_bytes(files), tmp_path / "faces"))
     for words in says:
         assert words in message

@@ -51,7 +51,7 @@ TEXT = st.text(NAMES, max_size=120) | st.sampled_from(
 FILE_PINS = st.builds(FilePin, TEXT, TEXT, st.integers(0, 2**63), TEXT)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(FILE_PINS, st.none() | FILE_PINS)
 def test_whatever_a_source_is_called_its_pin_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, source: FilePin, ferplus: FilePin | None
@@ -204,7 +204,7 @@ def test_a_folder_and_an_unreadable_file_are_refused(tmp_path: Path) -> None:
     assert refusal(loop) == "Too many levels of symbolic links"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None, max_examples=50, derandomize=True)
 @given(st.data())
 def test_a_lock_that_lost_a_part_is_refused_or_read_but_never_a_crash(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
