@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ RESNET = "backbones.resnet50"
 AUGMENT = "training.augment"
 
 # The key, a value that it must not have, and what the message asks for instead.
-OTHER_VERBS = ("have ", "match ")
+OTHER_VERBS = ("not ", "match ")
 
 BAD_VALUES: list[tuple[str, object, str]] = [
     ("seed", -1, "greater than or equal to 0"),
@@ -31,41 +30,41 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     ("data.labels", "majority", "'fer' or 'ferplus_majority'"),
     ("data.labels", None, "'fer' or 'ferplus_majority'"),
     ("data.unlabelled", "keep", "'refuse' or 'ignore'"),
-    ("data.drop_constant", "yes", "a valid boolean"),
-    ("data.drop_constant", 1, "a valid boolean"),
-    ("data.drop_constant", None, "a valid boolean"),
+    ("data.drop_constant", "yes", "true or false"),
+    ("data.drop_constant", 1, "true or false"),
+    ("data.drop_constant", None, "true or false"),
     ("data.drop_train_duplicates_of", "train", "'none', 'val', 'test' or 'both'"),
     ("data.drop_train_duplicates_of", None, "'none', 'val', 'test' or 'both'"),
     ("data.conflicts", "vote", "'keep', 'majority' or 'drop'"),
     ("data.max_drift", 1.1, "less than or equal to 1"),
     ("data.max_drift", -0.1, "greater than or equal to 0"),
     ("data.max_drift", float("nan"), "less than or equal to 1"),
-    ("data.max_drift", "0.1", "a valid number"),
-    ("data.sample", None, "a valid dictionary"),
+    ("data.max_drift", "0.1", "a number"),
+    ("data.sample", None, "a mapping"),
     ("data.sample.val", 6, "greater than or equal to 7"),
-    ("backbones", {}, "have at least 1 item"),
-    ("backbones", None, "a valid dictionary"),
+    ("backbones", {}, "not be empty"),
+    ("backbones", None, "a mapping"),
     (f"{RESNET}.image_size", 8, "greater than or equal to 32"),
     (f"{HEAD}.epochs", 0, "greater than or equal to 1"),
-    (f"{HEAD}.epochs", True, "a valid integer"),
-    (f"{HEAD}.epochs", 2.5, "a valid integer"),
-    (f"{HEAD}.epochs", 2.0, "a valid integer"),
-    (f"{HEAD}.epochs", "3", "a valid integer"),
-    (f"{HEAD}.epochs", None, "a valid integer"),
+    (f"{HEAD}.epochs", True, "a whole number"),
+    (f"{HEAD}.epochs", 2.5, "a whole number"),
+    (f"{HEAD}.epochs", 2.0, "a whole number"),
+    (f"{HEAD}.epochs", "3", "a whole number"),
+    (f"{HEAD}.epochs", None, "a whole number"),
     (f"{HEAD}.batch_size", 1, "greater than or equal to 2"),
     (f"{HEAD}.learning_rate", -1e-3, "greater than 0"),
     (f"{HEAD}.learning_rate", 0, "greater than 0"),
     (f"{HEAD}.learning_rate", 1e38, "less than or equal to 10"),
-    (f"{HEAD}.learning_rate", True, "a valid number"),
-    (f"{HEAD}.learning_rate", "fast", "a valid number"),
-    (f"{HEAD}.learning_rate", "0.1", "a valid number"),
+    (f"{HEAD}.learning_rate", True, "a number"),
+    (f"{HEAD}.learning_rate", "fast", "a number"),
+    (f"{HEAD}.learning_rate", "0.1", "a number"),
     (f"{HEAD}.learning_rate", float("inf"), "a finite number"),
     (f"{HEAD}.learning_rate", float("nan"), "a finite number"),
     (f"{HEAD}.cached_views", -1, "greater than or equal to 0"),
     (f"{HEAD}.cached_views", 101, "less than or equal to 100"),
-    (f"{HEAD}.cached_views", None, "a valid integer"),
+    (f"{HEAD}.cached_views", None, "a whole number"),
     (f"{RESNET}.auxiliary_weight", -0.1, "greater than or equal to 0"),
-    (f"{RESNET}.auxiliary_weight", None, "a valid number"),
+    (f"{RESNET}.auxiliary_weight", None, "a number"),
     ("training.strategy", "fsdp", "'auto' or 'ddp'"),
     ("training.precision", "fp16", "'auto', 'fp32' or 'bf16'"),
     ("training.optimizer", "rmsprop", "'adam', 'adamw' or 'sgd'"),
@@ -89,7 +88,7 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     (f"{AUGMENT}.crop_scale", [1.0, 0.8], "two numbers, the smaller first"),
     (f"{AUGMENT}.crop_scale", [0.8, 1.2], "at most 1, the whole image"),
     (f"{AUGMENT}.crop_ratio", [1.5, 0.5], "two numbers, the smaller first"),
-    (f"{AUGMENT}.crop_ratio", 1.0, "a valid tuple"),
+    (f"{AUGMENT}.crop_ratio", 1.0, "a list of two numbers"),
     (f"{AUGMENT}.flip", 1.1, "less than or equal to 1"),
     (f"{AUGMENT}.flip", float("nan"), "less than or equal to 1"),
     ("predict.batch_size", 0, "greater than or equal to 1"),
@@ -103,7 +102,7 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     ("evaluation.ece_bins", 0, "greater than or equal to 1"),
     ("gate.min_gain", 1.5, "less than or equal to 1"),
     ("gate.max_p", 5, "less than or equal to 1"),
-    ("registry.experiment", "", "have at least 1 character"),
+    ("registry.experiment", "", "a text that is not empty"),
     ("registry.model_name", "a/b", "match pattern"),
 ]
 
@@ -165,7 +164,6 @@ def test_an_impossible_value_is_refused_with_file_key_and_value(
     verb = "" if says.startswith(OTHER_VERBS) else "be "
     assert said.startswith(f"{path}: {key} is {value!r}: it must {verb}")
     assert says in said
-    assert not re.search(r"should|instance of|after validation", said)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +171,7 @@ def test_an_impossible_value_is_refused_with_file_key_and_value(
     [
         ("training.augment.crop_scale", [0.5], "training.augment.crop_scale.1 is missing"),
         ("training.augment.crop_ratio", [], "training.augment.crop_ratio.0 is missing"),
-        ("backbones", {2: None}, "backbones.2.[key] is 2: it must be a valid string"),
+        ("backbones", {2: None}, "backbones.2.[key] is 2: it must be a text"),
     ],
 )
 def test_what_a_list_or_a_key_lacks_is_named(
@@ -342,7 +340,7 @@ def test_an_input_too_small_for_its_backbone_is_refused(committed: str, tmp_path
     ("devices", "wanted"),
     [
         *((number, "greater than or equal to 1") for number in (0, -1)),
-        *((kind, "a valid integer") for kind in ("all", "2", 1.5, True, None, [1], {"gpu": 1})),
+        *((kind, "a whole number") for kind in ("all", "2", 1.5, True, None, [1], {"gpu": 1})),
     ],
 )
 def test_devices_that_are_no_number_from_1_are_refused(
