@@ -36,6 +36,7 @@ STORED_FILES = (
     "serving/bundle.py",
     "serving/predictor.py",
     "serving/requests.py",
+    "threads.py",
 )
 """The files of `fer_pipeline` that `MODEL_SCRIPT` imports, itself or through others."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
@@ -98,25 +98,20 @@ def open_run(
             and the machine is watched.
         tags: for the run.
     """
-    key = _run_key(name, inputs)
-    run = _unfinished_run(tracking, key) or tracking.client.create_run(
-        tracking.experiment_id,
-        tags={MLFLOW_RUN_NAME: name, KEY_TAG: key, MLFLOW_GIT_COMMIT: git_state().commit},
-    )
-    run_id = run.info.run_id
-    opened = RunLog(tracking.client, run_id)
-    opened.tags(tags or {})
-    emit(
-        "run",
-        name=name,
-        run_id=run_id,
-        experiment_id=tracking.experiment_id,
-        uri=shown_address(tracking.uri),
-    )
     with mlflow_errors(tracking):
+        run_id = _start_run(tracking, name, inputs)
+        run = RunLog(tracking.client, run_id)
+        run.tags(tags or {})
+        emit(
+            "run",
+            name=name,
+            run_id=run_id,
+            experiment_id=tracking.experiment_id,
+            uri=shown_address(tracking.uri),
+        )
         try:
             with _observed(tracking, run_id, inputs):
-                yield opened
+                yield run
             tracking.client.set_terminated(run_id, "FINISHED")
         except BaseException as error:
             _end_quietly(tracking, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
@@ -141,13 +136,21 @@ def _end_quietly(tracking: Tracking, run_id: str, status: str) -> None:
         log.warning("run %s could not be marked %s: %s", run_id, status, first_line(error))
 
 
-def _unfinished_run(tracking: Tracking, key: str) -> Run | None:
-    runs = tracking.client.search_runs(
+def _start_run(tracking: Tracking, name: str, inputs: Mapping[str, object]) -> str:
+    """The id of the run that a killed process of the same inputs left open, else of a new one."""
+    key = _run_key(name, inputs)
+    unfinished = tracking.client.search_runs(
         [tracking.experiment_id],
         f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'RUNNING'",
         max_results=1,
     )
-    return runs[0] if runs else None
+    tags = {MLFLOW_RUN_NAME: name, KEY_TAG: key, MLFLOW_GIT_COMMIT: git_state().commit}
+    run = (
+        unfinished[0]
+        if unfinished
+        else tracking.client.create_run(tracking.experiment_id, tags=tags)
+    )
+    return str(run.info.run_id)
 
 
 def _run_key(name: str, inputs: Mapping[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from fer_pipeline.models.inference import compute_logits, pick_device
 from fer_pipeline.models.precision import full_float32
 from fer_pipeline.models.transforms import VIEWS
 from fer_pipeline.serving.bundle import Spec, read_spec, weights_file
+from fer_pipeline.threads import VARIABLE, choose_threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +76,8 @@ class FusedPredictor:
             )
         self._spec = spec
         self._device = pick_device()
+        if VARIABLE not in os.environ and self._device.type == "cpu":
+            torch.set_num_threads(choose_threads())
         self._models = [
             load_trained(member.name, files[member.name]).to(self._device)
             for member in spec.members

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,23 @@ def test_single_logits_come_from_the_same_single_run_of_every_network(
         np.testing.assert_allclose(found.single_logits[name], logits, atol=1e-4, rtol=1e-4)
         chances = torch.softmax(logits, dim=1)
         np.testing.assert_allclose(found.single_probabilities[name], chances, atol=1e-5)
+
+
+def test_threads_are_those_of_the_free_cores_unless_the_user_has_chosen(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, too_many = torch.get_num_threads(), 4 * (os.cpu_count() or 1)
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(too_many)
+        FusedPredictor.load(bundle)
+        assert torch.get_num_threads() == too_many
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        FusedPredictor.load(bundle)
+        if pick_device().type == "cpu":
+            assert 1 <= torch.get_num_threads() <= (os.cpu_count() or 1)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_no_images_give_no_rows(predictor: FusedPredictor) -> None:
