@@ -16,6 +16,7 @@ from fer_pipeline.errors import DataError
 from fer_pipeline.paths import EVALUATION, FUSION, PARAMS, PREDICTIONS, TEST, predictions
 
 # The repository is shared: one worker runs all of it.
+pytestmark = pytest.mark.slow
 
 PATHS = [EVALUATION, FUSION, TEST, PREDICTIONS]
 

@@ -70,7 +70,7 @@ def test_scores_are_those_of_scikit_learn(seed: int, temperature: float) -> None
     assert found.ece == pytest.approx(plain_ece(chances, labels, 15), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=25, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
     images=st.integers(1, 300),

@@ -28,6 +28,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 SETTINGS = PredictSettings("flip", 40, 44)
 
 
+@pytest.fixture
+def quick(params: Params) -> Params:
+    """Params with few resamples."""
+    return params.model_copy(
+        update={"fusion": params.fusion.model_copy(update={"stability_draws": 5})}
+    )
+
+
 def write_inputs(val: Split, names: list[str], **others: PredictSettings) -> None:
     """Val and logits of three backbones, computed alike but for those that are given."""
     VAL.parent.mkdir(parents=True)
@@ -38,15 +46,15 @@ def write_inputs(val: Split, names: list[str], **others: PredictSettings) -> Non
 
 
 def test_the_fusion_says_how_stable_the_weights_of_every_method_are(
-    folder: Path, params: Params, splits: dict[str, Split]
+    folder: Path, quick: Params, splits: dict[str, Split]
 ) -> None:
-    names = list(params.backbones)
+    names = list(quick.backbones)
     write_inputs(splits["val"], names)
-    calibrate(params)
+    calibrate(quick)
     written = FUSION.read_bytes()
     content = json.loads(written)
     assert list(content["methods"]) == list(METHODS)
-    assert content["weights"] == content["methods"][params.fusion.method]["weights"]
+    assert content["weights"] == content["methods"][quick.fusion.method]["weights"]
     for method, found in content["methods"].items():
         assert list(found) == [
             "note",
@@ -61,39 +69,39 @@ def test_the_fusion_says_how_stable_the_weights_of_every_method_are(
             assert list(found["stability"][part]["sd"]) == names
             assert sum(found["stability"][part]["mean"].values()) == pytest.approx(1.0)
         assert 0 <= found["stability"]["folds"]["held_out_accuracy"] <= 1, method
-    calibrate(params)
+    calibrate(quick)
     assert FUSION.read_bytes() == written
 
 
 def test_the_fusion_says_how_the_logits_were_computed(
-    folder: Path, params: Params, splits: dict[str, Split]
+    folder: Path, quick: Params, splits: dict[str, Split]
 ) -> None:
-    names = list(params.backbones)
+    names = list(quick.backbones)
     larger = PredictSettings("flip", 75, 75)
     write_inputs(splits["val"], names, **{names[2]: larger})
-    calibrate(params)
+    calibrate(quick)
     computed = dict.fromkeys(names, SETTINGS) | {names[2]: larger}
     assert read_fusion(FUSION).computed == computed
 
 
 def test_logits_with_different_augmentation_are_not_fused(
-    folder: Path, params: Params, splits: dict[str, Split]
+    folder: Path, quick: Params, splits: dict[str, Split]
 ) -> None:
-    names = list(params.backbones)
+    names = list(quick.backbones)
     write_inputs(splits["val"], names, **{names[1]: PredictSettings("centre", 40, 44)})
     with pytest.raises(FusionError, match=f"{names[0]} with 'flip', {names[1]} with 'centre'"):
-        calibrate(params)
+        calibrate(quick)
     assert not FUSION.exists()
 
 
 def test_logits_that_do_not_say_how_they_were_computed_are_refused(
-    folder: Path, params: Params, splits: dict[str, Split]
+    folder: Path, quick: Params, splits: dict[str, Split]
 ) -> None:
-    names = list(params.backbones)
+    names = list(quick.backbones)
     write_inputs(splits["val"], names)
     np.savez(predictions(names[1]), val_logits=np.zeros((len(splits["val"]), 7), np.float32))
     with pytest.raises(DataError, match=f"run 'dvc repro --force predict@{names[1]}'"):
-        calibrate(params)
+        calibrate(quick)
 
 
 def test_a_grid_over_five_backbones_is_refused_before_anything_is_read(
