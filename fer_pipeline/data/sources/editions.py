@@ -1,10 +1,15 @@
-"""Which edition of FER2013 a folder, archive or file is, told by its content, and its faces."""
+"""Which edition of FER2013 a folder, archive or file is, told by its content, and its faces.
+
+Every file is of one kind (`_kind_of`). A kind in `READERS` makes an edition. To add one: let
+`_kind_of` tell its files, write a function that reads them, and name both in `READERS`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -58,18 +63,8 @@ class Edition:
     dropped: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Contents:
-    """The files of a container by what they are."""
-
-    complete: list[str]  # csv with labels and splits
-    labelled: list[str]  # csv with labels
-    unlabelled: list[str]  # csv with pixels alone
-    votes: list[str]  # FER+
-    parquet: list[str]
-    pictures: list[str]
-    archives: list[str]
-    others: list[str]
+Found = Mapping[str, list[str]]
+"""The files of a container by their kind."""
 
 
 def read_edition(path: Path, reading: Reading, votes: Path | None = None) -> Edition:
@@ -84,77 +79,77 @@ def read_edition(path: Path, reading: Reading, votes: Path | None = None) -> Edi
         DataError: there is none or more than one, it is damaged, or a face in it is.
     """
     with open_container(path) as container:
-        contents = _sort(container)
-        edition = _read(container, contents, reading)
+        found = _sort(container)
+        edition = _read(container, found, reading)
         if reading.labels == "ferplus_majority":
-            edition = _with_votes(edition, container, contents, votes)
+            edition = _with_votes(edition, container, found, votes)
     _require_whole(edition, path, reading)
     return edition
 
 
-def _sort(container: Container) -> _Contents:
-    found = _Contents([], [], [], [], [], [], [], [])
+def _sort(container: Container) -> Found:
+    found: defaultdict[str, list[str]] = defaultdict(list)
     for name in container.names:
-        if is_picture(name) and not isinstance(container, SingleFile):
-            found.pictures.append(name)
-            continue
-        with container.open(name) as stream:
-            start = stream.read(8)
-        if start.startswith(b"PAR1"):
-            found.parquet.append(name)
-        elif start.startswith((b"PK\x03\x04", b"\x1f\x8b")):
-            found.archives.append(name)
-        else:
-            _sort_text(container, name, found)
+        found[_kind_of(container, name)].append(name)
     return found
 
 
-def _sort_text(container: Container, name: str, found: _Contents) -> None:
+def _kind_of(container: Container, name: str) -> str:
+    """One of `READERS`; or `labelled` or `unlabelled`, the challenge's two csv files; or `votes`,
+    FER+'s; or `archive`, or `other`."""
+    if is_picture(name) and not isinstance(container, SingleFile):
+        return "pictures"
+    with container.open(name) as stream:
+        start = stream.read(8)
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    if start.startswith((b"PK\x03\x04", b"\x1f\x8b")):
+        return "archive"
+    return _kind_of_text(container, name)
+
+
+def _kind_of_text(container: Container, name: str) -> str:
     alone = len(container.names) == 1
     with container.open(name) as stream:
         if not alone and b"pixels" not in stream.readline(1 << 16).lower():
             # A licence, a paper, a sample submission: of no interest, except votes.
-            found.others.append(name)
-            if name.rsplit("/", 1)[-1] == FILE_NAME:
-                found.votes.append(name)
-            return
+            return "votes" if PurePosixPath(name).name == FILE_NAME else "other"
     with container.open(name) as stream:
         header = read_header(stream, container.where(name))
-    kinds = {
-        "complete": found.complete,
-        "labelled": found.labelled,
-        "unlabelled": found.unlabelled,
-        "other": found.votes if is_votes(header.names) else found.others,
-    }
-    kinds[header.kind].append(name)
+    if header.kind == "complete":
+        return "csv"
+    return "votes" if is_votes(header.names) else header.kind
 
 
-def _read(container: Container, contents: _Contents, reading: Reading) -> Edition:
+def _read(container: Container, found: Found, reading: Reading) -> Edition:
     candidates = [
-        *contents.complete,
-        *contents.parquet[:1],
-        *([] if contents.complete or contents.parquet else contents.labelled),
+        *found["csv"],
+        *found["parquet"][:1],
+        *([] if found["csv"] or found["parquet"] else found["labelled"]),
         # Pictures that all lie in no folder illustrate something; faces lie in their class's.
-        *[name for name in contents.pictures if "/" in name][:1],
+        *[name for name in found["pictures"] if "/" in name][:1],
     ]
     if len(candidates) > 1:
         raise DataError(
             f"{container.path} holds several editions ({_shown(candidates[:4])}): take one of them"
         )
-    if contents.complete:
-        name = contents.complete[0]
-        return Edition("csv with labels and splits", read_csv(container, name), True)
-    if contents.parquet:
-        return _read_shards(container, contents.parquet)
-    if contents.pictures:
-        # Split, class and file name: equal pictures are many, but not under one name.
-        paths = ((name, PurePosixPath(name).parts[-3:]) for name in contents.pictures)
-        _require_different(container, paths)
-        faces, resized, split_known = read_pictures(container, contents.pictures)
-        return Edition("pictures in folders", faces, split_known, resized)
-    if contents.labelled:
-        return _read_challenge(container, contents, reading)
-    raise DataError(_nothing_found(container, contents))
+    for kind, read in READERS.items():
+        if found[kind]:
+            return read(container, found[kind])
+    if found["labelled"]:
+        return _read_challenge(container, found, reading)
+    raise DataError(_nothing_found(container, found))
+
+
+def _read_csv(container: Container, names: list[str]) -> Edition:
+    return Edition("csv with labels and splits", read_csv(container, names[0]), True)
+
+
+def _read_pictures(container: Container, names: list[str]) -> Edition:
+    # Split, class and file name: equal pictures are many, but not under one name.
+    _require_different(container, ((name, PurePosixPath(name).parts[-3:]) for name in names))
+    faces, resized, split_known = read_pictures(container, names)
+    return Edition("pictures in folders", faces, split_known, resized)
 
 
 def _require_different(container: Container, names: Iterable[tuple[str, object]]) -> None:
@@ -184,46 +179,48 @@ def _read_shards(container: Container, names: list[str]) -> Edition:
     return Edition("parquet", faces, all(known), sum(part[1] for part in parts))
 
 
-def _read_challenge(container: Container, contents: _Contents, reading: Reading) -> Edition:
+READERS: dict[str, Callable[[Container, list[str]], Edition]] = {
+    "csv": _read_csv,
+    "parquet": _read_shards,
+    "pictures": _read_pictures,
+}
+"""What reads the files of each kind that makes an edition; the first that is there is read."""
+
+
+def _read_challenge(container: Container, found: Found, reading: Reading) -> Edition:
     """`train.csv`, whose `test.csv` has no labels and so can't test anything."""
     rows = 0
-    for name in contents.unlabelled:
+    for name in found["unlabelled"]:
         if reading.unlabelled == "refuse":
             raise DataError(
                 f"{container.where(name)} has no labels, so it can't be test data: set "
                 f"data.unlabelled to 'ignore' to go on without it"
             )
         rows += count_rows(container, name)
-    faces = read_csv(container, contents.labelled[0])
+    faces = read_csv(container, found["labelled"][0])
     return Edition("the challenge's train.csv", faces, False, unlabelled=rows)
 
 
 def _with_votes(
-    edition: Edition, container: Container, contents: _Contents, votes: Path | None
+    edition: Edition, container: Container, found: Found, votes: Path | None
 ) -> Edition:
-    if votes is None and contents.votes:
-        name = contents.votes[0]
-        found, where = read_votes(container, name), container.where(name)
+    if votes is None and found["votes"]:
+        name = found["votes"][0]
+        counted, where = read_votes(container, name), container.where(name)
     elif votes is not None:
         with open_container(votes) as other:
-            names = _sort(other).votes or other.names
+            names = _sort(other)["votes"] or other.names
             if not names:
                 raise DataError(f"{votes} is empty: it holds no {FILE_NAME}")
-            found, where = read_votes(other, names[0]), other.where(names[0])
+            counted, where = read_votes(other, names[0]), other.where(names[0])
     else:
         raise DataError(
             f"{container.path} has no {FILE_NAME} beside it, which data.labels needs: run "
             f"'fer source pin URI --ferplus URI' with the URI of that file"
         )
-    faces, dropped = relabel(edition.faces, found, where)
-    return Edition(
-        f"{edition.name}, labels by FER+",
-        faces,
-        edition.split_known,
-        edition.resized,
-        edition.unlabelled,
-        dropped,
-    )
+    faces, dropped = relabel(edition.faces, counted, where)
+    name = f"{edition.name}, labels by FER+"
+    return replace(edition, name=name, faces=faces, dropped=dropped)
 
 
 def _require_whole(edition: Edition, path: Path, reading: Reading) -> None:
@@ -252,18 +249,18 @@ def _hint(edition: Edition) -> str:
     return "it names no splits: set data.protocol to 'holdout' to take them from Training"
 
 
-def _nothing_found(container: Container, contents: _Contents) -> str:
+def _nothing_found(container: Container, found: Found) -> str:
     path = container.path
-    if contents.unlabelled:
+    if found["unlabelled"]:
         return (
-            f"{container.where(contents.unlabelled[0])} has no labels: it is the challenge's "
+            f"{container.where(found['unlabelled'][0])} has no labels: it is the challenge's "
             f"test.csv; take an edition with labels, such as fer2013.csv"
         )
-    if contents.archives:
-        return f"{path} holds another archive ({_shown(contents.archives[:1])}): unpack that one"
+    if found["archive"]:
+        return f"{path} holds another archive ({_shown(found['archive'][:1])}): unpack that one"
     if not container.names:
         return f"{path} is empty: it holds no file"
-    if len(container.names) == 1 and not contents.pictures:
+    if len(container.names) == 1 and not found["pictures"]:
         with container.open(container.names[0]) as stream:
             return no_edition(read_header(stream, container.where(container.names[0])), path)
     seen = _shown(container.names[:3])
