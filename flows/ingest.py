@@ -12,14 +12,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
-from fer_pipeline.errors import FerError, StoppedError
 from fer_pipeline.files import write_text
 from flows.graph import read_status
 from flows.pipeline import RUNNER, run_graph
 from flows.process import Outcome
-from flows.session import Session, cancelled, session
+from flows.session import Session, run_in_session
 
 UPDATED = "fer-fusion.source.updated"
 """Name of the event that starts the pipeline on new data (prefect.yaml)."""
@@ -41,26 +40,23 @@ def ingest(
         folder: of dvc.yaml.
         wait_for_workspace_s: how long to wait for another run in the same folder.
     """
-    try:
-        with session(folder, wait_for_workspace_s) as here, here.exclusive():
+
+    def work(here: Session) -> State[None]:
+        with here.exclusive():
             change = _pin_change(here)
             if not change["moved"]:
-                return here.ended_early() or Completed(
-                    name="Unchanged", message=f"{change['uri']} is as it was pinned."
-                )
+                return Completed(name="Unchanged", message=f"{change['uri']} is as it was pinned.")
             state = run_graph(here, targets or ["prepare"], force=False)
-            if state.is_completed() and here.when_free(lambda: read_status(folder)).remote:
+            if not state.is_completed():
+                return state
+            if here.when_free(lambda: read_status(folder)).remote:
                 _command(here, "push", ["dvc", "--wait-for-lock", "push"])
-            if here.ended_early() or not state.is_completed():
-                return here.ended_early() or state
-    except StoppedError:
-        return cancelled()
-    except FerError as error:
-        return Failed(message=str(error))
-    # Only now: the pipeline that this starts needs the folder.
-    emit_event(UPDATED, {"prefect.resource.id": "fer-fusion.source"}, payload=dict(change))
-    (folder / _UNFINISHED).unlink(missing_ok=True)
-    return Completed(message=f"{change['uri']}: {change['moved']}; pinned, read and checked.")
+        # Only now: the pipeline that this starts needs the folder.
+        emit_event(UPDATED, {"prefect.resource.id": "fer-fusion.source"}, payload=dict(change))
+        (folder / _UNFINISHED).unlink(missing_ok=True)
+        return Completed(message=f"{change['uri']}: {change['moved']}; pinned, read and checked.")
+
+    return run_in_session(work, folder, wait_for_workspace_s)
 
 
 def _pin_change(here: Session) -> dict[str, str]:

@@ -13,11 +13,10 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from fer_pipeline.errors import FerError, StoppedError
 from flows import params
 from flows.artifacts import show_results
 from flows.graph import Graph, closure, downstream, parallel_slots, read_status
-from flows.session import Session, cancelled, session
+from flows.session import Session, run_in_session
 from flows.slots import machine_slots
 from flows.tasks import StageRunner
 
@@ -46,15 +45,14 @@ def pipeline(
         folder: of dvc.yaml.
         wait_for_workspace_s: how long to wait for another run in the same folder.
     """
-    try:
-        with session(folder, wait_for_workspace_s) as here, here.exclusive():
+
+    def work(here: Session) -> State[None]:
+        with here.exclusive():
             if params.apply(folder, recipe, overrides or {}):
                 get_run_logger().info("params.yaml: recipe %s, values %s", recipe, overrides or {})
             return run_graph(here, targets or [], force)
-    except StoppedError:
-        return cancelled()
-    except FerError as error:
-        return Failed(message=str(error))
+
+    return run_in_session(work, folder, wait_for_workspace_s)
 
 
 def run_graph(here: Session, targets: Sequence[str], force: bool) -> State[None]:
@@ -75,8 +73,6 @@ def run_graph(here: Session, targets: Sequence[str], force: bool) -> State[None]
     runner = StageRunner(here, machine_slots(parallel_slots(status.graph)), force)
     graph = {name: stage for name, stage in status.graph.items() if name in wanted}
     states = _run_all(runner, graph, stale)
-    if early := here.ended_early():
-        return early
     if len(graph) == len(status.graph) and all(state.is_completed() for state in states.values()):
         show_results(here.folder, runner.mlflow_runs)  # else they are of an earlier run
     return _summary(states)

@@ -16,10 +16,10 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
-from fer_pipeline.errors import FerError, FlowError, StoppedError
-from flows.session import Session, cancelled, session
+from fer_pipeline.errors import FlowError
+from flows.session import Session, run_in_session
 
 
 class Approval(RunInput):
@@ -50,27 +50,24 @@ def promotion(
         approval_timeout_s: how long to wait for that.
         folder: of params.yaml.
     """
-    try:
-        with session(folder) as here:
-            if require_approval:
-                version, answer = _ask(here, action, version, approval_timeout_s)
-                if not answer.approved:
-                    return Completed(name="Declined", message=answer.comment or "Not approved.")
-                reason = "; ".join(filter(None, (reason, answer.comment)))
-            command = ["fer", "registry", action, "--by", here.name]
-            if action == "promote":
-                command += [str(version)] if version is not None else []
-                command += ["--force"] if force else []
-            command += ["--reason", reason] if reason else []
-            done = here.run(command).require_success(action)
-            _show(here)
-            return here.ended_early() or Completed(message=done.lines[-1] if done.lines else action)
-    except StoppedError:
-        return cancelled()
-    except FlowPauseTimeout:
-        return Failed(message=f"No answer within {approval_timeout_s} s: nothing was moved.")
-    except FerError as error:
-        return Failed(message=str(error))
+
+    def work(here: Session) -> State[None]:
+        chosen, why = version, reason
+        if require_approval:
+            chosen, answer = _ask(here, action, version, approval_timeout_s)
+            if not answer.approved:
+                return Completed(name="Declined", message=answer.comment or "Not approved.")
+            why = "; ".join(filter(None, (reason, answer.comment)))
+        command = ["fer", "registry", action, "--by", here.name]
+        if action == "promote":
+            command += [str(chosen)] if chosen is not None else []
+            command += ["--force"] if force else []
+        command += ["--reason", why] if why else []
+        done = here.run(command).require_success(action)
+        _show(here)
+        return Completed(message=done.lines[-1] if done.lines else action)
+
+    return run_in_session(work, folder)
 
 
 def _version_to_ask_for(action: str, version: int | None, status: Mapping[str, Any]) -> int | None:
@@ -103,8 +100,8 @@ def _ask(
     """Pause the run until it is answered; gives the version that was asked about, and the answer.
 
     Raises:
-        FlowError: there is no challenger, or a rollback that was approved has become another one.
-        FlowPauseTimeout: no answer came in time.
+        FlowError: no answer came in time, there is no challenger, or the champion has been moved
+            since a rollback was approved.
         StoppedError: the run was cancelled.
     """
     before = _status(here)
@@ -121,8 +118,11 @@ def _ask(
             answer.set_result(
                 pause_flow_run(wait_for_input=form, timeout=timeout_s, poll_interval=2)
             )
+        except FlowPauseTimeout:
+            late = f"No answer within {timeout_s} s: nothing was moved."
+            answer.set_exception(FlowError(late))  # raised where the answer is waited for
         except BaseException as error:
-            answer.set_exception(error)  # raised where the answer is waited for
+            answer.set_exception(error)
 
     # In another thread, because a pause does not end when the run is cancelled.
     Thread(target=copy_context().run, args=(pause,), daemon=True).start()

@@ -19,9 +19,15 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Failed
 
-from fer_pipeline.errors import DataError, FlowError, TransientFlowError
+from fer_pipeline.errors import (
+    DataError,
+    FerError,
+    FlowError,
+    StoppedError,
+    TransientFlowError,
+)
 from fer_pipeline.repair import repair
 from flows.process import POLL_S, Outcome, Processes, backoff
 from flows.slots import LockFile
@@ -40,6 +46,7 @@ class Session:
         folder: of `dvc.yaml`.
         name: the run, for messages and locks.
         processes: runs its commands; they have ended when the session ends.
+        cancelled: whether the run was cancelled.
     """
 
     def __init__(self, folder: Path, wait_s: float = 0.0) -> None:
@@ -47,7 +54,7 @@ class Session:
         self.name = f"flow run '{flow_run.get_name()}'"
         self.processes = Processes(folder)
         self._wait_s = wait_s
-        self._cancelled = Event()
+        self.cancelled = False
 
     def run(self, command: Sequence[str], **options: Any) -> Outcome:
         """Run a command, with its lines in the log of the flow run or task run.
@@ -101,12 +108,8 @@ class Session:
             self.processes.close()
             lock.release()
 
-    def ended_early(self) -> State[None] | None:
-        """The state to end in, if the run was cancelled."""
-        return cancelled() if self._cancelled.is_set() else None
-
     def cancel(self) -> None:
-        self._cancelled.set()
+        self.cancelled = True
         self.processes.close()
 
     def _acquire(self, lock: LockFile) -> None:
@@ -123,25 +126,32 @@ class Session:
             raise TransientFlowError(str(error)) from error
 
 
-def cancelled() -> State[None]:
-    """The state of a run that was stopped; the server refuses all others after Cancelling."""
-    return Cancelled(message="The run was cancelled.")
-
-
-@contextmanager
-def session(folder: Path, wait_s: float = 0.0) -> Iterator[Session]:
-    """Work in a folder until the end, a cancellation, or the death of this process.
+def run_in_session(
+    work: Callable[[Session], State[None]], folder: Path, wait_s: float = 0.0
+) -> State[None]:
+    """Do the work of a flow until its end, a cancellation, or the death of this process.
 
     Args:
+        work: what the flow does; what it returns counts unless the run was cancelled.
         folder: of `dvc.yaml`.
         wait_s: how many seconds to wait for another run or DVC command there.
+
+    Returns:
+        The state that the flow ends in.
     """
+    # The server refuses all other states after Cancelling.
+    cancelled: State[None] = Cancelled(message="The run was cancelled.")
     run_id = UUID(flow_run.get_id())
     here = Session(folder, wait_s)
     _start_crash_reporter(run_id)
     try:
         with _listening(run_id, here):
-            yield here
+            state = work(here)
+        return cancelled if here.cancelled else state
+    except StoppedError:
+        return cancelled
+    except FerError as error:
+        return Failed(message=str(error))
     finally:
         here.processes.close()
 
