@@ -120,6 +120,8 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(bench: FlowBench) -> Non
     assert ("calibrate", "begin") not in bench.notes()
     assert not processes_with(f"{bench.folder}/")
 
+    graph["stages"]["endless"]["meta"]["deadline_h"] = 1
+    YAML().dump(graph, path)
     bench.plan()
     bench.forget()
     status, output = bench.run()
