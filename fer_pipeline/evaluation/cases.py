@@ -1,4 +1,4 @@
-"""The test images worth a look: where fusing changed the answer, and the surest mistakes."""
+"""The test images that the report shows: where fusing changed the answer, and sure mistakes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The fusion methods, and what each of them gives on val.
 
 To add one, give it a line in `METHODS`, and its name to `FusionParams.method`, which refuses any
-other before a run begins: a test holds the two equal.
+other before a run begins: a test compares the two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to weigh models.
+    """One way to fit fusion weights.
 
     Attributes:
         note: what it does, in a few words for the report.

@@ -1,4 +1,4 @@
-"""The look that all figures share: colours, axes, bars.
+"""The theme that all figures share: colours, axes, bars.
 
 Figures have a transparent background and a fixed height, and take the width of the page.
 Their colours are made for a light page: on a dark one the page's style sheet inverts them.
@@ -57,7 +57,7 @@ def percent_axis(title: str) -> dict[str, object]:
 
 
 def figure(traces: Sequence[Any], height: int, **layout: object) -> go.Figure:
-    """A figure in the look that all share."""
+    """A figure in the theme that all share."""
     shared = {
         "template": "none",
         "height": height,

@@ -131,7 +131,7 @@ def _models(test: TestLogits) -> dict[str, FloatArray]:
 
 
 def _summary(evaluation: Evaluation) -> dict[str, object]:
-    """The few figures that `dvc metrics show` and `dvc exp show` can hold in one line."""
+    """The few figures that `dvc metrics show` and `dvc exp show` print in one line."""
     test = evaluation.test
     return {
         "fused": test.fused.accuracy,

@@ -253,7 +253,7 @@ def test_empty_groups_are_left_out(page: Page) -> None:
     empty = replace(make_inputs(), examples=[])
     bare = Page(render_data_page(empty))
     assert "img" not in bare.tags
-    for title in ("Same image, different labels", "Worth a look", "One grey value Training"):
+    for title in ("Same image, different labels", "Faces to check", "One grey value Training"):
         assert title not in bare.text
 
 
