@@ -15,6 +15,7 @@ from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.provenance import file_sha256
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPU cores"),
     pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs come before CPU processes"),
 ]
@@ -32,7 +33,6 @@ def curve(workspace: Workspace) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.slow
 def test_two_processes_follow_the_curve_of_one(workspace: Workspace, train_here: TrainHere) -> None:
     assert train_here(workspace).returncode == 0
     alone = curve(workspace)
@@ -50,7 +50,6 @@ def test_two_processes_follow_the_curve_of_one(workspace: Workspace, train_here:
     assert not (workspace.folder / "checkpoints/resnet50").exists()
 
 
-@pytest.mark.slow
 def test_what_ends_all_processes_is_said_once_and_marks_the_run_failed(
     workspace: Workspace,
 ) -> None:

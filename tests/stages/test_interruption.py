@@ -90,7 +90,9 @@ def test_killed_in_every_stage_and_run_again_ends_as_undisturbed(
     finished: Workspace, root: Path, tmp_path: Path
 ) -> None:
     workspace = make_workspace(root, tmp_path)
-    moment = random.Random(0)
+    seed = int(os.environ.get("KILL_SEED", "0"))
+    print(f"to repeat these kills: KILL_SEED={seed}")
+    moment = random.Random(seed)
     for stage in STAGES:
         process = start_until(workspace, stage)
         time.sleep(moment.uniform(0.0, 2.5))

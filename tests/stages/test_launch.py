@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from fer_pipeline.events import VARIABLE, Listener
 from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.tracking import connect
 from fer_pipeline.stages import ingest, launch, train
+from fer_pipeline.threads import VARIABLE as THREADS
 
 Read = Callable[[], list[dict[str, Any]]]
 Stage = Callable[[Callable[[Params], None]], int]
@@ -115,6 +118,59 @@ def test_a_known_backbone_is_passed_on(
     assert launch.main() == 0
     assert seen == [(params, "resnet101")]
     assert read() == []
+
+
+@pytest.fixture
+def threads_of(
+    root: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, int], str | None]:
+    """Runs stage `train` for a backbone beside so many free cores, and gives its threads."""
+    shutil.copy2(root / "dvc.yaml", "dvc.yaml")
+    shutil.copytree(root / "locks", "locks")
+    Path("data/prepared").mkdir(parents=True)
+    for name in ("train", "val"):
+        Path(f"data/prepared/{name}.npz").write_text(f"the images of {name}")
+    found: list[str | None] = []
+    monkeypatch.setattr(train, "train", lambda *_: found.append(os.environ.get(THREADS)))
+
+    def run(backbone: str, free: int) -> str | None:
+        with monkeypatch.context() as patch:
+            patch.setattr(launch, "choose_threads", lambda processes: free)
+            patch.setattr(sys, "argv", ["stages", "train", backbone])
+            patch.setitem(os.environ, THREADS, "")
+            del os.environ[THREADS]
+            assert launch.main() == 0
+        return found[-1]
+
+    return run
+
+
+def test_threads_are_chosen_once_for_the_same_inputs(
+    threads_of: Callable[[str, int], str | None],
+) -> None:
+    assert threads_of("resnet50", 2) == "2"
+    assert threads_of("resnet50", 1) == "2"
+    assert threads_of("resnet101", 1) == "1"
+    Path("data/prepared/val.npz").write_text("other images")
+    assert threads_of("resnet50", 1) == "1"
+
+
+def test_a_number_of_threads_in_params_is_not_chosen(
+    threads_of: Callable[[str, int], str | None],
+) -> None:
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("  threads: auto", "  threads: 3", 1))
+    assert threads_of("resnet50", 1) == "3"
+    assert not Path("checkpoints").exists()
+
+
+def test_threads_that_the_user_has_set_stay(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["stages", "train", "resnet50"])
+    monkeypatch.setenv(THREADS, "7")
+    seen: list[str] = []
+    monkeypatch.setattr(train, "train", lambda *_: seen.append(os.environ[THREADS]))
+    assert launch.main() == 0
+    assert (seen, read()) == (["7"], [])
 
 
 def test_an_error_is_told_even_where_its_traceback_is_wanted(

@@ -1,19 +1,27 @@
-"""Stage `train` draws by chance what its backbone's own seed says."""
+"""Stage `train` draws what its backbone's own seed says, and keeps to what it chose before."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from workspace import TrainHere, Workspace, tiny_backbone
 
+from fer_pipeline.choices import Choices, describe_cpu
 from fer_pipeline.models.backbones import build_backbone
+from fer_pipeline.params.load import load_params
+from fer_pipeline.paths import PARAMS
+from fer_pipeline.provenance import StageInputs
 from fer_pipeline.training.job import seed_of
 
 TOO_SMALL_TO_MOVE_ANYTHING = 1e-12
 
 
-@pytest.mark.slow
+pytestmark = pytest.mark.slow
+
+
 def test_the_initial_weights_are_of_the_backbones_own_seed(
     prepared: Workspace, train_here: TrainHere
 ) -> None:
@@ -26,3 +34,21 @@ def test_the_initial_weights_are_of_the_backbones_own_seed(
     drawn = dict(build_backbone("resnet50", "none").named_parameters())
     for name in ("conv1.weight", "layer4.2.conv3.weight", "fc.weight"):
         torch.testing.assert_close(trained[name], drawn[name].detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the choice is of this CPU")
+def test_a_precision_that_the_same_inputs_took_before_is_taken_again(
+    prepared: Workspace, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase = {"epochs": 1, "batch_size": 14, "learning_rate": 1e-3}
+    own = tiny_backbone({}, phase) | {"head": None}
+    prepared.edit_params(training__precision="auto", backbones={"resnet50": own})
+    monkeypatch.chdir(prepared.folder)
+    inputs = StageInputs.read("train", "resnet50", load_params(PARAMS))
+    for chosen in ("bf16", "fp32"):  # one of them is not what measuring would choose
+        Choices(inputs.key).remember("precision", describe_cpu(), chosen)
+        assert train_here(prepared).returncode == 0
+        made = json.loads((prepared.folder / "provenance/resnet50.json").read_text())
+        assert (made["precision"], made["threads"]) == (chosen, torch.get_num_threads())
+    assert not (prepared.folder / "checkpoints/resnet50").exists()
+    assert Choices(inputs.key).recall("precision", describe_cpu()) == "fp32"

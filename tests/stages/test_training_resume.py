@@ -19,6 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from workspace import TRAIN, TrainHere, Workspace, copy_workspace, tiny_backbone
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 6  # half of each phase
 
 
@@ -46,7 +48,9 @@ def killed(
     And a copy of it; but an MLflow run is continued only in the folder where it was begun.
     """
     workspace = copy_workspace(ready, tmp_path_factory.mktemp("killed"))
-    moment = random.Random(os.getpid())
+    seed = int(os.environ.get("KILL_SEED", os.getpid()))
+    print(f"to repeat these kills: KILL_SEED={seed}")
+    moment = random.Random(seed)
     for epochs in (0, 1):
         seconds = moment.uniform(0.0, 0.4)
         going_on = bool(checkpoints(workspace))
@@ -111,7 +115,6 @@ def curve(workspace: Workspace) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bits(
     killed: tuple[Workspace, Workspace], ready: Workspace, tmp_path: Path, train_here: TrainHere
 ) -> None:
@@ -132,7 +135,6 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bits(
     assert run.data.metrics["best_val_accuracy"] == pytest.approx(max(accuracies.values()))
 
 
-@pytest.mark.slow
 def test_checkpoints_of_other_params_are_not_used(
     killed: tuple[Workspace, Workspace], train_here: TrainHere, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -149,7 +151,6 @@ def test_checkpoints_of_other_params_are_not_used(
     assert not checkpoints(workspace)
 
 
-@pytest.mark.slow
 def test_mlflow_that_fails_when_all_is_done_costs_no_epoch(
     ready: Workspace,
     tmp_path: Path,
