@@ -157,7 +157,7 @@ class TrainingParams(Section):
     schedule: Literal["constant", "cosine", "onecycle"]
     """How the learning rate moves within each phase."""
     warmup_epochs: Annotated[int, Field(ge=0)]
-    """Of fine-tuning: the rate rises linearly in them."""
+    """First epochs of fine-tuning, in which the rate rises linearly."""
     clip_norm: Positive | None
     """Largest norm of the gradient."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None

@@ -60,9 +60,9 @@ def train(params: Params, backbone: str) -> None:
     train_split, val_split = load_split(TRAIN), load_split(VAL)
     inputs = StageInputs.read("train", backbone, params)
     tracking = connect(params.registry.experiment)
-    choices = Choices(inputs.key)
-    hardware = describe_hardware(fabric.device, fabric.world_size)
-    if shared.precision == "auto" and (known := choices.recall("precision", hardware)):
+    choices, hardware = Choices(inputs.key), describe_hardware(fabric.device, fabric.world_size)
+    known = choices.recall("precision", hardware) if shared.precision == "auto" else None
+    if known:
         shared = shared.model_copy(update={"precision": known})
     seed = seed_of(backbone, params.seed)
     torch.manual_seed(seed)  # initial weights
@@ -86,6 +86,8 @@ def train(params: Params, backbone: str) -> None:
                 observer,
             )
         log.info("%s on %d x %s", backbone, fabric.world_size, fabric.device.type)
+        if known:
+            observer.noted("precision", known)
         trained = _fit(job, checkpoints)
         if trained and fabric.is_global_zero:
             if params.training.precision == "auto":
@@ -124,7 +126,11 @@ def _observer(
 
 
 def _devices(backbone: str, own: BackboneParams, training: TrainingParams) -> Fabric:
-    """Those that each phase's batches can be shared among."""
+    """The devices, after a check that they can share the batches of each phase evenly.
+
+    Raises:
+        TrainingError: they are not there, or can't share a batch.
+    """
     sizes = {"finetune": own.finetune.batch_size}
     if own.head:
         sizes = {"head": own.head.batch_size, **sizes}
@@ -141,9 +147,10 @@ def _devices(backbone: str, own: BackboneParams, training: TrainingParams) -> Fa
 
 
 def _fit(job: Job, checkpoints: Checkpoints) -> Trained | None:
-    """None where the first process says what ended the training.
+    """Train; None in the other processes if an error ended the training on all devices.
 
-    The others then end with status 0: else Fabric would kill the one that has yet to say it.
+    The first process raises that error. The others must exit with status 0, because Fabric kills
+    the first one, which may not have reported it yet, as soon as another one fails.
     """
     try:
         return Trainer(job, checkpoints).fit()
@@ -154,7 +161,7 @@ def _fit(job: Job, checkpoints: Checkpoints) -> Trained | None:
 
 
 def _write(trained: Trained, backbone: str) -> None:
-    """Time is left out of these outs: the same inputs shall give the same bytes."""
+    """Write weights, metrics and curve, all without times: the same inputs give the same bytes."""
     with whole_file(model_file(backbone)) as partial:
         save_file(trained.state, partial)
     best = trained.best

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from fer_pipeline.params.schema import AugmentParams
 
 ERASED_AREA = (0.02, 0.25)
-"""Of the image, by random erasing (Zhong et al., arXiv 1708.04896)."""
+"""Smallest and largest area that random erasing takes, as a fraction of the image (Zhong et al.,
+arXiv 1708.04896)."""
 
 ERASED_RATIO = (0.3, 3.3)
 """Width to height of what is erased."""

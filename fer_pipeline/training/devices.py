@@ -102,7 +102,7 @@ def end_with_first_process(fabric: Fabric) -> None:
     """In any other process: end when the first one does.
 
     Fabric ends all if one of those fails that the first one started, but not the other way round:
-    they would wait for it, their memory taken, until torch's patience ends.
+    they would wait for it, and keep their memory, until torch's own time-out.
     """
     if not fabric.is_global_zero:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

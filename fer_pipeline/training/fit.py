@@ -71,7 +71,7 @@ class Trainer:
         )
 
     def _seconds(self) -> float:
-        """Of this process, and of those whose epochs it went on after."""
+        """Seconds of this process and of the killed ones whose epochs it continued."""
         return self._spent_s + time.perf_counter() - self._started
 
     def _run_phase(
@@ -82,7 +82,7 @@ class Trainer:
         precision: Precision,
         found: dict[str, Any] | None,
     ) -> None:
-        """The epochs that are missing of it. What it holds of memory goes when it ends."""
+        """Train the epochs of a phase that are missing. Its memory is freed when this returns."""
         last = first + phase.epochs - 1
         if len(self._history) >= last or self._stopped(name):
             return
@@ -102,7 +102,7 @@ class Trainer:
         return phases
 
     def _memory_explained(self, phase: Phase) -> AbstractContextManager[None]:
-        """The engine halves what goes through the network at once; this is where that ends."""
+        """Explain an out-of-memory error that smaller micro batches do not prevent."""
         backbone, head = self._job.backbone, self._job.params.head
         what = "cached_views" if phase == "head" and head and head.cached_views else "batch_size"
         return explain_out_of_memory(
@@ -149,7 +149,7 @@ class Trainer:
         return bool(tuned) and tuned[-1] - max(self._best.epoch, tuned[0] - 1) >= patience
 
     def _save(self, run: PhaseRun, precision: Precision) -> None:
-        """The first device does; where it can't, all end."""
+        """Write a checkpoint on the first device; if that fails, all devices raise the error."""
         self._micro_batches[run.name] = run.micro_batch
         fault = ""
         if self._job.fabric.is_global_zero:
@@ -198,7 +198,7 @@ class Trainer:
                 self._job.observer.noted(f"micro_batch.{name}", str(self._micro_batches[name]))
 
     def _choose_precision(self) -> Precision:
-        """What params say, or what is faster here; the same on all devices."""
+        """The precision that params name, or the faster one; the same on all devices."""
         job = self._job
         wanted = job.training.precision
         if wanted != "auto":
@@ -211,7 +211,7 @@ class Trainer:
         return chosen
 
     def _measure(self, count: int) -> tuple[Precision, float]:
-        """Of steps of so many images, or of fewer where memory does not suffice."""
+        """Time steps of so many images, or of fewer where memory does not suffice."""
         job = self._job
         enter_phase(job.model, job.backbone, "finetune")
         try:

@@ -75,7 +75,7 @@ class Observer(Protocol):
 
 
 class Silent:
-    """An observer of what nobody watches."""
+    """An observer that does nothing."""
 
     def noted(self, name: str, value: str) -> None:
         pass

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 SMALLEST_MICRO_BATCH = 2
-"""Batch norm needs two images."""
+"""Images per forward pass, at least: batch norm needs two."""
 
 OUT_OF_MEMORY_MESSAGES = (
     "CUDA error: out of memory",
@@ -42,7 +42,7 @@ two moments, the average, and the buckets in which devices exchange gradients.""
 
 
 class NoMemoryError(torch.OutOfMemoryError):
-    """The devices that share a batch have found together that it fits on none, or not on all."""
+    """Memory does not suffice on every device that shares a batch, and all devices know it."""
 
 
 def halve_until_it_fits(work: Callable[[int], Result], images: int) -> tuple[Result, int]:
@@ -89,11 +89,11 @@ def unify_out_of_memory() -> Iterator[None]:
 
 @contextmanager
 def explain_out_of_memory(backbone: str, advice: str) -> Iterator[None]:
-    """Where halving ends, or is no help.
+    """Turn an out-of-memory error into one line of advice, where smaller parts are no help.
 
     Raises:
         TrainingError: memory did not suffice; what it says ends with the advice.
-        SharedTrainingError: so all devices have found together.
+        SharedTrainingError: the same, and all devices know it.
     """
     try:
         with unify_out_of_memory():

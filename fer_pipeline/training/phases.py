@@ -31,10 +31,10 @@ from fer_pipeline.training.precision import Precision, autocast
 log = logging.getLogger(__name__)
 
 CHECK_STEPS = 50
-"""How often a loss is looked at: on a GPU a look waits for all steps before it."""
+"""Steps between two checks of the losses: on a GPU each check waits for all steps before it."""
 
 INFERENCE_FACTOR = 4
-"""How many times more images fit where no gradients are wanted: nothing is kept for them."""
+"""How many times more images fit into memory in a forward pass that keeps nothing for gradients."""
 
 
 def enter_phase(model: nn.Module, backbone: str, phase: Phase) -> list[nn.Parameter]:
