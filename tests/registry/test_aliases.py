@@ -1,4 +1,4 @@
-"""Aliases move in an order that can be cut anywhere, and who moves next mends it."""
+"""Aliases move in an order that can be cut anywhere, and the next move recovers it."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def promote(store: Tracking, name: str, to: str) -> Move | None:
 def begin_other_move(store: Tracking, name: str, to: str, **fields: Any) -> Move:
     """Begin a move of another process, from version 1."""
     before = ("1", "", "")
-    told = {"by": "bob", "reason": "why not", "policy": ""}
-    return begin_move(store, name, Move(action="promote", to=to, before=before, **told, **fields))
+    fixed = {"by": "bob", "reason": "why not", "policy": ""}
+    return begin_move(store, name, Move(action="promote", to=to, before=before, **fixed, **fields))
 
 
 def test_a_model_that_does_not_exist_has_no_aliases(store: Tracking) -> None:
@@ -99,11 +99,11 @@ def test_another_challenger_stays(store: Tracking) -> None:
     assert read_aliases(store, "stays") == Aliases("2", "1", "3")
 
 
-def test_a_move_is_told_by_tags_and_by_a_run(store: Tracking) -> None:
-    make_model(store, "told")
-    promote(store, "told", "1")
-    promote(store, "told", "3")
-    tags = store.client.get_model_version("told", "3").tags
+def test_a_move_is_recorded_in_tags_and_in_a_run(store: Tracking) -> None:
+    make_model(store, "recorded")
+    promote(store, "recorded", "1")
+    promote(store, "recorded", "3")
+    tags = store.client.get_model_version("recorded", "3").tags
     assert {key: tags[f"move.{key}"] for key in ("action", "from", "to", "by", "reason")} == {
         "action": "promote",
         "from": "1",
@@ -111,15 +111,15 @@ def test_a_move_is_told_by_tags_and_by_a_run(store: Tracking) -> None:
         "by": "ada",
         "reason": "better on Tuesdays",
     }
-    assert store.client.get_model_version("told", "1").tags["move.from"] == "none"
-    latest, first = read_moves(store, "told")
+    assert store.client.get_model_version("recorded", "1").tags["move.from"] == "none"
+    latest, first = read_moves(store, "recorded")
     assert (latest.came_from, latest.to, latest.by, latest.status) == ("1", "3", "ada", "FINISHED")
     assert (first.came_from, first.to, first.policy) == ("", "1", "promote: +1 point")
     assert tags["move.at"] == latest.at
 
 
 @pytest.mark.parametrize("writes", range(WRITES))
-def test_a_promotion_killed_before_any_write_is_mended_by_the_next(
+def test_a_promotion_killed_before_any_write_is_recovered_by_the_next(
     writes: int, store: Tracking
 ) -> None:
     name = f"killed-{writes}"
@@ -203,7 +203,7 @@ def test_two_do_not_move_at_once(store: Tracking, monkeypatch: pytest.MonkeyPatc
 def test_of_two_machines_that_begin_at_once_none_moves(
     store: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine sees no other's lock: the other's run comes between its look and its own."""
+    """A machine sees no other's lock: the run of the other comes after it has read the aliases."""
     make_model(store, "met")
     promote(store, "met", "1")
     others: list[Move] = []

@@ -1,4 +1,4 @@
-"""What a version is told of itself, from an evaluation and from the recipes."""
+"""The tags of a version, from an evaluation and from the recipes."""
 
 from __future__ import annotations
 

@@ -110,8 +110,8 @@ def test_the_comparison_is_by_image_on_the_same_images(model: Model) -> None:
     assert comparison.gain == pytest.approx(4 / 40)
     assert comparison.mcnemar_p == pytest.approx(2 * 0.5**4)  # four images, all for one side
     assert comparison.ci95[0] > 0
-    told = model.store.client.get_model_version(model.name, second).tags[COMPARISON_TAG]
-    assert json.loads(told)["gain"] == comparison.gain
+    text = model.store.client.get_model_version(model.name, second).tags[COMPARISON_TAG]
+    assert json.loads(text)["gain"] == comparison.gain
 
 
 def test_a_comparison_with_another_champion_does_not_count(model: Model) -> None:

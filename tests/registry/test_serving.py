@@ -188,7 +188,7 @@ def test_single_backbones_and_logits_are_answered_on_request(
         ({"pictures": []}, "inputs"),
     ],
 )
-def test_what_is_no_face_is_refused_and_told_why(
+def test_what_is_no_face_is_refused_with_the_reason(
     server: str, body: dict[str, Any], says: str
 ) -> None:
     assert SPLIT.images[0].max() == 255

@@ -313,7 +313,7 @@ def test_an_artifact_that_can_not_be_stored_fails_the_run_in_one_line(
     run_ids = []
 
     def work() -> None:
-        with open_run(tracking, "no room", INPUTS) as run:
+        with open_run(tracking, "no space", INPUTS) as run:
             run_ids.append(run.run_id)
             uri = tracking.client.get_run(run.run_id).info.artifact_uri
             place = Path(uri.removeprefix("file://"))
