@@ -145,8 +145,8 @@ def shrink(workspace: Workspace) -> None:
     )
 
 
-def make_workspace(root: Path, folder: Path) -> Workspace:
-    """What a fresh clone of the project at `root` would be, with tiny params, committed."""
+def make_workspace(root: Path, folder: Path, *, small: bool = True) -> Workspace:
+    """What a fresh clone of the project at `root` would be, with tiny params if `small`."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -159,7 +159,8 @@ def make_workspace(root: Path, folder: Path) -> Workspace:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name)
     workspace = Workspace(folder, environment(folder))
-    shrink(workspace)
+    if small:
+        shrink(workspace)
     workspace.check("git", "init", "--quiet", "--initial-branch=main")
     workspace.check("git", "add", "--all")
     workspace.check("git", "commit", "--quiet", "--message", "Start")
