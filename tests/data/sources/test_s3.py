@@ -24,6 +24,8 @@ from fer_pipeline.data.sources.s3 import S3
 from fer_pipeline.data.sources.source import place_of
 from fer_pipeline.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 PART = 1 << 20
 CONTENT = random.Random(7).randbytes(16 * PART + 3)
 PLAIN, VERSIONED = "plain", "versioned"
