@@ -15,8 +15,6 @@ device in the same precision; `augment` is the augmentation's share of the engin
 The heads are trained on a ResNet-50 that has learnt the sample for some epochs. Prints tables, and
 as its last line one JSON object with `speedup.BACKBONE`, `head_speedup` and `head_accuracy_gap` (in
 points of val accuracy) of the first RECIPE, and all figures of all of them.
-
-Its parts lie beside it: `plain_loop`, `engine_runs`, `head_phase` and `timing`.
 """
 
 from __future__ import annotations
@@ -25,23 +23,23 @@ import argparse
 import json
 import resource
 import statistics
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from engine_runs import Clock, fit, sample
-from head_phase import HEAD_VIEWS, PAPER_HEAD_EPOCHS, compare_heads
 from lightning_fabric import Fabric
-from plain_loop import plain_images_per_s
 from rich.console import Console
 from rich.table import Table
-from timing import seconds_of
+from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
+from training_loops import Clock, fit, median_gap, plain_images_per_s, sample, seconds_of
 
 from fer_pipeline.data.faces import Split
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.load import load_params
-from fer_pipeline.params.schema import BackboneParams, Params, TrainingParams
+from fer_pipeline.params.schema import BackboneParams, HeadParams, Params, TrainingParams
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.devices import choose_devices
 from fer_pipeline.training.job import draws_of_epoch, to_device
@@ -49,7 +47,21 @@ from fer_pipeline.training.job import draws_of_epoch, to_device
 ROOT = Path(__file__).resolve().parents[1]
 
 MATRIX_ROWS = {"cpu": 2048, "cuda": 8192}
-"""Of the square matrices whose product shows what the device can do."""
+"""Rows of the square matrices whose product shows what the device can do."""
+
+HEAD_SIZE, HEAD_BATCH, HEAD_VIEWS = 40, 64, 2
+"""Of the head phase's comparison: small, so that it ends; its ratio hardly depends on them."""
+
+HEAD_IMAGES = (1400, 2800)
+"""In train and val: with so many in val, half a point of accuracy is 14 images."""
+
+HEAD_SEEDS = range(3)
+"""Each head is trained so often: one training alone differs from the next by half a point."""
+
+LEARNT_EPOCHS = 6
+"""Of the network whose heads are compared."""
+
+PAPER_HEAD_EPOCHS = 30
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,15 @@ class Figures:
         return self.engine_images_per_s / self.plain_images_per_s
 
 
+@dataclass(frozen=True)
+class Heads:
+    """A fresh crop each epoch, and cached views."""
+
+    speedup: float
+    fresh_accuracy: float
+    cached_accuracy: float
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -78,7 +99,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="timed steps of each loop")
     parser.add_argument("--head-epochs", type=int, default=10, help="of the head's comparison")
     options = parser.parse_args()
-    fabric = choose_devices(1, "auto")
+    fabric = choose_devices(1)
     fabric.launch()
     ceilings = {name: matrix_flops(fabric.device, name) for name in ("fp32", "bf16")}
     figures = {
@@ -195,6 +216,62 @@ def augmentation_seconds(
         seconds_of(device, lambda: augment_batch(pixels, own.image_size, training.augment, draws))
         for _ in range(5)
     )
+
+
+def compare_heads(fabric: Fabric, params: Params, epochs: int) -> Heads:
+    """The head phase both ways, on what a network has learnt before."""
+    splits = sample(*HEAD_IMAGES)
+    phase = params.backbones["resnet50"].finetune.model_copy(
+        update={"epochs": LEARNT_EPOCHS, "batch_size": HEAD_BATCH, "learning_rate": 1e-3}
+    )
+    sizes = {"image_size": HEAD_SIZE, "eval_resize": HEAD_SIZE}
+    own = params.backbones["resnet50"].model_copy(
+        update={"weights": "none", "head": None, "finetune": phase, **sizes}
+    )
+    training = params.training.model_copy(update={"precision": "fp32", "warmup_epochs": 0})
+    learnt = fit(fabric, "resnet50", own, training, splits, Clock())
+    with TemporaryDirectory() as folder:
+        weights = Path(folder, "learnt.safetensors")
+        save_file(learnt.state, weights)
+        own = own.model_copy(update={"weights": str(weights)})
+        trained = {
+            views: [train_head(fabric, own, training, splits, epochs, views, n) for n in HEAD_SEEDS]
+            for views in (0, HEAD_VIEWS)
+        }
+    (fresh_s, fresh), (cached_s, cached) = (
+        (statistics.median(seconds), statistics.mean(accuracies))
+        for seconds, accuracies in (zip(*runs, strict=True) for runs in trained.values())
+    )
+    return Heads(fresh_s / cached_s, fresh, cached)
+
+
+def train_head(
+    fabric: Fabric,
+    own: BackboneParams,
+    training: TrainingParams,
+    splits: tuple[Split, Split],
+    epochs: int,
+    views: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Seconds that the paper's 30 epochs of the head take, and its best val accuracy."""
+    head = HeadParams(epochs=epochs, batch_size=HEAD_BATCH, learning_rate=1e-3, cached_views=views)
+    shortest = own.finetune.model_copy(update={"epochs": 1})
+    clock = Clock()
+    started = time.perf_counter()
+    fit(
+        fabric,
+        "resnet50",
+        own.model_copy(update={"head": head, "finetune": shortest}),
+        training,
+        splits,
+        clock,
+        seed,
+    )
+    # What came before the first epoch is the caching; more epochs add their own time alone.
+    epoch_s = median_gap(clock.head_ends)
+    spent = clock.head_ends[-1] - started + (PAPER_HEAD_EPOCHS - epochs) * epoch_s
+    return spent, max(one.val_accuracy for one in clock.records if one.phase == "head")
 
 
 if __name__ == "__main__":

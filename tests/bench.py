@@ -22,7 +22,7 @@ from fer_pipeline.params.schema import (
 )
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.history import EpochRecord, Observer, Phase, Silent, Trained
+from fer_pipeline.training.history import EpochRecord, Observer, Phase, Trained
 from fer_pipeline.training.job import Images, Job, to_device
 
 SIZE, RESIZE = 32, 36
@@ -63,7 +63,7 @@ def assert_same_bits(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Non
     assert [key for key, value in wanted.items() if not torch.equal(found[key], value)] == []
 
 
-class Notebook:
+class Notebook(Observer):
     """Writes down what a trainer reports, and the head's weights after each epoch."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -139,7 +139,7 @@ class Bench:
             self.train,
             val or self.val,
             seed,
-            observer or Silent(),
+            observer or Observer(),
         )
 
 

@@ -19,7 +19,7 @@ from fer_pipeline.models.catalog import CATALOG, require_known
 from fer_pipeline.params.load import load_params
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.history import Silent
+from fer_pipeline.training.history import Observer
 from fer_pipeline.training.job import Job, seed_of, to_device
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -28,7 +28,7 @@ NAMES = sorted(path.name for path in RECIPES.glob("*.yaml"))
 TRAININGS = list(zip(NAMES, itertools.cycle(CATALOG)))  # each recipe, and each backbone in turn
 
 
-class Counter(Silent):
+class Counter(Observer):
     """An observer that only counts."""
 
     images = 0

@@ -141,8 +141,6 @@ class TrainingParams(Section):
 
     devices: Literal["auto"] | Count
     """How many GPUs (on a machine without one: CPU processes) share each batch."""
-    strategy: Literal["auto", "ddp"]
-    """How they share it: data parallel where there are several, named or not."""
     precision: Literal["auto", "fp32", "bf16"]
     """`auto` takes bf16 where a few timed steps show it to be faster."""
     threads: Literal["auto"] | Count

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -22,13 +21,11 @@ from rich.progress import (
 )
 
 from fer_pipeline.events import emit
-
-if TYPE_CHECKING:
-    from fer_pipeline.training.history import EpochRecord, Phase
+from fer_pipeline.training.history import EpochRecord, Observer, Phase
 
 
-class TrainingProgress:
-    """An `Observer` that draws; where the output is no terminal, only the lines remain."""
+class TrainingProgress(Observer):
+    """An observer that draws; where the output is no terminal, only the lines remain."""
 
     def __init__(
         self,

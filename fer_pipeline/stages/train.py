@@ -39,7 +39,7 @@ from fer_pipeline.training.devices import (
     shares_evenly,
 )
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.history import EpochRecord, Observer, Silent, Trained
+from fer_pipeline.training.history import EpochRecord, Observer, Trained
 from fer_pipeline.training.job import Job, seed_of, to_device
 from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH, explain_out_of_memory
 
@@ -104,7 +104,7 @@ def _observer(
 ) -> Iterator[Observer]:
     """Bar, log and MLflow run in the first process; the others are silent."""
     if not fabric.is_global_zero:
-        yield Silent()
+        yield Observer()
         return
     tags = {"fer.stage": "train", "fer.backbone": backbone, LINEAGE_TAG: inputs.lineage}
     best = 0.0
@@ -134,7 +134,7 @@ def _devices(backbone: str, own: BackboneParams, training: TrainingParams) -> Fa
     sizes = {"finetune": own.finetune.batch_size}
     if own.head:
         sizes = {"head": own.head.batch_size, **sizes}
-    fabric = choose_devices(training.devices, training.strategy, sizes.values())
+    fabric = choose_devices(training.devices, sizes.values())
     devices = fabric.world_size
     for phase, size in sizes.items():
         if devices > 1 and not shares_evenly(size, devices):

@@ -29,18 +29,12 @@ log = logging.getLogger(__name__)
 _COMPILERS = ("gcc", "clang")
 
 
-def choose_devices(
-    devices: Literal["auto"] | int,
-    strategy: Literal["auto", "ddp"],
-    batch_sizes: Collection[int] = (),
-) -> Fabric:
-    """The devices; `launch` then starts the processes that share them.
+def choose_devices(devices: Literal["auto"] | int, batch_sizes: Collection[int] = ()) -> Fabric:
+    """Choose the devices; `launch` then starts the processes that share them.
 
     Args:
         devices: `auto` takes all visible GPUs that the batches can be shared among, or one CPU
             process. A number is of GPUs where there are any, else of CPU processes.
-        strategy: `ddp`, or `auto`: both are ddp for several devices, and a single one exchanges
-            nothing.
         batch_sizes: of the batches that are to be shared.
 
     Raises:
@@ -61,7 +55,7 @@ def choose_devices(
     return Fabric(
         accelerator="cuda" if gpus else "cpu",
         devices=count,
-        strategy=strategy if count > 1 else "auto",
+        strategy="ddp" if count > 1 else "auto",
         precision="32-true",  # autocast is set where the network runs, see `precision`
     )
 

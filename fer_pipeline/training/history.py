@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from fer_pipeline.training.precision import Precision
+    from fer_pipeline.training.precision import Precision
 
 Phase = Literal["head", "finetune"]
 
@@ -53,44 +54,23 @@ class Trained:
     seconds: float
 
 
-class Observer(Protocol):
-    """Whoever watches a training; it can't change it.
-
-    `noted` is told what the training decided by itself, such as its precision; `resumed` the
-    epochs of the process that this one goes on after; `batch_done` of images of the epoch, or of
-    the caching of features, that was started last.
-    """
-
-    def noted(self, name: str, value: str) -> None: ...
-
-    def resumed(self, history: Sequence[EpochRecord]) -> None: ...
-
-    def caching_started(self, images: int) -> None: ...
-
-    def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None: ...
-
-    def batch_done(self, images: int) -> None: ...
-
-    def epoch_done(self, record: EpochRecord) -> None: ...
-
-
-class Silent:
-    """An observer that does nothing."""
+class Observer:
+    """Base of what watches a training without changing it; this one does nothing."""
 
     def noted(self, name: str, value: str) -> None:
-        pass
+        """The training has decided something itself, such as its precision."""
 
     def resumed(self, history: Sequence[EpochRecord]) -> None:
-        pass
+        """The training goes on after these epochs of a process that was killed."""
 
     def caching_started(self, images: int) -> None:
-        pass
+        """Features of so many images are about to be computed."""
 
     def epoch_started(self, phase: Phase, epoch: int, epochs: int, images: int) -> None:
-        pass
+        """An epoch over so many images begins; `epochs` is the number of all."""
 
     def batch_done(self, images: int) -> None:
-        pass
+        """So many more images of the current epoch or caching are done."""
 
     def epoch_done(self, record: EpochRecord) -> None:
-        pass
+        """An epoch has been validated, and its checkpoint is written."""

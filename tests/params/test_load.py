@@ -65,7 +65,6 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     (f"{HEAD}.cached_views", None, "a whole number"),
     (f"{RESNET}.auxiliary_weight", -0.1, "greater than or equal to 0"),
     (f"{RESNET}.auxiliary_weight", None, "a number"),
-    ("training.strategy", "fsdp", "'auto' or 'ddp'"),
     ("training.precision", "fp16", "'auto', 'fp32' or 'bf16'"),
     ("training.optimizer", "rmsprop", "'adam', 'adamw' or 'sgd'"),
     ("training.momentum", 1.0, "less than 1"),
@@ -362,7 +361,6 @@ def test_compile_is_auto_or_a_truth_value(compile_: object, committed: str, tmp_
 def test_every_setting_of_training_is_read_as_written(committed: str, tmp_path: Path) -> None:
     edits: dict[str, object] = {
         "training.devices": 2,
-        "training.strategy": "ddp",
         "training.precision": "bf16",
         "training.threads": 2,
         "training.compile": False,

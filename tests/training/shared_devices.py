@@ -33,10 +33,10 @@ RANK = [0]
 class Cramped(ResNet):
     """Has memory for three images at once, in the second process alone."""
 
-    room = 3
+    fits = 3
 
     def forward(self, x: Tensor) -> Tensor:
-        if RANK[0] == 1 and len(x) > self.room:
+        if RANK[0] == 1 and len(x) > self.fits:
             raise torch.OutOfMemoryError
         return super().forward(x)
 
@@ -44,7 +44,7 @@ class Cramped(ResNet):
 class Full(Cramped):
     """Has no memory for two."""
 
-    room = 1
+    fits = 1
 
 
 class Poisoned(ResNet):
@@ -103,7 +103,7 @@ def abandon(fabric: Fabric, pid_file: Path) -> int:
 
 
 def main(kind: str, out: Path, devices: int) -> int:
-    fabric = choose_devices(devices, "auto")
+    fabric = choose_devices(devices)
     fabric.launch()
     if kind == "abandoned":
         return abandon(fabric, out.with_suffix(".pid"))

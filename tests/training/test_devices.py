@@ -16,7 +16,6 @@ import pytest
 import torch
 from bench import Bench, small_network
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import SingleDeviceStrategy
 from processes import wait_until
 from torch import nn
 
@@ -38,7 +37,7 @@ on_cpus = pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs come before
 @on_cpus
 def test_devices_that_are_not_there_are_refused() -> None:
     with pytest.raises(TrainingError) as refused:
-        choose_devices(CORES + 1, "auto")
+        choose_devices(CORES + 1)
     assert str(refused.value) == (
         f"training.devices is {CORES + 1}, but there are no GPUs and only {CORES} CPU cores: "
         f"ask for fewer"
@@ -48,7 +47,7 @@ def test_devices_that_are_not_there_are_refused() -> None:
 def test_more_gpus_than_are_visible_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(TrainingError) as refused:
-        choose_devices(3, "auto")
+        choose_devices(3)
     assert str(refused.value) == (
         "training.devices is 3, but only 2 GPUs are visible: ask for fewer, or check "
         "CUDA_VISIBLE_DEVICES"
@@ -75,13 +74,8 @@ def test_auto_takes_the_most_gpus_that_can_share_every_batch(
 
 
 @on_cpus
-def test_one_device_exchanges_nothing_even_if_ddp_is_asked_for() -> None:
-    assert isinstance(choose_devices(1, "ddp").strategy, SingleDeviceStrategy)
-
-
-@on_cpus
 def test_without_gpus_auto_is_one_process_on_the_cpu() -> None:
-    fabric = choose_devices("auto", "auto")
+    fabric = choose_devices("auto")
     assert (fabric.world_size, fabric.device) == (1, torch.device("cpu"))
 
 

@@ -17,15 +17,15 @@ from fer_pipeline.training.memory import (
 MORE_THAN_THERE_IS = 2**60
 
 
-def needs(room: int, tried: list[int], images: int) -> str:
+def needs(fitting: int, tried: list[int], images: int) -> str:
     tried.append(images)
-    if images > room:
+    if images > fitting:
         raise torch.OutOfMemoryError
     return "done"
 
 
 @pytest.mark.parametrize(
-    ("images", "room", "sizes"),
+    ("images", "fitting", "sizes"),
     [
         (8, 8, [8]),
         (96, 2, [96, 48, 24, 12, 6, 3, 2]),
@@ -34,9 +34,9 @@ def needs(room: int, tried: list[int], images: int) -> str:
         (1, 1, [1]),
     ],
 )
-def test_it_is_halved_down_to_two(images: int, room: int, sizes: list[int]) -> None:
+def test_it_is_halved_down_to_two(images: int, fitting: int, sizes: list[int]) -> None:
     tried: list[int] = []
-    assert halve_until_it_fits(lambda n: needs(room, tried, n), images) == ("done", sizes[-1])
+    assert halve_until_it_fits(lambda n: needs(fitting, tried, n), images) == ("done", sizes[-1])
     assert tried == sizes
 
 

@@ -143,17 +143,17 @@ def test_no_part_is_of_a_single_image(batch_size: int, micro_batch: int, bench: 
 class Cramped(ResNet):
     """A network that has memory for so many images at once."""
 
-    room = 0
+    fits = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(x) > self.room:
+        if len(x) > self.fits:
             raise torch.OutOfMemoryError(f"no memory for {len(x)} images")
         return super().forward(x)
 
 
-def fit_cramped(bench: Bench, room: int, **changes: object) -> tuple[Trained, Notebook]:
+def fit_cramped(bench: Bench, fits: int, **changes: object) -> tuple[Trained, Notebook]:
     model = small_network(group_norm, Cramped)
-    model.room = room
+    model.fits = fits
     notebook = Notebook(model)
     return fit(cramped_job(bench, notebook, **changes)), notebook
 
@@ -165,23 +165,23 @@ def cramped_job(bench: Bench, notebook: Notebook, **changes: object) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("room", "notes"),
+    ("fits", "notes"),
     [
         (27, {"micro_batch.finetune": "14"}),
         (5, {"micro_batch.head": "3", "micro_batch.finetune": "3"}),
     ],
 )
 def test_out_of_memory_keeps_the_effective_batch(
-    room: int, notes: dict[str, str], bench: Bench
+    fits: int, notes: dict[str, str], bench: Bench
 ) -> None:
-    roomy, roomy_notebook = fit_cramped(bench, 100)
-    tight, notebook = fit_cramped(bench, room)
-    assert (roomy_notebook.notes, notebook.notes) == ({}, notes)
-    assert notebook.batches == roomy_notebook.batches == [[14, 14], [28], [28]]
-    for one, other in zip(tight.history, roomy.history, strict=True):
+    ample, ample_notebook = fit_cramped(bench, 100)
+    tight, notebook = fit_cramped(bench, fits)
+    assert (ample_notebook.notes, notebook.notes) == ({}, notes)
+    assert notebook.batches == ample_notebook.batches == [[14, 14], [28], [28]]
+    for one, other in zip(tight.history, ample.history, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, abs=1e-4)
         assert one.learning_rate == other.learning_rate
-    for key, value in roomy.state.items():
+    for key, value in ample.state.items():
         torch.testing.assert_close(tight.state[key], value, atol=1e-4, rtol=1e-3)
 
 
@@ -195,10 +195,10 @@ def test_memory_that_holds_no_two_images_ends_the_training(bench: Bench) -> None
 
 def test_out_of_memory_while_views_are_cached_takes_fewer_images_at_once(bench: Bench) -> None:
     notebook = Notebook(small_network(kind=Cramped))
-    notebook.model.room = 4
+    notebook.model.fits = 4
     head = HEAD.model_copy(update={"cached_views": 2})
     trained = fit(bench.job(notebook.model, head, observer=notebook))
-    # The head alone, which trains on the stored views, has room for its whole batch.
+    # The head alone, which trains on the stored views, has memory for its whole batch.
     assert notebook.notes == {"micro_batch.finetune": "3"}
     assert notebook.batches == [[14, 14], [14, 14]]
     *failed, cached = notebook.cached
