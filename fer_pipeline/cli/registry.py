@@ -55,7 +55,7 @@ def history(
     """List every move of 'champion': when, who, why, from which version to which."""
     from dataclasses import asdict
 
-    from fer_pipeline.registry.journal import read_moves
+    from fer_pipeline.registry.aliases import read_moves
 
     with _registry() as (tracking, params):
         moves = read_moves(tracking, params.registry.model_name)

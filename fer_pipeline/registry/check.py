@@ -9,7 +9,6 @@ the record holds.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.data.faces import load_split, split_sha256
+from fer_pipeline.data.faces import Split, load_split, split_sha256
 from fer_pipeline.errors import DataError, RegistryError, hide_password, one_line
 from fer_pipeline.paths import TEST
 from fer_pipeline.registry.version_files import (
@@ -34,7 +33,7 @@ from fer_pipeline.registry.version_files import (
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
 
-log = logging.getLogger(__name__)
+_SCRIPT = Path(__file__).with_name("scoring.py")
 
 IMAGES = 64
 TOLERANCE = 1e-4
@@ -70,11 +69,12 @@ def score_version(
     Raises:
         RegistryError: it can't be fetched, is not what was registered, or can't be loaded.
     """
-    tags = tracking.client.get_model_version(name, number).tags
-    digests = {
-        key.removeprefix(FILE_TAG): digest
-        for key, digest in tags.items()
-        if key.startswith(FILE_TAG)
+    digests = _file_tags(tracking, name, number, FILE_TAG)
+    # It runs the version's own code, and loads no pickle.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
+        "MLFLOW_TRACKING_URI": tracking.uri,
+        "MLFLOW_REGISTRY_URI": tracking.uri,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
@@ -83,14 +83,15 @@ def score_version(
         (here / "request.json").write_text(json.dumps(request), encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-P", str(_SCRIPT), folder],
-            env=_environment(tracking.uri),
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["its process ended without a message"]
             error = here / "error.txt"
-            why = error.read_text(encoding="utf-8") if error.exists() else _last_line(done.stderr)
+            why = error.read_text(encoding="utf-8") if error.exists() else lines[-1]
             raise RegistryError(
                 f"{name} version {number} fails its check: {hide_password(why)[:300]}: "
                 "no alias was moved"
@@ -104,7 +105,6 @@ def require_files(tracking: Tracking, name: str, number: str) -> None:
     Raises:
         RegistryError: one is missing or has another size, or the store does not answer.
     """
-    tags = tracking.client.get_model_version(name, number).tags
     try:
         listed = open_storage(tracking, name, number).list_artifacts("artifacts/bundle")
     except Exception as error:  # what a store's own client raises
@@ -113,9 +113,8 @@ def require_files(tracking: Tracking, name: str, number: str) -> None:
             "no alias was moved"
         ) from error
     sizes = {Path(file.path).name: file.file_size for file in listed}
-    for key, size in tags.items():
-        file = key.removeprefix(SIZE_TAG)
-        if key.startswith(SIZE_TAG) and sizes.get(file) != int(size):
+    for file, size in _file_tags(tracking, name, number, SIZE_TAG).items():
+        if sizes.get(file) != int(size):
             raise RegistryError(
                 f"{name} version {number} is not whole: its {file} has {sizes.get(file, 'no')} "
                 f"bytes instead of {size}: no alias was moved"
@@ -126,30 +125,24 @@ def images_to_check(
     record: Record,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], str]:
     """Images, the logits on record, and what to call them."""
-    try:
-        test = load_split(TEST)
-    except DataError:
-        test = None
-    if test is None or split_sha256(test) != record.test_sha256:
+    test = find_test_split(record)
+    if test is None:
         return record.drawn[:IMAGES], record.drawn_logits[:IMAGES], "drawn faces"
     count = min(IMAGES, len(test))
     rows = np.linspace(0, len(test) - 1, count).round().astype(np.int64)  # all over the set
     return test.images[rows], record.logits[rows], "test images"
 
 
-_SCRIPT = Path(__file__).with_name("scoring.py")
+def find_test_split(record: Record) -> Split | None:
+    """The prepared test set, where it is here and is the one on record."""
+    try:
+        test = load_split(TEST)
+    except DataError:
+        return None
+    return test if split_sha256(test) == record.test_sha256 else None
 
 
-def _environment(uri: str) -> dict[str, str]:
-    """The environment of a process that runs the version's own code and loads no pickle."""
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return kept | {
-        "MLFLOW_TRACKING_URI": uri,
-        "MLFLOW_REGISTRY_URI": uri,
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    }
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "its process ended without a message"
+def _file_tags(tracking: Tracking, name: str, number: str, start: str) -> dict[str, str]:
+    """What the tags of a version that begin so say of the files of its bundle, by their names."""
+    tags = tracking.client.get_model_version(name, number).tags.items()
+    return {key.removeprefix(start): value for key, value in tags if key.startswith(start)}

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import TypeAdapter
 
-from fer_pipeline.data.faces import load_split, split_sha256
-from fer_pipeline.errors import DataError, RegistryError
+from fer_pipeline.errors import RegistryError
 from fer_pipeline.evaluation.gate import improves
 from fer_pipeline.paths import TEST
 from fer_pipeline.registry.aliases import WITHDRAWN_TAG, read_aliases
-from fer_pipeline.registry.check import score_version
-from fer_pipeline.registry.version_files import Record, read_record
+from fer_pipeline.registry.check import find_test_split, score_version
+from fer_pipeline.registry.version_files import read_record
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fer_pipeline.params.schema import Params, PromotionParams
     from fer_pipeline.registry.tracking import Tracking
+    from fer_pipeline.registry.version_files import Record
 
 log = logging.getLogger(__name__)
 
@@ -53,23 +53,13 @@ class PairedComparison:
     mcnemar_p: float
     rescored: bool
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> PairedComparison:
-        return TypeAdapter(cls).validate_json(text)
-
 
 @dataclass(frozen=True)
 class Decision:
-    """What the policy says, and why, in one sentence."""
+    """What the policy says, and why, in one sentence; `promote` is None where it can't say."""
 
-    promote: bool
+    promote: bool | None
     reason: str
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def decide(
@@ -104,7 +94,7 @@ def decide(
 
 def evaluate_policy(
     tracking: Tracking, params: Params, number: str, *, may_score: bool = True
-) -> Decision | None:
+) -> Decision:
     """Ask the policy about a version.
 
     Args:
@@ -112,25 +102,23 @@ def evaluate_policy(
         params: the model's name, the policy, the bootstrap.
         number: the version.
         may_score: whether the champion may be scored again, which can take minutes.
-
-    Returns:
-        None where the champion would have to be scored again and may not.
     """
     name = params.registry.model_name
     champion = read_aliases(tracking, name).champion
     tags = tracking.client.get_model_version(name, number).tags
     comparison = None
     if champion is not None:
-        comparison = compare_versions(tracking, params, number, champion, may_score=may_score)
-        if comparison is None:
-            return None
+        try:
+            comparison = compare_versions(tracking, params, number, champion, may_score=may_score)
+        except RegistryError as error:
+            return Decision(None, str(error))
     passed, withdrawn = tags.get(GATE_TAG) == "true", tags.get(WITHDRAWN_TAG, "")
     return decide(passed, comparison, params.promotion, withdrawn=withdrawn)
 
 
 def compare_versions(
     tracking: Tracking, params: Params, challenger: str, champion: str, *, may_score: bool = True
-) -> PairedComparison | None:
+) -> PairedComparison:
     """Compare two versions on the challenger's test set, or take the comparison on record.
 
     Args:
@@ -139,75 +127,57 @@ def compare_versions(
         challenger, champion: their versions.
         may_score: whether the champion may be scored again, which can take minutes.
 
-    Returns:
-        None only where the champion would have to be scored again and may not.
-
     Raises:
-        RegistryError: a record is missing, or the challenger's test images are.
+        RegistryError: the challenger's record is missing; or the champion must be scored again,
+            and may not be, or the challenger's test images are not here.
     """
-    name = params.registry.model_name
-    known = _known_comparison(tracking, name, challenger, champion)
-    if known is not None:
-        return known
-    theirs, ours = _try_record(tracking, name, champion), read_record(tracking, name, challenger)
-    rescored = theirs is None or theirs.test_sha256 != ours.test_sha256
-    if theirs is not None and not rescored:
-        hits = theirs.hits
-    elif may_score:
-        hits = _score_again(tracking, name, champion, challenger, ours)
-    else:
-        return None
-    comparison = _compare(champion, hits, ours, params, rescored)
-    tracking.client.set_model_version_tag(name, challenger, COMPARISON_TAG, comparison.to_json())
-    return comparison
-
-
-def _known_comparison(
-    tracking: Tracking, name: str, challenger: str, champion: str
-) -> PairedComparison | None:
-    text = tracking.client.get_model_version(name, challenger).tags.get(COMPARISON_TAG)
-    found = PairedComparison.from_json(text) if text else None
-    return found if found is not None and found.champion == champion else None
-
-
-def _try_record(tracking: Tracking, name: str, number: str) -> Record | None:
-    """A champion's record, or None where it has none: then it is scored again."""
-    try:
-        return read_record(tracking, name, number)
-    except RegistryError as error:
-        log.info("%s", error)
-        return None
-
-
-def _score_again(
-    tracking: Tracking, name: str, champion: str, challenger: str, ours: Record
-) -> npt.NDArray[np.bool_]:
-    """(N,) true where the champion is right on the challenger's test images."""
-    why = (
-        f"champion {champion} was tested on other images than version {challenger} and must "
-        "be scored on these, but"
-    )
-    try:
-        test = load_split(TEST)
-    except DataError as error:
-        raise RegistryError(f"{why} {error}") from error
-    if split_sha256(test) != ours.test_sha256:
-        raise RegistryError(
-            f"{why} {TEST} holds others: check out the commit of the version and its data "
-            "('fer registry status' names them)"
-        )
-    log.info(
-        "scoring champion %s on the %d test images of version %s", champion, len(test), challenger
-    )
-    logits = score_version(tracking, name, champion, test.images)
-    return np.asarray(logits.argmax(axis=1) == test.labels)
-
-
-def _compare(
-    champion: str, hits: npt.NDArray[np.bool_], ours: Record, params: Params, rescored: bool
-) -> PairedComparison:
     # SciPy's statistics take a second to import.
     from fer_pipeline.evaluation.significance import gain_over
 
+    name = params.registry.model_name
+    text = tracking.client.get_model_version(name, challenger).tags.get(COMPARISON_TAG)
+    known = TypeAdapter(PairedComparison).validate_json(text) if text else None
+    if known is not None and known.champion == champion:
+        return known
+    ours = read_record(tracking, name, challenger)
+    recorded = _recorded_hits(tracking, name, champion, ours.test_sha256)
+    if recorded is None and not may_score:
+        raise RegistryError(
+            "the champion was tested on other images: it is scored on these when you promote"
+        )
+    hits = _score_again(tracking, name, champion, ours) if recorded is None else recorded
     gain = gain_over(ours.hits, hits, ours.groups, params.evaluation.bootstrap_draws, params.seed)
-    return PairedComparison(champion, len(hits), gain.accuracy, gain.ci95, gain.mcnemar_p, rescored)
+    comparison = PairedComparison(
+        champion, len(hits), gain.accuracy, gain.ci95, gain.mcnemar_p, rescored=recorded is None
+    )
+    told = json.dumps(asdict(comparison))
+    tracking.client.set_model_version_tag(name, challenger, COMPARISON_TAG, told)
+    return comparison
+
+
+def _recorded_hits(
+    tracking: Tracking, name: str, champion: str, test_sha256: str
+) -> npt.NDArray[np.bool_] | None:
+    """Where the champion was right on that test set, or None where no record says so."""
+    try:
+        record = read_record(tracking, name, champion)
+    except RegistryError as error:
+        log.info("%s", error)
+        return None
+    return record.hits if record.test_sha256 == test_sha256 else None
+
+
+def _score_again(
+    tracking: Tracking, name: str, champion: str, ours: Record
+) -> npt.NDArray[np.bool_]:
+    """(N,) true where the champion is right on the challenger's test images."""
+    test = find_test_split(ours)
+    if test is None:
+        raise RegistryError(
+            f"champion {champion} was tested on other images and must be scored on these, but "
+            f"{TEST} is missing or holds others: check out the commit of the version and its data "
+            "('fer registry status' names them)"
+        )
+    log.info("scoring champion %s on the %d test images of the version", champion, len(test))
+    logits = score_version(tracking, name, champion, test.images)
+    return np.asarray(logits.argmax(axis=1) == test.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
@@ -12,7 +13,6 @@ from fer_pipeline.registry.aliases import (
     alias_lock,
     move_champion,
     read_aliases,
-    recover,
     set_challenger,
 )
 from fer_pipeline.registry.check import check_version, require_files
@@ -21,7 +21,7 @@ from fer_pipeline.registry.tracking import is_missing
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
-    from fer_pipeline.registry.journal import Move
+    from fer_pipeline.registry.aliases import Move
     from fer_pipeline.registry.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,7 @@ def nominate(tracking: Tracking, params: Params, number: str) -> bool:
     if now.challenger == number:
         return True
     log.info("%s", check_version(tracking, name, number))
-    with alias_lock(tracking):
-        recover(tracking, name)
+    with alias_lock(tracking, name):
         if read_aliases(tracking, name).champion == number:  # promoted meanwhile
             return False
         set_challenger(tracking, name, number)
@@ -89,11 +88,10 @@ def promote(
             check. No alias was moved.
     """
     name = params.registry.model_name
-    with alias_lock(tracking):
-        finished = recover(tracking, name)
+    with alias_lock(tracking, name) as finished:
+        before = read_aliases(tracking, name)
     if finished and finished.action == "promote" and wanted in (None, finished.to):
         return finished
-    before = read_aliases(tracking, name)
     wanted = wanted or before.challenger
     if wanted is None:
         raise RegistryError(
@@ -104,8 +102,7 @@ def promote(
         return None
     policy = _ask_policy(tracking, params, number, force=force)
     log.info("%s", check_version(tracking, name, number))
-    with alias_lock(tracking):
-        recover(tracking, name)
+    with alias_lock(tracking, name):
         if read_aliases(tracking, name).champion != before.champion:
             raise RegistryBusyError(f"the champion of {name} has changed meanwhile: try again")
         return move_champion(
@@ -122,8 +119,7 @@ def roll_back(tracking: Tracking, name: str, *, by: str, reason: str) -> Move:
     Raises:
         RegistryError: there is no previous champion, or its files are gone. No alias was moved.
     """
-    with alias_lock(tracking):
-        finished = recover(tracking, name)
+    with alias_lock(tracking, name) as finished:
         if finished and finished.action == "rollback":
             return finished
         now = read_aliases(tracking, name)
@@ -147,27 +143,16 @@ def read_status(tracking: Tracking, params: Params) -> dict[str, object]:
     """
     name = params.registry.model_name
     now = read_aliases(tracking, name)
+    decision = None
+    if now.challenger:
+        decision = evaluate_policy(tracking, params, now.challenger, may_score=False)
     return {
         "model_name": name,
         "champion": _describe_version(tracking, name, now.champion),
         "challenger": _describe_version(tracking, name, now.challenger),
         "previous": _describe_version(tracking, name, now.previous),
-        "decision": policy_status(tracking, params, now.challenger) if now.challenger else None,
+        "decision": asdict(decision) if decision else None,
     }
-
-
-def policy_status(
-    tracking: Tracking, params: Params, number: str, *, may_score: bool = False
-) -> dict[str, object]:
-    """What the policy says of a version: `promote`, null where it can't say, and `reason`."""
-    try:
-        decision = evaluate_policy(tracking, params, number, may_score=may_score)
-    except RegistryError as error:
-        return {"promote": None, "reason": str(error)}
-    if decision is None:
-        reason = "the champion was tested on other images: it is scored on these when you promote"
-        return {"promote": None, "reason": reason}
-    return decision.to_json()
 
 
 def _ask_policy(tracking: Tracking, params: Params, number: str, *, force: bool) -> str:
@@ -176,21 +161,13 @@ def _ask_policy(tracking: Tracking, params: Params, number: str, *, force: bool)
     Raises:
         RegistryError: it says no, or can't say, and `force` is not given.
     """
-    try:
-        decision = evaluate_policy(tracking, params, number)
-        assert decision is not None  # the champion may be scored again
-    except RegistryError as error:
-        if not force:
-            raise
-        return f"overridden: {error}"
-    if decision.promote:
-        return f"promote: {decision.reason}"
-    if not force:
+    decision = evaluate_policy(tracking, params, number)
+    if not decision.promote and not force:
         raise RegistryError(
             f"version {number} is not promoted: {decision.reason} "
             "('fer registry promote --force' overrides, and is recorded)"
         )
-    return f"overridden: {decision.reason}"
+    return f"{'promote' if decision.promote else 'overridden'}: {decision.reason}"
 
 
 def _require_version(tracking: Tracking, name: str, number: str) -> str:

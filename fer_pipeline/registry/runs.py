@@ -110,30 +110,20 @@ def open_run(
             uri=shown_address(tracking.uri),
         )
         try:
-            with _observed(tracking, run_id, inputs):
+            if "data" in inputs:
+                _log_data(tracking.client, run_id)
+                with _system_metrics(tracking.uri, run_id):
+                    yield run
+            else:
                 yield run
             tracking.client.set_terminated(run_id, "FINISHED")
         except BaseException as error:
-            _end_quietly(tracking, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            try:
+                tracking.client.set_terminated(run_id, status)
+            except MlflowException as second:  # of a dead server: it must not hide the first
+                log.warning("run %s is not marked %s: %s", run_id, status, first_line(second))
             raise
-
-
-@contextmanager
-def _observed(tracking: Tracking, run_id: str, inputs: Mapping[str, object]) -> Iterator[None]:
-    if "data" not in inputs:
-        yield
-        return
-    _log_data(tracking.client, run_id)
-    with _system_metrics(tracking.uri, run_id):
-        yield
-
-
-def _end_quietly(tracking: Tracking, run_id: str, status: str) -> None:
-    """End a run after an error, which a second one from a dead server must not hide."""
-    try:
-        tracking.client.set_terminated(run_id, status)
-    except MlflowException as error:
-        log.warning("run %s could not be marked %s: %s", run_id, status, first_line(error))
 
 
 def _start_run(tracking: Tracking, name: str, inputs: Mapping[str, object]) -> str:
@@ -145,12 +135,9 @@ def _start_run(tracking: Tracking, name: str, inputs: Mapping[str, object]) -> s
         max_results=1,
     )
     tags = {MLFLOW_RUN_NAME: name, KEY_TAG: key, MLFLOW_GIT_COMMIT: git_state().commit}
-    run = (
-        unfinished[0]
-        if unfinished
-        else tracking.client.create_run(tracking.experiment_id, tags=tags)
-    )
-    return str(run.info.run_id)
+    if unfinished:
+        return str(unfinished[0].info.run_id)
+    return str(tracking.client.create_run(tracking.experiment_id, tags=tags).info.run_id)
 
 
 def _run_key(name: str, inputs: Mapping[str, object]) -> str:

@@ -21,7 +21,6 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from fer_pipeline.errors import RegistryError, one_line
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
     from fer_pipeline.registry.tracking import Tracking
@@ -29,14 +28,11 @@ if TYPE_CHECKING:
 FOLDER = "record"
 """Name of the folder with the record of a version."""
 
-
 FILE_TAG = "sha256."
 """Start of the tags of a version that hold the sha256 of each file of its bundle."""
 
 SIZE_TAG = "bytes."
 """Start of the tags of a version that hold the size in bytes of each file of its bundle."""
-
-_LOGGED_MODEL = "models:/"
 
 
 @dataclass(frozen=True)
@@ -113,19 +109,5 @@ def open_storage(tracking: Tracking, name: str, number: str) -> ArtifactReposito
     MLflow's own functions for `models:/` addresses take the registry from a global setting; this
     one asks the store that it is given.
     """
-    found = tracking.client.get_model_version(name, number)
-    logged = logged_model_id(found)
-    location = (
-        str(tracking.client.get_logged_model(logged).artifact_location)
-        if logged
-        else str(found.source)
-    )
+    location = tracking.client.get_model_version_download_uri(name, number)
     return get_artifact_repository(location, tracking_uri=tracking.uri, registry_uri=tracking.uri)
-
-
-def logged_model_id(found: ModelVersion) -> str | None:
-    """The logged model that a version is made from: some stores say it in the source alone."""
-    if found.model_id:
-        return str(found.model_id)
-    source = str(found.source)
-    return source.removeprefix(_LOGGED_MODEL) if source.startswith(_LOGGED_MODEL) else None

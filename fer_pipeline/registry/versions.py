@@ -1,9 +1,15 @@
-"""Versions of the registered model: one per content, made once, with its lineage as tags."""
+"""Versions of the registered model: one per content, made once, with its lineage as tags.
+
+A version is stored with the code that it runs where it is served. Only what the model imports is
+stored, so that a change of flows or reports makes no new version.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
@@ -15,12 +21,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
+import fer_pipeline
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RegistryBusyError, RegistryError, one_line
-from fer_pipeline.registry.aliases import Aliases, alias_lock, read_aliases, recover
-from fer_pipeline.registry.model_code import MODEL_SCRIPT, write_model_code
+from fer_pipeline.provenance import code_digest, content_digest
+from fer_pipeline.registry.aliases import Aliases, alias_lock, read_aliases
 from fer_pipeline.registry.tracking import is_missing, registry_lock
-from fer_pipeline.registry.version_files import logged_model_id, open_storage
+from fer_pipeline.registry.version_files import open_storage
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.candidate import Candidate
@@ -35,10 +42,61 @@ LOCK_TIMEOUT_S = 900.0
 LONGEST_DESCRIPTION = 5000
 """The number of characters that the column of a PostgreSQL or MySQL store holds."""
 
+MODEL_SCRIPT = Path(__file__).with_name("pyfunc.py")
+"""The script that MLflow stores and runs to load the model."""
+
+STORED_FILES = (
+    "__init__.py",
+    "arrays.py",
+    "data/__init__.py",
+    "data/faces.py",
+    "data/pictures.py",
+    "emotions.py",
+    "errors.py",
+    "files.py",
+    "fusion/__init__.py",
+    "fusion/average.py",
+    "models/__init__.py",
+    "models/backbones.py",
+    "models/catalog.py",
+    "models/inference.py",
+    "models/precision.py",
+    "models/transforms.py",
+    "serving/__init__.py",
+    "serving/bundle.py",
+    "serving/predictor.py",
+    "serving/requests.py",
+    "threads.py",
+)
+"""The files of `fer_pipeline` that `MODEL_SCRIPT` imports, itself or through others."""
+
+_LOGGED_MODEL = "models:/"
+"""Start of the source of a version whose files are its own."""
+
 _REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "safetensors", "torch", "torchvision",
 )  # fmt: skip
 """The libraries that the stored code imports; pinned to the versions that registered it."""
+
+
+def write_model_code(folder: Path) -> Path:
+    """Copy the files that the model imports into a folder; returns the package there."""
+    package = Path(fer_pipeline.__file__).parent
+    for name in STORED_FILES:
+        copy = folder / package.name / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(package / name, copy)
+    return folder / package.name
+
+
+def version_digest(bundle: list[Path]) -> str:
+    """The digest that tells versions apart: of the bundle's files, and of what its code does.
+
+    A comment or a docstring in the code makes no other digest, another statement does.
+    """
+    package = Path(fer_pipeline.__file__).parent
+    code = code_digest([MODEL_SCRIPT, *(package / name for name in STORED_FILES)])
+    return hashlib.sha256(f"{content_digest(bundle)} {code}".encode()).hexdigest()
 
 
 def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
@@ -65,7 +123,7 @@ def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
     """
     mlflow.set_tracking_uri(tracking.uri)
     with registry_lock(tracking, "registration", LOCK_TIMEOUT_S):
-        if find_version(tracking, name, candidate.content) is None:
+        if not find_versions(tracking, name, candidate.content):
             _make_version(tracking, name, candidate)
         number = deduplicate(tracking, name, candidate.content)
     if not tracking.client.get_model_version(name, number).description:
@@ -74,10 +132,12 @@ def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
     return number
 
 
-def find_version(tracking: Tracking, name: str, content: str) -> str | None:
-    """The version that holds this content, if it was registered before."""
-    numbers = _numbers_of(tracking, name, content)
-    return numbers[0] if numbers else None
+def find_versions(tracking: Tracking, name: str, content: str) -> list[str]:
+    """The versions that hold this content, the lowest first."""
+    found = tracking.client.search_model_versions(
+        f"name = '{name}' and tags.`{CONTENT_TAG}` = '{content}'"
+    )
+    return sorted((str(model.version) for model in found), key=int)
 
 
 def deduplicate(tracking: Tracking, name: str, content: str) -> str:
@@ -86,7 +146,7 @@ def deduplicate(tracking: Tracking, name: str, content: str) -> str:
     Raises:
         RegistryBusyError: another process deletes them at this moment.
     """
-    numbers = _numbers_of(tracking, name, content)
+    numbers = find_versions(tracking, name, content)
     if not numbers:
         raise RegistryBusyError(f"a version of {name} was deleted while it was made: try again")
     first, *others = numbers
@@ -105,11 +165,11 @@ def discard_version(tracking: Tracking, name: str, number: str) -> None:
     without files.
     """
     with _gone_is_done():
-        logged = logged_model_id(tracking.client.get_model_version(name, number))
+        source = str(tracking.client.get_model_version(name, number).source)
         storage = open_storage(tracking, name, number)
         tracking.client.delete_model_version(name, number)
-        if logged:
-            tracking.client.delete_logged_model(logged)
+        if source.startswith(_LOGGED_MODEL):
+            tracking.client.delete_logged_model(source.removeprefix(_LOGGED_MODEL))
             storage.delete_artifacts()  # type: ignore[no-untyped-call]
 
 
@@ -126,9 +186,8 @@ def collect_garbage(tracking: Tracking, name: str, keep: int, *, dry_run: bool) 
     Returns:
         The versions that went, or with `dry_run` would go.
     """
-    with alias_lock(tracking):
-        if not dry_run:
-            recover(tracking, name)  # an interrupted move may need a version that has no alias yet
+    # An interrupted move may need a version that has no alias yet: the lock sees to it.
+    with contextlib.nullcontext() if dry_run else alias_lock(tracking, name):
         found = [
             str(one.version) for one in tracking.client.search_model_versions(f"name = '{name}'")
         ]
@@ -170,14 +229,6 @@ def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
             f"{name} could not be registered, and no alias was moved ({one_line(error)}): "
             "see that MLflow and its artifact store run, then run 'dvc repro register' again"
         ) from error
-
-
-def _numbers_of(tracking: Tracking, name: str, content: str) -> list[str]:
-    """All versions of a content, the lowest first."""
-    found = tracking.client.search_model_versions(
-        f"name = '{name}' and tags.`{CONTENT_TAG}` = '{content}'"
-    )
-    return sorted((str(model.version) for model in found), key=int)
 
 
 @contextlib.contextmanager

@@ -28,11 +28,11 @@ from fer_pipeline.paths import (
 )
 from fer_pipeline.registry.aliases import read_aliases
 from fer_pipeline.registry.candidate import make_candidate
-from fer_pipeline.registry.model_code import version_digest
-from fer_pipeline.registry.promote import nominate, policy_status, promote
+from fer_pipeline.registry.policy import evaluate_policy
+from fer_pipeline.registry.promote import nominate, promote
 from fer_pipeline.registry.runs import RunLog, open_run
 from fer_pipeline.registry.tracking import Tracking, connect, mlflow_errors
-from fer_pipeline.registry.versions import register_once
+from fer_pipeline.registry.versions import register_once, version_digest
 from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ def _nominate(tracking: Tracking, params: Params, number: str) -> dict[str, obje
     with mlflow_errors(tracking):
         if not nominate(tracking, params, number):
             return None
-        decision = policy_status(tracking, params, number, may_score=True)
-        log.info("promote %s: %s", decision["promote"], decision["reason"])
-        if params.promotion.auto and decision["promote"]:
+        decision = evaluate_policy(tracking, params, number)
+        log.info("promote %s: %s", decision.promote, decision.reason)
+        if params.promotion.auto and decision.promote:
             reason = "promotion.auto is true and the policy allows it"
             promote(tracking, params, number, by="stage register", reason=reason)
-        return decision
+        return asdict(decision)
 
 
 def _write_verdict(

@@ -11,13 +11,14 @@ from fer_pipeline.errors import RegistryBusyError, RegistryError
 from fer_pipeline.registry import aliases as aliases_module
 from fer_pipeline.registry.aliases import (
     Aliases,
+    Move,
     alias_lock,
+    begin_move,
     move_champion,
     read_aliases,
-    recover,
+    read_moves,
     set_challenger,
 )
-from fer_pipeline.registry.journal import Move, begin_move, read_moves
 from fer_pipeline.registry.tracking import Tracking
 
 WRITES = 5 + 7  # run, previous, champion, challenger, run's end; and a tag for each of seven facts
@@ -54,9 +55,8 @@ def make_model(store: Tracking, name: str, versions: int = 3) -> None:
 
 
 def promote(store: Tracking, name: str, to: str) -> Move | None:
-    """Recover, then move, as `fer registry promote` does."""
-    with alias_lock(store):
-        finished = recover(store, name)
+    """Move with the lock, as `fer registry promote` does."""
+    with alias_lock(store, name) as finished:
         if read_aliases(store, name).champion == to:
             return finished
         return move_champion(
@@ -72,7 +72,7 @@ def promote(store: Tracking, name: str, to: str) -> Move | None:
 
 def begin_other_move(store: Tracking, name: str, to: str, **fields: Any) -> Move:
     """Begin a move of another process, from version 1."""
-    before = ("1", "", "")
+    before = Aliases("1")
     fixed = {"by": "bob", "reason": "why not", "policy": ""}
     return begin_move(store, name, Move(action="promote", to=to, before=before, **fixed, **fields))
 
@@ -159,8 +159,8 @@ def test_another_promotion_after_a_killed_one_leaves_no_trace_of_it(
     promote(store, name, "2")
     with pytest.raises(Killed):
         promote(replace(store, client=DyingClient(store.client, writes)), name, "3")  # type: ignore[arg-type]
-    with alias_lock(store):
-        recover(store, name)
+    with alias_lock(store, name):
+        pass
     expected = Aliases("3", "2", None) if writes == 3 else Aliases("2", "1", None)
     assert read_aliases(store, name) == expected
 
@@ -169,8 +169,8 @@ def test_a_first_promotion_that_was_killed_is_taken_back(store: Tracking) -> Non
     make_model(store, "first")
     with pytest.raises(Killed):
         promote(replace(store, client=DyingClient(store.client, 1)), "first", "1")  # type: ignore[arg-type]
-    with alias_lock(store):
-        assert recover(store, "first") is None
+    with alias_lock(store, "first") as finished:
+        assert finished is None
     assert read_aliases(store, "first") == Aliases(None, None, None)
 
 
@@ -180,22 +180,22 @@ def test_what_another_machine_has_just_begun_is_left_alone_for_a_minute(
     make_model(store, "others")
     begin_other_move(store, "others", "2", host="elsewhere")
     with (
-        alias_lock(store),
         pytest.raises(RegistryError, match="bob is moving others to version 2 on"),
+        alias_lock(store, "others"),
     ):
-        recover(store, "others")
+        pass
     monkeypatch.setattr(aliases_module, "OTHERS_MOVE_WITHIN_S", 0.0)
-    with alias_lock(store):
-        assert recover(store, "others") is None
+    with alias_lock(store, "others") as finished:
+        assert finished is None
     assert [move.status for move in read_moves(store, "others")] == ["KILLED"]
 
 
 def test_two_do_not_move_at_once(store: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aliases_module, "LOCK_TIMEOUT_S", 0.05)
     with (
-        alias_lock(store),
+        alias_lock(store, "any"),
         pytest.raises(RegistryError, match=r"busy with the registry for 0\.05 s .*moves\.lock"),
-        alias_lock(store),
+        alias_lock(store, "any"),
     ):
         pass
 

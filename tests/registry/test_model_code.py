@@ -12,18 +12,18 @@ import pytest
 from fused_model import NAME
 
 import fer_pipeline
-from fer_pipeline.registry import model_code
+from fer_pipeline.registry import versions
 from fer_pipeline.registry.candidate import Candidate
-from fer_pipeline.registry.model_code import (
-    MODEL_SCRIPT,
-    STORED_FILES,
-    version_digest,
-    write_model_code,
-)
 from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import Tracking
 from fer_pipeline.registry.version_files import open_storage
-from fer_pipeline.registry.versions import register_once
+from fer_pipeline.registry.versions import (
+    MODEL_SCRIPT,
+    STORED_FILES,
+    register_once,
+    version_digest,
+    write_model_code,
+)
 
 PACKAGE = Path(fer_pipeline.__file__).parent
 
@@ -79,7 +79,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy = tmp_path / "fer_pipeline"
     shutil.copytree(PACKAGE, copy)
     monkeypatch.setattr(fer_pipeline, "__file__", str(copy / "__init__.py"))
-    monkeypatch.setattr(model_code, "MODEL_SCRIPT", copy / "registry" / "pyfunc.py")
+    monkeypatch.setattr(versions, "MODEL_SCRIPT", copy / "registry" / "pyfunc.py")
     return copy
 
 

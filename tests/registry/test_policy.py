@@ -78,8 +78,3 @@ def test_the_reason_holds_the_figures() -> None:
     )
     assert decide(False, None, params).reason == "the gate did not pass"
     assert decide(True, None, params).reason == "the gate passed, and there is no champion yet"
-
-
-def test_a_comparison_survives_being_written_down() -> None:
-    comparison = against(0.0123, rescored=True)
-    assert PairedComparison.from_json(comparison.to_json()) == comparison

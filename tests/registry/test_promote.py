@@ -16,12 +16,10 @@ from fused_model import draw_test_split, make_version, put_test_split
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.params.schema import Params
 from fer_pipeline.registry import promote as promote_module
-from fer_pipeline.registry.aliases import Aliases, read_aliases, set_challenger
-from fer_pipeline.registry.journal import read_moves
+from fer_pipeline.registry.aliases import Aliases, read_aliases, read_moves, set_challenger
 from fer_pipeline.registry.policy import COMPARISON_TAG, GATE_TAG, compare_versions, evaluate_policy
 from fer_pipeline.registry.promote import (
     nominate,
-    policy_status,
     promote,
     read_status,
     roll_back,
@@ -91,7 +89,7 @@ def test_the_champion_does_not_become_challenger_again(model: Model) -> None:
 def test_a_better_challenger_is_promoted_and_a_worse_or_equal_one_is_not(model: Model) -> None:
     first, better, equal = model.version(5), model.version(3), model.version(3)
     model.promote(first)
-    assert evaluate_policy(model.store, model.params, better).promote is True  # type: ignore[union-attr]
+    assert evaluate_policy(model.store, model.params, better).promote is True
     model.promote(better)
     for refused, gain in ((first, "-5.00"), (equal, "+0.00")):
         with pytest.raises(
@@ -105,7 +103,6 @@ def test_the_comparison_is_by_image_on_the_same_images(model: Model) -> None:
     first, second = model.version(6), model.version(2)
     model.promote(first)
     comparison = compare_versions(model.store, model.params, second, first)
-    assert comparison is not None
     assert (comparison.champion, comparison.images, comparison.rescored) == (first, 40, False)
     assert comparison.gain == pytest.approx(4 / 40)
     assert comparison.mcnemar_p == pytest.approx(2 * 0.5**4)  # four images, all for one side
@@ -117,9 +114,9 @@ def test_the_comparison_is_by_image_on_the_same_images(model: Model) -> None:
 def test_a_comparison_with_another_champion_does_not_count(model: Model) -> None:
     first, second, third = model.version(6), model.version(4), model.version(5)
     model.promote(first)
-    assert evaluate_policy(model.store, model.params, third).promote is True  # type: ignore[union-attr]
+    assert evaluate_policy(model.store, model.params, third).promote is True
     model.promote(second)
-    assert evaluate_policy(model.store, model.params, third).promote is False  # type: ignore[union-attr]
+    assert evaluate_policy(model.store, model.params, third).promote is False
 
 
 def test_the_policy_of_the_params_is_asked(model: Model) -> None:
@@ -132,7 +129,6 @@ def test_the_policy_of_the_params_is_asked(model: Model) -> None:
         ({"max_p": 0.12}, False),
     ):
         decision = evaluate_policy(model.store, model.policy(**values), second)
-        assert decision is not None
         assert decision.promote is promoted, values
 
 
@@ -239,14 +235,15 @@ def test_a_champion_of_another_test_set_must_be_scored_on_this_one(model: Model)
     others = draw_test_split(seed=1, images=30)
     first, second = model.version(6, others), model.version(2)
     model.promote(first)
-    assert evaluate_policy(model.store, model.params, second, may_score=False) is None
-    assert policy_status(model.store, model.params, second)["promote"] is None
+    decision = evaluate_policy(model.store, model.params, second, may_score=False)
+    assert decision.promote is None
+    assert "it is scored on these when you promote" in decision.reason
     with pytest.raises(
         RegistryError, match=r"scored on these, but data/prepared/test\.npz is missing"
     ):
         model.promote(second)
     put_test_split(others, model.folder)
-    with pytest.raises(RegistryError, match=r"data/prepared/test\.npz holds others"):
+    with pytest.raises(RegistryError, match=r"data/prepared/test\.npz is missing or holds others"):
         model.promote(second)
     model.promote(second, **FORCE)
     assert model.aliases == Aliases(second, first, None)

@@ -1,10 +1,8 @@
-"""An MLflow store that is whole or refused, and runs that end as their block does."""
+"""An MLflow store that is whole or refused."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 import socket
 import sqlite3
 import subprocess
@@ -20,16 +18,12 @@ from pathlib import Path
 import pytest
 
 from fer_pipeline.errors import RegistryError
-from fer_pipeline.provenance import git_state
-from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import Tracking, connect, tracking_uri
 
 pytestmark = [
     # An HTTPError keeps its connection open until it is collected; `refusal` sees to that here.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
-
-INPUTS: dict[str, object] = {"seed": 0, "backbone": {"image_size": 32, "weights": "none"}}
 
 # Says when MLflow is imported, which takes longest, and connects when a starting gun is there.
 CONNECT_AT_ONCE = """
@@ -97,10 +91,6 @@ def serving_unavailable() -> Iterator[int]:
             yield server.server_port
         finally:
             server.shutdown()
-
-
-def status(tracking: Tracking, run_id: str) -> str:
-    return str(tracking.client.get_run(run_id).info.status)
 
 
 def refusal(experiment: str = "faces") -> str:
@@ -262,157 +252,3 @@ def test_a_file_that_is_no_database_is_refused(
     (tmp_path / "broken.db").write_bytes(b"no database at all" * 100)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'broken.db'}")
     assert "broken.db" in refusal()
-
-
-def test_a_finished_block_leaves_a_finished_run_with_all_that_was_logged(
-    tracking: Tracking, tmp_path: Path
-) -> None:
-    note = tmp_path / "note.json"
-    note.write_text("{}")
-    with open_run(tracking, "resnet50", INPUTS | {"seed": 1}, tags={"fer.stage": "train"}) as run:
-        assert status(tracking, run.run_id) == "RUNNING"
-        run.params({"seed": 1, "weights": None})
-        run.metrics({"val_accuracy": 0.5, "val_loss": 1.2}, step=1)
-        run.metrics({"val_accuracy": 0.6}, step=2)
-        run.artifact(note)
-    found = tracking.client.get_run(run.run_id)
-    assert found.info.status == "FINISHED"
-    assert found.info.run_name == "resnet50"
-    assert found.data.params == {"seed": "1", "weights": "None"}
-    assert found.data.metrics == {"val_accuracy": 0.6, "val_loss": 1.2}
-    assert found.data.tags["fer.stage"] == "train"
-    assert found.data.tags["mlflow.source.git.commit"] == git_state().commit
-    history = tracking.client.get_metric_history(run.run_id, "val_accuracy")
-    assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.6)]
-    assert [item.path for item in tracking.client.list_artifacts(run.run_id)] == ["note.json"]
-
-
-@pytest.mark.parametrize(
-    ("reason", "ends"),
-    [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
-)
-def test_a_block_that_fails_or_is_interrupted_says_so(
-    reason: type[BaseException], ends: str, tracking: Tracking
-) -> None:
-    run_ids = []
-
-    def work() -> None:
-        with open_run(tracking, "resnet50", INPUTS | {"reason": reason.__name__}) as run:
-            run_ids.append(run.run_id)
-            raise reason
-
-    with pytest.raises(reason):
-        work()
-    assert status(tracking, run_ids[0]) == ends
-
-
-def test_an_artifact_that_can_not_be_stored_fails_the_run_in_one_line(
-    tracking: Tracking, folder: Path
-) -> None:
-    (folder / "report.html").write_text("all is well")
-    run_ids = []
-
-    def work() -> None:
-        with open_run(tracking, "no space", INPUTS) as run:
-            run_ids.append(run.run_id)
-            uri = tracking.client.get_run(run.run_id).info.artifact_uri
-            place = Path(uri.removeprefix("file://"))
-            place.parent.mkdir(parents=True)
-            place.write_text("a file where a folder should be")
-            run.artifact(Path("report.html"))
-
-    with pytest.raises(RegistryError, match=r"^report.html could not be stored with the run \("):
-        work()
-    assert status(tracking, run_ids[0]) == "FAILED"
-
-
-def test_an_unfinished_run_of_the_same_inputs_is_continued(tracking: Tracking) -> None:
-    """The outer block is the process that was killed; the inner one, the stage run again."""
-    turned = dict(reversed(INPUTS.items()))
-    with open_run(tracking, "resnet50", INPUTS, tags={"a": "1"}) as killed:
-        killed.params({"seed": 0})
-        killed.metrics({"val_accuracy": 0.1}, step=1)
-        with open_run(tracking, "resnet50", turned, tags={"a": "2"}) as again:
-            assert again.run_id == killed.run_id
-            again.params({"seed": 0})
-            again.metrics({"val_accuracy": 0.2}, step=1)
-    found = tracking.client.get_run(again.run_id)
-    assert found.info.status == "FINISHED"
-    assert found.data.tags["a"] == "2"
-    assert found.data.metrics == {"val_accuracy": 0.2}
-
-
-@pytest.mark.parametrize(
-    ("name", "inputs"),
-    [
-        ("resnet101", INPUTS),
-        ("resnet50", INPUTS | {"seed": 7}),
-        ("resnet50", INPUTS | {"seed": "0"}),
-        ("resnet50", INPUTS | {"backbone": {"image_size": 40, "weights": "none"}}),
-    ],
-    ids=["another name", "another seed", "text for a number", "another nested value"],
-)
-def test_an_unfinished_run_of_other_inputs_is_left_alone(
-    name: str, inputs: dict[str, object], tracking: Tracking
-) -> None:
-    with (
-        open_run(tracking, "resnet50", INPUTS) as killed,
-        open_run(tracking, name, inputs) as other,
-    ):
-        assert other.run_id != killed.run_id
-
-
-def test_an_unfinished_run_of_another_workspace_is_left_alone(
-    tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with open_run(tracking, "resnet50", INPUTS) as elsewhere:
-        monkeypatch.chdir(tmp_path)
-        with open_run(tracking, "resnet50", INPUTS) as here:
-            assert here.run_id != elsewhere.run_id
-
-
-def test_a_run_that_ended_is_not_continued(tracking: Tracking) -> None:
-    run_ids = set()
-    for _ in range(2):
-        with open_run(tracking, "resnet50", INPUTS) as run:
-            run_ids.add(run.run_id)
-    assert len(run_ids) == 2
-
-
-def test_the_data_of_a_training_are_inputs_of_its_run(tracking: Tracking, folder: Path) -> None:
-    for name in ("train", "val"):
-        path = folder / f"data/prepared/{name}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"the images of {name}")
-    with open_run(tracking, "trained", INPUTS | {"data": "theirs"}) as run:
-        pass
-    with open_run(tracking, "fused", INPUTS) as other:
-        pass
-    inputs = tracking.client.get_run(run.run_id).inputs.dataset_inputs
-    found = {one.dataset.name: one for one in inputs}
-    assert set(found) == {"train.npz", "val.npz"}
-    sha256 = hashlib.sha256(b"the images of val").hexdigest()
-    assert found["val.npz"].dataset.digest == sha256[:32]
-    assert json.loads(found["val.npz"].dataset.source) == {
-        "uri": "data/prepared/val.npz",
-        "sha256": sha256,
-    }
-    contexts = {name: one.tags[0].value for name, one in found.items()}
-    assert contexts == {"train.npz": "training", "val.npz": "validation"}
-    assert tracking.client.get_run(other.run_id).inputs.dataset_inputs == []
-
-
-def test_the_machine_is_watched_during_a_training_and_only_then(
-    tracking: Tracking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    deadline = time.monotonic() + START_TIMEOUT_S
-    metrics: dict[str, float] = {}
-    with open_run(tracking, "watched", INPUTS | {"data": "theirs"}) as run:
-        while "system/cpu_utilization_percentage" not in metrics:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-            metrics = tracking.client.get_run(run.run_id).data.metrics
-    assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
-    with open_run(tracking, "unwatched", INPUTS):
-        assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}

@@ -16,7 +16,7 @@ from fer_pipeline.registry.versions import (
     LONGEST_DESCRIPTION,
     deduplicate,
     discard_version,
-    find_version,
+    find_versions,
     shorten,
 )
 
@@ -72,9 +72,9 @@ def numbers(store: Tracking, name: str) -> list[str]:
 
 def test_a_content_that_was_never_registered_is_not_found(store: Tracking) -> None:
     make_versions(store, "known", "ab")
-    assert find_version(store, "known", "b") == "2"
-    assert find_version(store, "known", "c") is None
-    assert find_version(store, "unknown", "a") is None
+    assert find_versions(store, "known", "b") == ["2"]
+    assert find_versions(store, "known", "c") == []
+    assert find_versions(store, "unknown", "a") == []
 
 
 def test_the_lowest_version_of_a_content_stays(store: Tracking) -> None:
