@@ -18,7 +18,6 @@ from edition_files import (
     pictures_by_folder,
     random_faces,
     write_folder,
-    zip_bytes,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,28 +57,13 @@ OTHER_PICTURE = Image.fromarray(255 - GREY)
 @pytest.mark.parametrize(
     ("encoded", "wanted"),
     [
-        (saved(GREY_PICTURE, "PNG"), GREY),
         (saved(GREY_PICTURE, "BMP"), GREY),
-        (saved(GREY_PICTURE, "GIF"), GREY),
-        (saved(GREY_PICTURE, "TIFF"), GREY),
         (saved(GREY_PICTURE, "TIFF", compression="tiff_lzw"), GREY),
-        (saved(GREY_PICTURE.convert("RGB"), "WEBP", lossless=True), GREY),
-        (saved(GREY_PICTURE.convert("RGB"), "PNG"), GREY),
-        (saved(GREY_PICTURE.convert("RGBA"), "PNG"), GREY),
-        (saved(GREY_PICTURE.convert("LA"), "PNG"), GREY),
-        (saved(GREY_PICTURE.convert("P"), "PNG"), GREY),
         (saved(Image.fromarray(GREY > 127), "PNG"), np.where(GREY > 127, 255, 0)),
-        (saved(COLOUR_PICTURE, "PNG"), LUMA),
-        (saved(COLOUR_PICTURE.convert("RGBA"), "PNG"), LUMA),
         (saved(GREY_PICTURE, "GIF", save_all=True, append_images=[OTHER_PICTURE]), GREY),
-        (saved(GREY_PICTURE, "PNG", save_all=True, append_images=[OTHER_PICTURE]), GREY),
     ],
-    ids=[
-        "PNG", "BMP", "GIF", "TIFF", "TIFF, LZW", "WebP", "grey as RGB", "grey as RGBA",
-        "grey with alpha", "palette", "black and white", "RGB", "RGBA", "animated GIF",
-        "animated PNG",
-    ],
-)  # fmt: skip
+    ids=["BMP", "TIFF, LZW", "black and white", "animated GIF"],
+)
 def test_a_lossless_picture_gives_its_own_greys(
     encoded: bytes, wanted: np.ndarray[Any, Any]
 ) -> None:
@@ -122,15 +106,10 @@ SAME_EVERYWHERE = {
 """Encoded pictures, and the pixels that they stand for."""
 
 
-def by_ingest(encoded: bytes, folder: Path, archive: bool) -> np.ndarray[Any, Any]:
+def by_ingest(encoded: bytes, folder: Path) -> np.ndarray[Any, Any]:
     files = pictures_by_folder(random_faces())
-    name = min(files)
-    files[name] = encoded
-    path = folder / "edition"
-    if archive:
-        path.write_bytes(zip_bytes(files))
-    else:
-        write_folder(files, path)
+    files[min(files)] = encoded
+    path = write_folder(files, folder / "edition")
     return read_edition(path, OFFICIAL).faces.pixels[0]
 
 
@@ -141,22 +120,19 @@ def by_command(encoded: bytes, folder: Path) -> np.ndarray[Any, Any]:
 
 
 WAYS: dict[str, Callable[[bytes, Path], np.ndarray[Any, Any]]] = {
-    "ingest of a folder": lambda encoded, folder: by_ingest(encoded, folder, archive=False),
-    "ingest of a zip": lambda encoded, folder: by_ingest(encoded, folder, archive=True),
+    "ingest": by_ingest,
     "fer predict": by_command,
     "served model": lambda encoded, _: read_request([base64.b64encode(encoded).decode()])[0],
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", SAME_EVERYWHERE)
-def test_a_picture_gives_the_same_pixels_wherever_it_is_read(
-    kind: str, way: str, tmp_path: Path
-) -> None:
+def test_a_picture_gives_the_same_pixels_wherever_it_is_read(kind: str, tmp_path: Path) -> None:
     encoded, wanted = SAME_EVERYWHERE[kind]
-    found = WAYS[way](encoded, tmp_path)
-    np.testing.assert_array_equal(found, decode_picture(encoded, WHERE)[0])
-    assert np.abs(found.astype(int) - wanted).max() <= (kind == "96x96 noise")  # of rounding
+    decoded, _ = decode_picture(encoded, WHERE)
+    assert np.abs(decoded.astype(int) - wanted).max() <= (kind == "96x96 noise")  # of rounding
+    for way, read in WAYS.items():
+        np.testing.assert_array_equal(read(encoded, tmp_path), decoded, err_msg=way)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -167,25 +143,11 @@ def test_a_jpeg_gives_its_greys_within_what_the_format_loses(mode: str) -> None:
     assert np.abs(pixels.astype(int) - smooth).max() <= 4
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-@pytest.mark.parametrize("factor", [256, 257])
-def test_16_bits_of_grey_are_scaled_and_not_cut_off(kind: str, factor: int) -> None:
-    pixels, _ = decode_picture(encode(GREY.astype(np.uint16) * factor, kind), WHERE)
-    np.testing.assert_array_equal(pixels, GREY)
-
-
-@pytest.mark.parametrize("times", [2, 5, 20])
+@pytest.mark.parametrize("times", [2, 20])
 def test_an_enlarged_face_comes_back_exactly_and_is_told(times: int) -> None:
     pixels, resized = decode_picture(
         encode(np.kron(GREY, np.ones((times, times), np.uint8))), WHERE
     )
-    np.testing.assert_array_equal(pixels, GREY)
-    assert resized
-
-
-def test_16_bits_are_scaled_in_a_picture_of_another_size_too() -> None:
-    large = np.kron(GREY, np.ones((2, 2), np.uint8)).astype(np.uint16) * 257
-    pixels, resized = decode_picture(encode(large), WHERE)
     np.testing.assert_array_equal(pixels, GREY)
     assert resized
 
@@ -205,30 +167,19 @@ def png_of(width: int, height: int, data: bytes = b"") -> bytes:
     ("encoded", "says"),
     [
         (encode(np.zeros((48, 47), np.uint8)), "47x48: only squares"),
-        (encode(np.zeros((100, 50), np.uint8)), "50x100: only squares"),
         (png_of(MAX_FACE_SIDE + 1, MAX_FACE_SIDE + 1), f"of up to {MAX_FACE_SIDE} pixels"),
-        (png_of(10_000, 10_000), "is 10000x10000: only squares"),
         (png_of(30_000, 30_000), "can't be read: Image size (900000000 pixels)"),
-        (png_of(48, 48), "can't be read"),
         (png_of(48, 48, zlib.compress(bytes(100))), "can't be read"),
-        (png_of(48, 48, b"x\x9cjunk"), "can't be read"),
         (png_of(48, 48)[:8] + png_chunk(b"IHDR", b"\0\0"), "can't be read"),
-        (encode(GREY)[:200], "can't be read"),
         (encode(GREY, "JPEG")[:200], "can't be read"),
-        (encode(GREY).replace(b"IDAT", b"I AT"), "can't be read"),
         (encode(np.ones((48, 48), np.float32), "TIFF"), "can't be read: 32 bits a pixel (mode F)"),
-        (encode(np.ones((48, 48), np.int32), "TIFF"), "can't be read: 32 bits a pixel (mode I)"),
         (saved(COLOUR_PICTURE, "EPS"), "can't be read: unknown format"),
         (b"<html>not found</html>", "can't be read: unknown format"),
-        (GREY.tobytes(), "can't be read: unknown format"),
-        (b"", "can't be read: unknown format"),
         (None, "can't be read: unknown format"),
     ],
     ids=[
-        "47x48", "50x100", "1025x1025", "100 million pixels", "900 million pixels", "no data",
-        "little data", "junk data", "short header", "cut PNG", "cut JPEG", "unknown chunk",
-        "32-bit floats", "32-bit numbers", "a program in PostScript", "HTML", "raw pixels",
-        "0 bytes", "nothing",
+        "47x48", "1025x1025", "900 million pixels", "little data", "short header", "cut JPEG",
+        "32-bit floats", "a program in PostScript", "HTML", "nothing",
     ],
 )  # fmt: skip
 def test_a_corrupt_picture_is_refused(encoded: bytes | None, says: str) -> None:
@@ -259,7 +210,7 @@ def test_a_damaged_picture_is_a_face_or_refused(
     assert len(message.splitlines()) == 1
 
 
-@pytest.mark.parametrize("shape", [(30, 100), (60, 48), (7, 7)])
+@pytest.mark.parametrize("shape", [(30, 100), (7, 7)])
 def test_a_users_picture_of_any_shape_is_resized(shape: tuple[int, int]) -> None:
     picture = np.full(shape, 90, np.uint8)
     picture[:, shape[1] // 2 :] = 200

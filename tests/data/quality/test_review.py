@@ -40,22 +40,11 @@ def test_the_group_with_the_most_contradictions_comes_first() -> None:
     ]
 
 
-def test_one_label_in_several_splits_is_no_conflict() -> None:
-    faces = make_faces([3, 3], ["Training", "PublicTest"])
-    assert worst_conflicts(faces, np.array([0, 0])) == []
-
-
 def test_no_more_conflicts_are_shown_than_can_be_looked_at() -> None:
     pairs = SHOWN + 6
     faces = make_faces([0, 1] * pairs)
     shown = worst_conflicts(faces, np.arange(2 * pairs) // 2)
     assert [row for row, _ in shown] == list(range(0, 2 * SHOWN, 2))
-
-
-def test_a_clean_set_has_nothing_to_look_at() -> None:
-    alone = np.arange(3)
-    assert suspicious(make_faces([0, 1, 2]), alone, alone) == {CONSTANT: [], FAINT: [], NEAR: []}
-    assert worst_conflicts(make_faces([0, 1, 2]), alone) == []
 
 
 def test_constant_and_faint_faces_are_told_apart() -> None:
@@ -86,16 +75,3 @@ def test_near_duplicates_are_shown_in_pairs_where_their_labels_differ() -> None:
     groups = np.array([0, 1, 2, 3, 4, 5])
     near = np.array([0, 1, 0, 1, 2, 2])  # 0 and 2 differ, 1 and 3 differ, 4 and 5 agree
     assert suspicious(faces, groups, near)[NEAR] == [0, 2, 1, 3]
-
-
-def test_exact_duplicates_with_different_labels_are_not_shown_as_near_ones() -> None:
-    faces = make_faces([0, 1])
-    same = np.array([0, 0])
-    assert suspicious(faces, same, same)[NEAR] == []
-
-
-def test_rows_are_plain_numbers() -> None:
-    faces = make_faces([0, 1])
-    faces.pixels[:] = 0
-    found = suspicious(faces, np.array([0, 1]), np.array([0, 0]))
-    assert {type(row) for rows in found.values() for row in rows} == {int}

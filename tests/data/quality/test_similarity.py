@@ -51,11 +51,11 @@ def sets(*pixels: UInt8Array) -> list[set[int]]:
     return [set(np.flatnonzero(groups == group).tolist()) for group in dict.fromkeys(groups)]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("change", [brightened, flattened, shifted, cropped, recompressed])
-def test_a_changed_copy_is_near(change: Callable[[UInt8Array], UInt8Array], seed: int) -> None:
-    assert not np.array_equal(change(face(seed)), face(seed))
-    assert sets(face(seed), change(face(seed))) == [{0, 1}]
+def test_a_changed_copy_is_near(change: Callable[[UInt8Array], UInt8Array]) -> None:
+    for seed in SEEDS:
+        assert not np.array_equal(change(face(seed)), face(seed))
+        assert sets(face(seed), change(face(seed))) == [{0, 1}]
 
 
 def test_another_persons_face_is_not_near() -> None:
@@ -85,13 +85,3 @@ def test_groups_do_not_depend_on_what_else_there_is_nor_on_the_order() -> None:
     others = [face(seed, seed % 7) for seed in range(100, 400)]
     assert {0, 301} in sets(face(0), *others, brightened(face(0)))
     assert {0, 301} in sets(brightened(face(0)), *reversed(others), face(0))
-
-
-def test_a_single_image_is_a_group() -> None:
-    assert near_groups(face(0)[None]).tolist() == [0]
-
-
-def test_the_result_is_numbers_from_zero_on() -> None:
-    groups = near_groups(np.stack([face(0), face(1), brightened(face(0))]))
-    assert groups.dtype == np.int64
-    assert sorted(set(groups.tolist())) == [0, 1]

@@ -127,9 +127,6 @@ DAMAGED = "is damaged or cut off"
 
 CORRUPT: dict[str, tuple[Callable[[], bytes], str]] = {
     "zip, above its folder": (lambda: zip_with("../x.png"), f"member '../x.png' {OUTSIDE}"),
-    "zip, above from inside": (lambda: zip_with("a/../../x.png"), OUTSIDE),
-    "zip, absolute": (lambda: zip_with("/etc/x.png"), f"member '/etc/x.png' {OUTSIDE}"),
-    "zip, backslashes": (lambda: zip_with("..\\x.png"), OUTSIDE),
     "zip, a drive": (lambda: zip_with("C:/x.png"), f"member 'C:/x.png' {OUTSIDE}"),
     "zip, a link": (lambda: zip_with(external_attr=(stat.S_IFLNK | 0o777) << 16), LINK),
     "zip, encrypted": (
@@ -142,35 +139,19 @@ CORRUPT: dict[str, tuple[Callable[[], bytes], str]] = {
         "unpacks to more than 2 GiB",
     ),
     "zip, no name": (lambda: in_directory(zip_with("x"), 46, b"\0"), DAMAGED),
-    "zip, empty": (lambda: zip_bytes({}), "is empty: it holds no file"),
-    "zip, one archive inside": (
-        lambda: zip_bytes({"in.zip": zip_bytes(CSV)}),
-        "holds another archive (in.zip)",
-    ),
-    "zip, cut off": (lambda: zip_bytes(CSV)[:-30], DAMAGED),
-    "zip, only its begin": (lambda: b"PK\x03\x04", DAMAGED),
     "zip, other content": (lambda: flipped(zip_bytes(CSV, STORED), 9_000), "Bad CRC-32"),
     "zip, a name on two lines": (
         lambda: zip_with("train/so\nso/1.png"),
         "train/so?so/1.png: folder 'so\\nso' is none",
     ),
     "tar, above its folder": (lambda: tar_with("../x.png"), f"member '../x.png' {OUTSIDE}"),
-    "tar, absolute": (lambda: tar_with("/etc/x.png"), f"member '/etc/x.png' {OUTSIDE}"),
-    "tar, a symbolic link": (lambda: tar_with(type=tarfile.SYMTYPE, linkname="/etc/passwd"), LINK),
     "tar, a hard link": (lambda: tar_with(type=tarfile.LNKTYPE, linkname="../secret"), LINK),
     "tar, a device": (lambda: tar_with(type=tarfile.CHRTYPE), "is no plain file"),
-    "tar, cut off in a file": (lambda: tar_bytes(PICTURES)[:20_000], DAMAGED),
     "tar, cut off between files": (lambda: tar_bytes({"a": bytes(512)} | CSV)[:1024], DAMAGED),
     "tar, a damaged header": (lambda: flipped(tar_bytes({"a": b"a"} | CSV), 1024), DAMAGED),
     "tar.gz, cut off": (lambda: tar_bytes(CSV, "gz")[:-4_000], DAMAGED),
-    "tar.gz, wrong checksum": (lambda: flipped(tar_bytes(PICTURES, "gz"), -6), DAMAGED),
     "gz, cut off": (lambda: gzip.compress(only(CSV))[:-4_000], DAMAGED),
-    "gz, wrong checksum": (lambda: flipped(gzip.compress(only(CSV)), -6), DAMAGED),
-    "gz, only its begin": (lambda: b"\x1f\x8b", DAMAGED),
     "gz, junk": (lambda: b"\x1f\x8b\x08\x00" + b"junk" * 99, DAMAGED),
-    "gz, of nothing": (lambda: gzip.compress(b""), "is no edition of FER2013"),
-    "gz, of a web page": (lambda: gzip.compress(b"<html>No</html>"), "is a web page"),
-    "gz, of a zip": (lambda: gzip.compress(zip_bytes(CSV)), "holds another archive"),
 }  # fmt: skip
 
 
@@ -203,12 +184,8 @@ HEADER = b"emotion,pixels,Usage\n"
 
 BOMBS: dict[str, Callable[[], bytes]] = {
     "csv.gz, beyond its header": lambda: gzip.compress(HEADER + b"0" * (5 << 20)),
-    "csv.gz, of many rows": lambda: gzip.compress(HEADER + b"0,0 0,Training\n" * 400_000),
-    "tar.gz, one file": lambda: tar_bytes({"fer.csv": HEADER + bytes(5 << 20)}, "gz"),
     "tar.gz, many files": lambda: tar_bytes({f"{i}.png": bytes(99_999) for i in range(50)}, "gz"),
     "tar.gz, behind its end": lambda: gzip.compress(tar_bytes(CSV) + bytes(5 << 20)),
-    "tar, many files": lambda: tar_bytes({f"{i}.png": bytes(99_999) for i in range(50)}),
-    "zip, one file": lambda: zip_bytes({"fer.csv": HEADER + bytes(5 << 20)}),
     "zip, many files": lambda: zip_bytes({f"{i}.png": bytes(99_999) for i in range(50)}),
 }
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from edition_files import (
     assert_same_faces,
-    challenge,
     csv_bytes,
     csv_rows,
     fer2013_csv,
@@ -25,7 +24,7 @@ from hypothesis import strategies as st
 from fer_pipeline.data.faces import Faces
 from fer_pipeline.data.sources import csv_files
 from fer_pipeline.data.sources.containers import open_container
-from fer_pipeline.data.sources.csv_files import count_rows, read_csv
+from fer_pipeline.data.sources.csv_files import read_csv
 
 FACES = random_faces()
 ROWS = csv_rows(FACES)
@@ -68,21 +67,18 @@ def reordered(order: Sequence[int]) -> bytes:
 @pytest.mark.parametrize(
     "rewrite",
     [
-        lambda text: text.replace("\n", "\r\n"),
-        lambda text: "\ufeff" + text,
-        lambda text: text.rstrip("\n"),
         lambda text: text + "\n\n",
-        lambda text: text.replace(" ", "  "),
         lambda text: text.replace("emotion,pixels,Usage", '"Emotion", PIXELS ,usage'),
         lambda text: text.replace(",Training", ", training "),
         lambda text: text.replace("\n3,", "\nhappiness,"),
     ],
     ids=[
-        "windows lines", "byte order mark", "no last newline", "blank lines at the end",
-        "two spaces between pixels", "columns in other spellings", "spaces round a split",
+        "blank lines at the end",
+        "columns in other spellings",
+        "spaces round a split",
         "labels by name",
     ],
-)  # fmt: skip
+)
 def test_a_csv_may_come_from_any_system(rewrite: Callable[[str], str], tmp_path: Path) -> None:
     text = rewrite(only(fer2013_csv(FACES)).decode())
     assert_same_faces(read(text.encode(), tmp_path / "fer.csv"), FACES)
@@ -159,16 +155,9 @@ def test_a_pixel_is_plain_digits_from_0_to_255_or_refused(
     ("column", "value", "says"),
     [
         (0, "7", "emotion is '7', not 0 to 6 or its name"),
-        (0, "", "emotion is '', not 0 to 6 or its name"),
-        (0, "3.0", "emotion is '3.0', not 0 to 6 or its name"),
-        (0, "contempt", "emotion is 'contempt', not 0 to 6 or its name"),
         (2, "Holdout", "Usage is 'Holdout', not Training, PublicTest or PrivateTest"),
-        (2, "", "Usage is '', not Training, PublicTest or PrivateTest"),
-        (1, "", "0 pixels, not 2304"),
-        (1, "12", "1 pixels, not 2304"),
         (1, pixels_with(7, ""), "2303 pixels, not 2304"),
         (1, pixels_with(7, "1 2"), "2305 pixels, not 2304"),
-        (1, pixels_with(0, "[0"), "a pixel is '[0', not 0 to 255"),
         (1, f'"{pixels_with(0, "0").replace(" ", ",")}"', "a pixel is '0,"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else None,
@@ -193,41 +182,28 @@ def with_line(number: int, line: bytes) -> bytes:
     ("content", "says"),
     [
         (b"", ["is empty (0 bytes)"]),
-        (b"\n", ["is no edition of FER2013"]),
         (b"<!DOCTYPE html>\n<html><body>Sign in, please</body></html>\n", ["a web page"]),
-        (b"  <HTML></HTML>", ["a web page"]),
         (b'{"error": "not found"}', ["is no edition of FER2013"]),
         (b"emotion,pixels,Usage\n", ["no row"]),
         (b"emotion,pixels,Usage", ["Empty CSV"]),
-        (np.random.default_rng(3).bytes(3000), ["UTF-8"]),
-        (bytes(3000), ["is no edition of FER2013"]),
         (csv_bytes(ROWS).decode().encode("utf-16"), ["UTF-8", "first line"]),
-        (csv_bytes(ROWS).decode().encode("utf-16-le"), ["is no edition of FER2013"]),
-        (csv_bytes(ROWS).decode().encode("utf-32"), ["UTF-8", "first line"]),
         (csv_bytes(spoilt(2, "Entra\u00eenement")).decode().encode("latin-1"), ["UTF8"]),
-        (csv_bytes(ROWS).replace(b"emotion", b"\xe9motion", 1), ["UTF-8", "first line"]),
         (csv_bytes(ROWS).replace(b"\n", b"\r"), ["first line"]),
         (csv_bytes(ROWS).replace(b",", b";"), ["is no edition of FER2013"]),
         (csv_bytes([[*row, row[0]] for row in ROWS], (*HEADER, "Emotion")), ["two", "'Emotion'"]),
-        (csv_bytes([[*row, row[1]] for row in ROWS], (*HEADER, " pixels")), ["two", "'pixels'"]),
         (csv_bytes(ROWS, ("emotion", "image", "Usage")), ["is no edition of FER2013"]),
         (csv_bytes(ROWS, ("class", "pixels", "Usage")), ["no labels"]),
         (csv_bytes(ROWS, ("emotion", "pixels", "part")), ["no face in PublicTest", "holdout"]),
-        (with_line(9, b"3,1 2\n"), ["row 9: 2 columns, not 3"]),
         (with_line(9, b"0,1,2,3\n"), ["row 9: 4 columns, not 3"]),
         (with_lines(lambda lines: [*lines[:-1], lines[-1][:900]]), ["row 21", "2 columns, not 3"]),
-        (with_lines(lambda lines: [*lines[:-1], lines[-1][:-4]]), ["row 21: Usage is 'Priv"]),
         (with_lines(lambda lines: lines[:-1]), ["no ", "face in PrivateTest"]),
         (with_lines(lambda lines: [*lines[:9], lines[0], *lines[9:]]), ["row 9", "'Usage'"]),
-        (with_line(9, b"\0" * 99 + b"\n"), ["row 9"]),
     ],
     ids=[
-        "0 bytes", "newline", "HTML", "short HTML", "JSON", "header only",
-        "header without newline", "random bytes", "zeros", "UTF-16", "UTF-16 without mark",
-        "UTF-32", "Latin-1 in a row", "Latin-1 in the header", "old Mac lines", "semicolons",
-        "emotion twice", "pixels twice", "no pixels", "no emotion", "no Usage", "too few columns",
-        "too many columns", "cut inside the pixels", "cut inside the usage", "a class cut off",
-        "the header again", "zeros inside",
+        "0 bytes", "HTML", "JSON", "header only", "header without newline", "UTF-16",
+        "Latin-1 in a row", "old Mac lines", "semicolons", "emotion twice", "no pixels",
+        "no emotion", "no Usage", "too many columns", "cut inside the pixels", "a class cut off",
+        "the header again",
     ],
 )  # fmt: skip
 def test_a_corrupt_csv_is_refused_by_its_name(
@@ -269,9 +245,3 @@ def test_a_row_longer_than_a_block_is_refused(
     monkeypatch.setattr(csv_files, "BLOCK_BYTES", 9_500)
     rows = spoilt(1, ROWS[0][1] + " " * 30_000, row=11)
     assert "after row" in refusal(write(csv_bytes(rows), tmp_path / "fer.csv"))
-
-
-def test_rows_without_labels_are_counted(tmp_path: Path) -> None:
-    path = write(challenge(FACES)["test.csv"], tmp_path / "test.csv")
-    with open_container(path) as container:
-        assert count_rows(container, "test.csv") == 14

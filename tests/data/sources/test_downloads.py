@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from web_server import WebServer
 
 from fer_pipeline.data.sources.downloads import Upstream, download, find
-from fer_pipeline.data.sources.source import place_of
 from fer_pipeline.data.sources.web import Web
 from fer_pipeline.errors import DataError
 
@@ -73,16 +72,6 @@ def interrupted(web: Web, server: WebServer, target: Path, at: int) -> int:
         download(web, upstream, target, Record(enough=at))
     (partial,) = partials(target)
     return partial.stat().st_size
-
-
-def test_a_path_has_no_place() -> None:
-    assert place_of("data/fer2013.csv") is None
-    assert place_of("C:/fer2013.csv") is None
-
-
-def test_an_unknown_kind_of_server_is_named() -> None:
-    with pytest.raises(DataError, match="ftp:// is not known: give https://"):
-        place_of("ftp://host/fer2013.csv")
 
 
 @pytest.fixture(scope="module")
@@ -211,16 +200,6 @@ def test_a_complete_partial_file_is_only_renamed(web: Web, server: WebServer, ta
     server.asked.clear()
     fetch(web, server, target)
     assert [method for method, *_ in server.asked] == ["HEAD"]
-    assert target.read_bytes() == CONTENT
-
-
-def test_a_partial_file_that_is_too_long_is_thrown_away(
-    web: Web, server: WebServer, target: Path
-) -> None:
-    interrupted(web, server, target, at=PART)
-    (partial,) = partials(target)
-    partial.write_bytes(bytes(len(CONTENT) + 1))
-    fetch(web, server, target)
     assert target.read_bytes() == CONTENT
 
 

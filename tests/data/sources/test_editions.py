@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +60,11 @@ EDITIONS: dict[str, tuple[Files, str]] = {
     "Hugging Face": (hub_shards(FACES), "parquet"),
 }
 WAYS = [
-    *[(edition, container) for edition in EDITIONS for container in ("zip", "folder")],
-    *[("fer2013.csv", container) for container in CONTAINERS if container not in ("zip", "folder")],
-    *[("folders", container) for container in ("zip, stored", "tar", "tar.gz")],
+    *[(edition, "zip") for edition in EDITIONS],
+    *[("fer2013.csv", container) for container in CONTAINERS if container != "zip"],
+    *[("folders", container) for container in ("folder", "tar.gz")],
 ]
-"""Every edition in two containers, and a file and a tree of files in all that can hold them."""
+"""Every edition in one container, and a file and a tree of files in those that differ."""
 NAMES = ("faces", "faces.png", "faces.tar.gz")
 
 
@@ -85,12 +84,6 @@ def test_every_edition_in_every_container_under_every_name_gives_the_same_faces(
         assert_same_faces(in_order(found.faces), in_order(FACES))
         assert (found.name, found.split_known) == (name, True)
         assert (found.resized, found.unlabelled, found.dropped) == (0, 0, {})
-
-
-@pytest.mark.parametrize("edition", ["fer2013.csv", "icml_face_data.csv", "parquet of images"])
-def test_rows_keep_their_order(edition: str, tmp_path: Path) -> None:
-    path = write(only(EDITIONS[edition][0]), tmp_path / "faces")
-    assert_same_faces(read_edition(path, OFFICIAL).faces, FACES)
 
 
 BESIDE: Files = {
@@ -129,12 +122,6 @@ def test_where_told_the_challenges_test_set_is_ignored_and_counted(tmp_path: Pat
     assert_same_faces(edition.faces, FACES.select(FACES.usage == "Training"))
 
 
-def test_the_challenges_test_set_alone_is_refused(tmp_path: Path) -> None:
-    path = write(challenge(FACES)["test.csv"], tmp_path / "test.csv")
-    message = refusal(path, IGNORING)
-    assert "has no labels: it is the challenge's test.csv; take an edition with labels" in message
-
-
 def test_the_challenges_training_set_has_no_splits_to_test_on(tmp_path: Path) -> None:
     path = write(challenge(FACES)["train.csv"], tmp_path / "train.csv")
     message = refusal(path, OFFICIAL)
@@ -149,13 +136,8 @@ ALL_IN_ONE = fer2013_csv(FACES)
 
 CORRUPT: dict[str, tuple[Files, str]] = {
     "nothing": ({}, "is empty: it holds no file"),
-    "only litter": ({"__MACOSX/._x.png": b"", ".DS_Store": b""}, "is empty: it holds no file"),
     "only a README": ({"a.md": b"#", "b.md": b"#"}, "is no edition of FER2013 (it holds a.md, "),
     "two csv": (ALL_IN_ONE | icml_csv(FACES), "several editions (fer2013.csv, icml_face_data.csv)"),
-    "csv and parquet": (
-        ALL_IN_ONE | parquet_images(FACES),
-        "holds several editions (fer2013.csv, fer.parquet)",
-    ),
     "csv and pictures": (
         ALL_IN_ONE | {"train/sad/1.png": encode(FACES.pixels[0])},
         "holds several editions (fer2013.csv, train/sad/1.png)",
@@ -168,11 +150,7 @@ CORRUPT: dict[str, tuple[Files, str]] = {
         {"a.zip": zip_bytes(ALL_IN_ONE), "b.tar.gz": tar_bytes(ALL_IN_ONE, "gz")},
         "holds another archive (a.zip): unpack that one",
     ),
-    "votes alone": (
-        {"fer2013new.csv": b"Usage,Image name,neutral\n", "x": b""},
-        "is no edition of FER2013",
-    ),
-    "an empty csv and another": ({"fer2013.csv": b"", "x": b""}, "is no edition of FER2013"),
+    "no labels": ({"test.csv": challenge(FACES)["test.csv"]}, "is the challenge's test.csv; take"),
     "names on two lines": ({"a\nb": b"", "c\x1b[2J": b""}, "(it holds a?b, c?[2J)"),
 }  # fmt: skip
 
@@ -198,13 +176,10 @@ def test_only_an_empty_split_to_hold_out_is_allowed(usage: str, tmp_path: Path) 
         assert_same_faces(read_edition(path, HOLDOUT).faces, faces)
 
 
-@pytest.mark.parametrize("form", [fer2013_csv, parquet_images, pictures_by_folder])
-def test_a_split_without_one_class_is_refused_in_every_form(
-    form: Callable[[Faces], Files], tmp_path: Path
-) -> None:
+def test_a_split_without_one_class_is_refused(tmp_path: Path) -> None:
     for usage, emotion in (("Training", 1), ("PublicTest", 4), ("PrivateTest", 6)):
         faces = FACES.select((FACES.usage != usage) | (FACES.emotion != emotion))
-        path = write(zip_bytes(form(faces)), tmp_path / "faces")
+        path = write(zip_bytes(fer2013_csv(faces)), tmp_path / "faces")
         assert f"has no '{EMOTIONS[emotion]}' face in {usage}" in refusal(path)
 
 
@@ -249,12 +224,6 @@ def test_a_csv_with_one_other_byte_is_refused_or_all_other_faces_are_whole(
         assert len(found) in (41, 42)
         same = sum(bool((image == MORE.pixels).all(axis=(1, 2)).any()) for image in found.pixels)
         assert same >= len(found) - 1
-
-
-def test_a_copy_of_the_pictures_beside_them_is_refused(tmp_path: Path) -> None:
-    files = pictures_by_folder(FACES)
-    twice = files | {f"copy/{name}": content for name, content in files.items()}
-    assert "is one the copy of the other?" in refusal(write_folder(twice, tmp_path / "faces"))
 
 
 def test_a_copy_of_a_shard_beside_it_is_refused(tmp_path: Path) -> None:

@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edition_files import (
-    OFFICIAL,
     assert_same_faces,
     csv_bytes,
     csv_rows,
     fer2013_csv,
     only,
     parquet_images,
-    pictures_by_folder,
     random_faces,
     refusal,
     tar_bytes,
@@ -81,9 +79,9 @@ def labels_of(**votes: int) -> tuple[str | None, list[str]]:
     return label, [reason for reason, count in dropped.items() if count]
 
 
-@pytest.mark.parametrize("name", COLUMN_OF)
-def test_votes_are_mapped_by_the_columns_name(name: str) -> None:
-    assert labels_of(**{name: 10}) == (EMOTIONS[COLUMN_OF.index(name)], [])
+def test_votes_are_mapped_by_the_columns_name() -> None:
+    for emotion, name in zip(EMOTIONS, COLUMN_OF, strict=True):
+        assert labels_of(**{name: 10}) == (emotion, [])
 
 
 @pytest.mark.parametrize(
@@ -91,18 +89,15 @@ def test_votes_are_mapped_by_the_columns_name(name: str) -> None:
     [
         ({"sadness": 6, "anger": 4}, "sad", []),
         ({"sadness": 5, "anger": 5}, None, ["no_majority"]),
-        ({"sadness": 4, "anger": 3, "fear": 3}, None, ["no_majority"]),
         ({"sadness": 3, "anger": 2, "fear": 1, "disgust": 1}, "sad", []),
-        ({"sadness": 1, "anger": 1, "fear": 1}, None, ["no_majority"]),
         ({}, None, ["no_majority"]),
         ({"NF": 10}, None, ["not_a_face"]),
         ({"unknown": 6, "sadness": 4}, None, ["unknown"]),
-        ({"unknown": 4, "sadness": 6}, "sad", []),
         ({"contempt": 7, "neutral": 3}, None, ["contempt"]),
     ],
     ids=[
-        "more than half", "a tie", "less than half", "single votes don't count",
-        "nothing but single votes", "no votes", "not a face", "unknown", "some unknown", "contempt",
+        "more than half", "a tie", "single votes don't count", "no votes", "not a face", "unknown",
+        "contempt",
     ],
 )  # fmt: skip
 def test_a_label_needs_more_than_half_of_the_votes(
@@ -124,16 +119,6 @@ def test_faces_without_a_label_are_dropped_and_counted(tmp_path: Path) -> None:
     assert edition.dropped == {"contempt": 1, "unknown": 2, "not_a_face": 3, "no_majority": 1}
     assert_same_faces(edition.faces, TWICE.select(np.arange(7, 42)))
     assert edition.name == "csv with labels and splits, labels by FER+"
-
-
-def test_the_votes_replace_the_labels(tmp_path: Path) -> None:
-    rows = [list(row) for row in ROWS]
-    assert TWICE.emotion[0] != EMOTIONS.index("sad")
-    rows[0] = votes_row(str(TWICE.usage[0]), sadness=10)
-    files = fer2013_csv(TWICE) | {FILE_NAME: votes_csv(rows)}
-    path = write(zip_bytes(files), tmp_path / "fer.zip")
-    assert read_edition(path, FERPLUS).faces.emotion.tolist() == [4, *TWICE.emotion[1:]]
-    assert read_edition(path, OFFICIAL).faces.emotion.tolist() == TWICE.emotion.tolist()
 
 
 @pytest.mark.parametrize(
@@ -177,36 +162,20 @@ def turned_in_each_split(rows: list[list[str]]) -> list[list[str]]:
 
 CORRUPT_VOTES: dict[str, tuple[bytes, str]] = {
     "a word": (spoilt(4, "many"), ", row 4: a number of votes is 'many'"),
-    "nothing": (spoilt(4, ""), ", row 4: a number of votes is ''"),
-    "negative": (spoilt(4, "-1"), ", row 4: a number of votes is '-1'"),
-    "a fraction": (spoilt(4, "1.5"), ", row 4: a number of votes is '1.5'"),
-    "not ASCII": (spoilt(4, "\u0663"), ", row 4: a number of votes is '\u0663'"),
-    "huge": (spoilt(4, "9" * 30), ", row 4: a number of votes is '999"),
     "gigantic": (spoilt(4, "9" * 5000), ", row 4: a number of votes is '999"),
     "unknown split": (spoilt(0, "Holdout"), ", row 4: Usage is 'Holdout'"),
+    "a field without end": (spoilt(1, '"' + "x" * 200_000), " is no csv: "),
     "another split": (spoilt(0, USAGES[2]), ", row 4: Usage is PrivateTest, but the source's row"),
     "too few columns": (votes_csv([*ROWS[:3], ["Training"], *ROWS[4:]]), "row 4: 1 columns"),
-    "too many columns": (spoilt(1, "a,b"), ", row 4: 13 columns, not 12"),
     "no Usage": (votes_csv(ROWS).replace(b"Usage", b"Split", 1), " has not the columns of FER+"),
-    "no column NF": (votes_csv(ROWS).replace(b",NF", b",FN", 1), " has not the columns of FER+"),
     "a row too few": (votes_csv(ROWS[:-1]), " has votes on 41 faces, the source has 42"),
-    "a row too many": (votes_csv([*ROWS, ROWS[-1]]), " has votes on 43 faces, the source has 42"),
-    "no rows": (votes_csv([]), " has votes on 0 faces"),
     "another order": (
         votes_csv(turned_in_each_split(ROWS)),
         " of the faces: the rows are in another order",
     ),
-    "all unknown": (
-        votes_csv([votes_row(row[0], unknown=10) for row in ROWS]),
-        " agrees with the source's own labels on 0%",
-    ),
     "Latin-1": (votes_csv(ROWS).replace(b"fer.png", b"f\xe9r.png"), " is no csv in UTF-8"),
     "old Mac lines": (votes_csv(ROWS).replace(b"\n", b"\r"), " is no csv: "),
-    "a field without end": (spoilt(1, '"' + "x" * 200_000), " is no csv: "),
-    "a web page": (b"<html>No</html>", " is a web page"),
-    "0 bytes": (b"", " is empty (0 bytes)"),
     "an empty zip": (zip_bytes({}), " is empty: it holds no fer2013new.csv"),
-    "the faces": (only(fer2013_csv(TWICE)), " has not the columns of FER+"),
 }  # fmt: skip
 
 
@@ -215,17 +184,6 @@ def test_corrupt_votes_are_refused(content: bytes, says: str, tmp_path: Path) ->
     path = write(only(fer2013_csv(TWICE)), tmp_path / "fer2013.csv")
     votes = write(content, tmp_path / "votes")
     assert says in refusal(path, FERPLUS, names=votes, votes=votes)
-
-
-def test_labels_by_ferplus_need_its_votes(tmp_path: Path) -> None:
-    path = write(only(fer2013_csv(TWICE)), tmp_path / "fer2013.csv")
-    assert "has no fer2013new.csv beside it" in refusal(path, FERPLUS)
-
-
-def test_pictures_are_not_in_the_order_of_the_votes(tmp_path: Path) -> None:
-    votes = write(votes_csv(ROWS), tmp_path / "votes")
-    path = write_folder(pictures_by_folder(TWICE), tmp_path / "faces")
-    assert "FER+ needs the row order" in refusal(path, FERPLUS, names=votes, votes=votes)
 
 
 def test_a_split_that_loses_its_last_face_of_a_class_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from edition_files import (
     HOLDOUT,
     HUB_CLASSES,
     OFFICIAL,
-    Files,
     assert_same_faces,
     csv_rows,
     encode,
@@ -38,10 +37,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_pipeline.data.faces import USAGES, Faces
-from fer_pipeline.data.sources import parquet_files
 from fer_pipeline.data.sources.editions import read_edition
-from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.errors import DataError
 
 FACES = random_faces()
 COLUMNS = parquet_columns(FACES)
@@ -80,23 +76,15 @@ def spoilt_list(value: Any) -> bytes:
     "image",
     [
         pa.array(list(FLAT), pa.list_(pa.uint8())),
-        pa.array(FLAT.tolist(), pa.large_list(pa.int64())),
-        pa.array(FLAT.tolist(), pa.list_(pa.int32(), 2304)),
         pa.array(FLAT.tolist(), pa.list_(pa.float64())),
         pa.array(FACES.pixels.tolist(), pa.list_(pa.list_(pa.uint8()))),
-        pa.array([one.tobytes() for one in FACES.pixels], pa.binary()),
-        pa.array([one.tobytes() for one in FACES.pixels], pa.large_binary()),
         pa.array([one.tobytes() for one in FACES.pixels], pa.binary(2304)),
-        pa.array([row[1] for row in csv_rows(FACES)], pa.string()),
         pa.array([f" {row[1]} " for row in csv_rows(FACES)], pa.large_string()),
-        pa.array([{"bytes": one, "path": None} for one in COLUMNS["image"]]),
-        pa.array(COLUMNS["image"], pa.large_binary()),
         pa.chunked_array([COLUMNS["image"][:5], COLUMNS["image"][5:]]),
     ],
     ids=[
-        "lists of bytes", "large lists", "fixed lists", "lists of floats", "lists of lists",
-        "raw bytes", "large raw bytes", "fixed raw bytes", "text", "large text", "structs",
-        "large PNGs", "chunks",
+        "lists of bytes", "lists of floats", "lists of lists", "fixed raw bytes", "large text",
+        "chunks",
     ],
 )  # fmt: skip
 def test_images_come_in_any_form_of_column(image: Any, tmp_path: Path) -> None:
@@ -119,21 +107,6 @@ def test_columns_are_told_by_what_people_call_them(
     assert_same_faces(read(parquet_bytes(columns), tmp_path / "fer.parquet"), FACES)
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_any_compression_and_any_number_of_row_groups_reads(
-    compression: str, tmp_path: Path
-) -> None:
-    content = parquet_bytes(COLUMNS, compression=compression, row_group_size=4)
-    assert_same_faces(read(content, tmp_path / "fer.parquet"), FACES)
-
-
-def test_labels_may_be_names(tmp_path: Path) -> None:
-    names = [EMOTIONS[code].upper() for code in FACES.emotion]
-    for column in (names, pa.array(names).dictionary_encode()):
-        content = parquet_bytes(COLUMNS | {"emotion": column})
-        assert_same_faces(read(content, tmp_path / "fer.parquet"), FACES)
-
-
 @pytest.mark.parametrize("classes", [HUB_CLASSES, HUB_CLASSES[::-1]])
 def test_numbers_are_mapped_by_the_names_in_the_files_own_metadata(
     classes: tuple[str, ...], tmp_path: Path
@@ -150,9 +123,7 @@ def test_numbers_are_mapped_by_the_names_in_the_files_own_metadata(
 @pytest.mark.parametrize(
     "about",
     [
-        b"", b"{", b"[]", b"null", b'{"info": null}', b'{"info": {"features": []}}',
-        b'{"info": {"features": {"emotion": {"names": null}}}}',
-        b'{"info": {"features": {"emotion": {"names": 7}}}}', b"\xff\xfe",
+        b"{", b"null", b'{"info": {"features": {"emotion": {"names": 7}}}}', b"\xff\xfe",
     ],
 )  # fmt: skip
 def test_metadata_without_names_leave_fer2013s_own_numbers(about: bytes, tmp_path: Path) -> None:
@@ -160,20 +131,11 @@ def test_metadata_without_names_leave_fer2013s_own_numbers(about: bytes, tmp_pat
     assert_same_faces(read(parquet_bytes(table), tmp_path / "fer.parquet"), FACES)
 
 
-def test_names_that_are_no_list_are_refused(tmp_path: Path) -> None:
-    about = json.dumps({"info": {"features": {"emotion": {"names": {"0": "angry"}}}}})
-    table = pa.table(COLUMNS).replace_schema_metadata({b"huggingface": about.encode()})
-    with pytest.raises(DataError, match="names of 'emotion' are no list"):
-        read(parquet_bytes(table), tmp_path / "fer.parquet")
-
-
 @pytest.mark.parametrize(
     "names",
     [
-        ("fer2013_train{}", "fer2013_validation{}", "fer2013_test{}"),
         ("data/train-{}", "data/validation-{}", "data/test-{}"),
         ("default/train/{}", "default/validation/{}", "default/test/{}"),
-        ("Training-{}", "PublicTest-{}", "PrivateTest-{}"),
         ("train_{}", "val_{}", "test_{}"),
     ],
 )
@@ -187,9 +149,12 @@ def test_a_shards_name_or_its_folders_says_its_split(
 
 def test_shards_without_splits_are_training_to_hold_out_from(tmp_path: Path) -> None:
     files = hub_shards(FACES, ("part-a-{}", "part-b-{}", "part-c-{}"))
-    edition = read_edition(write_folder(files, tmp_path / "hub"), HOLDOUT)
+    path = write_folder(files, tmp_path / "hub")
+    edition = read_edition(path, HOLDOUT)
     assert not edition.split_known
     assert set(edition.faces.usage) == {"Training"}
+    write_folder(hub_shards(random_faces(1)), path)
+    assert "names no split" in refusal(path, names=path / "part-a-00000-of-00002.parquet")
 
 
 def test_pictures_of_another_size_are_counted(tmp_path: Path) -> None:
@@ -204,43 +169,23 @@ def test_pictures_of_another_size_are_counted(tmp_path: Path) -> None:
     ("content", "says"),
     [
         (spoilt("emotion", 7), "emotion is 7, not 0 to 6 or its name"),
-        (spoilt("emotion", -1), "emotion is -1, not 0 to 6 or its name"),
-        (spoilt("emotion", None), "emotion is None, not 0 to 6 or its name"),
-        (
-            parquet_bytes(COLUMNS | {"emotion": [*["sad"] * 3, "contempt", *["sad"] * 17]}),
-            "emotion is 'contempt', not 0 to 6 or its name",
-        ),
         (spoilt("Usage", "Holdout"), "Usage is 'Holdout', not Training, PublicTest or"),
-        (spoilt("Usage", None), "Usage is None, not Training, PublicTest or PrivateTest"),
         (spoilt("image", encode(np.zeros((48, 47), np.uint8))), "picture is 47x48: only squares"),
         (spoilt("image", b"no image at all"), "picture can't be read: unknown format"),
-        (spoilt("image", COLUMNS["image"][0][:500]), "picture can't be read"),
-        (spoilt("image", b""), "picture can't be read"),
         (spoilt("image", None), "picture can't be read"),
-        (spoilt("image", bytes(2303)), "picture can't be read"),
-        (
-            with_image([{"bytes": one, "path": ""} for one in COLUMNS["image"][:3]] + [None] * 18),
-            "picture can't be read",
-        ),
         (spoilt_list([1, 2, 3]), "3 pixels, not 2304"),
         (spoilt_list(None), "0 pixels, not 2304"),
-        (spoilt_list([256] * 2304), "a pixel is 256, not 0 to 255"),
         (spoilt_list([0] * 2303 + [-1]), "a pixel is -1, not 0 to 255"),
-        (spoilt_list([0.5] * 2304), "a pixel is 0.5, not 0 to 255"),
-        (spoilt_list([float("nan")] * 2304), "a pixel is nan, not 0 to 255"),
         (spoilt_list([None] * 2304), "a pixel is nan, not 0 to 255"),
         (with_image([["0"] * 2304] * 3 + [["grey"] * 2304] * 18), "the pixels are no numbers"),
-        (with_image([row[1] for row in csv_rows(FACES)[:3]] + ["1 2"] * 18), "2 pixels, not 2304"),
         (
             with_image([row[1] for row in csv_rows(FACES)[:3]] + ["0x1 " * 2304] * 18),
             "a pixel is '0x1', not 0 to 255",
         ),
     ],
     ids=[
-        "label 7", "label -1", "no label", "an eighth class", "unknown split", "no split", "47x48",
-        "text for an image", "a cut image", "an image of 0 bytes", "no image", "2303 raw bytes",
-        "no struct", "three numbers", "no list", "256", "-1", "a fraction", "not a number",
-        "a list of nothing", "words in a list", "two numbers in a text", "a number to another base",
+        "label 7", "unknown split", "47x48", "text for an image", "no image", "three numbers",
+        "no list", "-1", "a list of nothing", "words in a list", "a number to another base",
     ],
 )  # fmt: skip
 def test_a_corrupt_parquet_value_is_refused_with_its_row(
@@ -268,25 +213,20 @@ def not_utf8(column: str) -> bytes:
 
 CORRUPT: dict[str, tuple[Callable[[], bytes], list[str]]] = {
     "no image": (lambda: parquet_bytes(without("image")), ["no column 'image'", "'emotion', 'Us"]),
-    "no label": (lambda: parquet_bytes(without("emotion")), ["no column 'emotion'"]),
     "no split": (lambda: parquet_bytes(without("Usage")), ["no face in PublicTest", "no splits"]),
-    "no column": (lambda: parquet_bytes({}), ["no column 'image' (its columns: none)"]),
-    "no row": (lambda: parquet_bytes(pa.table(COLUMNS)[:0]), ["no face in Training"]),
     "images twice": (lambda: parquet_bytes(twice("image")), ["2 columns for 'image'"]),
-    "labels twice": (lambda: parquet_bytes(twice("emotion")), ["2 columns for 'emotion'"]),
-    "splits twice": (lambda: parquet_bytes(twice("Usage")), ["2 columns for 'Usage'"]),
-    "two images": (
-        lambda: parquet_bytes(COLUMNS | {"pixels\n": COLUMNS["image"]}),
-        ["2 columns for 'image': ['image', 'pixels\\n']"],
-    ),
     "numbers for images": (lambda: with_image(list(range(21))), ["'image' holds int64, not"]),
+    "names that are no list": (
+        lambda: parquet_bytes(
+            pa.table(COLUMNS).replace_schema_metadata(
+                {"huggingface": json.dumps({"info": {"features": {"emotion": {"names": {}}}}})}
+            )
+        ),
+        ["names of 'emotion' are no list"],
+    ),
     "ragged lists": (lambda: with_image([[[1, 2], [3]]] * 21), ["row 1: the pixels are no "]),
-    "labels not UTF-8": (lambda: not_utf8("emotion"), ["is not a whole parquet file", "UTF8"]),
-    "splits not UTF-8": (lambda: not_utf8("Usage"), ["is not a whole parquet file", "UTF8"]),
     "pixels not UTF-8": (lambda: not_utf8("image"), ["is not a whole parquet file", "UTF8"]),
-    "only its begin": (lambda: b"PAR1", ["is not a whole parquet file"]),
     "cut off": (lambda: parquet_bytes(COLUMNS)[:-20], ["is not a whole parquet file"]),
-    "two magics": (lambda: b"PAR1" + bytes(100) + b"PAR1", ["is not a whole parquet file"]),
 }  # fmt: skip
 
 
@@ -297,12 +237,6 @@ def test_a_corrupt_parquet_is_refused(
     message = refusal(write(build(), tmp_path / "fer.parquet"))
     for words in says:
         assert words in message
-
-
-def test_a_corrupt_hub_where_one_shard_names_no_split_is_refused(tmp_path: Path) -> None:
-    files: Files = hub_shards(FACES) | {"data/more.parquet": parquet_bytes(hub_table(FACES))}
-    path = write_folder(files, tmp_path / "hub")
-    assert "names no split" in refusal(path, names=path / "data/more.parquet")
 
 
 def test_a_label_beyond_the_names_in_the_metadata_is_refused(tmp_path: Path) -> None:
@@ -322,9 +256,6 @@ def test_a_parquet_of_more_rows_than_fer2013_is_refused_before_it_unpacks(
     assert len(content) < 200_000  # for 1.1 GB of pixels
     path = write(content, tmp_path / "train.parquet")
     assert "500,000 rows" in refusal(path)
-    monkeypatch.setattr(parquet_files, "MAX_BYTES", 10_000)
-    path = write(only(parquet_numbers(FACES)), tmp_path / "train.parquet")
-    assert "has 21 rows that unpack to" in refusal(path)
 
 
 FORMS = [

@@ -15,7 +15,6 @@ from edition_files import (
     encode,
     in_order,
     pictures_by_folder,
-    pictures_by_name,
     random_faces,
     refusal,
     tar_bytes,
@@ -25,10 +24,9 @@ from edition_files import (
 )
 
 from fer_pipeline.data.faces import Faces
-from fer_pipeline.data.pictures import decode_picture
 from fer_pipeline.data.sources.containers import open_container
 from fer_pipeline.data.sources.editions import read_edition
-from fer_pipeline.data.sources.picture_files import is_picture, read_pictures
+from fer_pipeline.data.sources.picture_files import read_pictures
 from fer_pipeline.emotions import EMOTIONS
 
 FACES = random_faces()
@@ -56,17 +54,6 @@ def test_faces_stand_in_the_order_of_names_however_they_are_packed(
     assert_same_faces(found[0], found[1])
 
 
-def test_jpegs_are_decoded_once_and_not_touched(tmp_path: Path) -> None:
-    jpegs = [encode(image, "JPEG") for image in FACES.pixels]
-    decoded = np.stack([decode_picture(jpeg, "")[0] for jpeg in jpegs])
-    edition = read_edition(
-        write(zip_bytes(pictures_by_name(FACES, "JPEG")), tmp_path / "faces"), OFFICIAL
-    )
-    wanted = Faces(decoded, FACES.emotion, FACES.usage)
-    assert_same_faces(in_order(edition.faces), in_order(wanted))
-    assert edition.resized == 0
-
-
 def test_faces_of_another_size_are_brought_to_48_and_counted(tmp_path: Path) -> None:
     large = np.kron(FACES.pixels, np.ones((1, 2, 2), np.uint8))
     files = PICTURES | pictures_by_folder(
@@ -86,21 +73,11 @@ def test_pictures_without_splits_are_training_to_hold_out_from(tmp_path: Path) -
     assert "names no splits: set data.protocol to 'holdout'" in refusal(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "known"),
-    [("a/1.png", True), ("a/1.JPG", True), ("x.jpeg", True), ("a.png/x", False), ("png", False)],
-)
-def test_a_picture_is_told_by_its_suffix(name: str, known: bool) -> None:
-    assert is_picture(name) is known
-
-
 CORRUPT: dict[str, tuple[Files, list[str]]] = {
     "an eighth class": (
         PICTURES | {"images/Train/contempt/1.png": FACE},
         ["images/Train/contempt/1.png: folder 'contempt' is none of the seven"],
     ),
-    "class 7": (PICTURES | {"images/Train/7/1.png": FACE}, ["folder '7' is none"]),
-    "no class folder": (PICTURES | {"1.png": FACE}, ["1.png: folder '' is none"]),
     "classes above splits": (PICTURES | {"sad/train/1.png": FACE}, ["folder 'train' is none"]),
     "a split of another name": (
         PICTURES | {"images/holdout/sad/1.png": FACE},
@@ -110,8 +87,6 @@ CORRUPT: dict[str, tuple[Files, list[str]]] = {
         PICTURES | {SAD_IN_TRAINING: encode(np.zeros((48, 47), np.uint8))},
         [SAD_IN_TRAINING, "picture is 47x48"],
     ),
-    "a cut picture": (PICTURES | {SAD_IN_TRAINING: FACE[:99]}, [SAD_IN_TRAINING, "can't be read"]),
-    "a picture of 0 bytes": (PICTURES | {SAD_IN_TRAINING: b""}, [SAD_IN_TRAINING, "can't be read"]),
     "a web page": (
         PICTURES | {SAD_IN_TRAINING: b"<html>"},
         [SAD_IN_TRAINING, "unknown format"],

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, Profile
@@ -43,25 +42,6 @@ def test_a_written_pin_is_read_back(pin: Pin, tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["source.lock.yaml"]
 
 
-NAMES = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])
-"""Line breaks are no part of any name: YAML folds some of them."""
-TEXT = st.text(NAMES, max_size=120) | st.sampled_from(
-    ["null", "~", "1", "1e5", "0x1F", "yes", "2024-01-01", "a: b #c", " a ", "0o7", "*a", "!a"]
-)
-FILE_PINS = st.builds(FilePin, TEXT, TEXT, st.integers(0, 2**63), TEXT)
-
-
-@settings(deadline=None, max_examples=60, derandomize=True)
-@given(FILE_PINS, st.none() | FILE_PINS)
-def test_whatever_a_source_is_called_its_pin_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, source: FilePin, ferplus: FilePin | None
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.lock.yaml"
-    pin = Pin(source, ferplus, None, None)
-    write_pin(pin, path)
-    assert read_pin(path) == pin
-
-
 def test_a_lock_is_short_enough_to_be_read_in_a_diff(tmp_path: Path) -> None:
     path = tmp_path / "source.lock.yaml"
     write_pin(FULL, path)
@@ -69,12 +49,6 @@ def test_a_lock_is_short_enough_to_be_read_in_a_diff(tmp_path: Path) -> None:
     assert "  classes: [3995, 436, 4097, 7215, 4830, 3171, 4965]" in lines
     assert len(lines) == 26
     assert lines == [line.rstrip() for line in lines]
-
-
-def test_the_same_pin_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        write_pin(FULL, tmp_path / name)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_a_pin_that_cannot_be_written_leaves_the_last_one_and_nothing_else(tmp_path: Path) -> None:
@@ -113,32 +87,14 @@ def refusal(path: Path) -> str:
     return message.removeprefix(start).removesuffix(end)
 
 
-def test_the_good_lock_that_is_spoilt_below_is_one(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text(GOOD)
-    assert read_pin(tmp_path / "lock") == Pin(FilePin("fer2013.csv", "", 3, "ab"), None, None, None)
-
-
-def test_the_lock_of_an_older_form_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "source.lock.yaml"
-    path.write_text("uri: sample\nversion: '1'\nsha256: ''\n")
-    assert refusal(path) == "source: Field required"
-
-
 @pytest.mark.parametrize(
     ("right", "wrong", "says"),
     [
         ("ferplus:\n", "", "ferplus: Field required"),
-        ("previous:\n", "", "previous: Field required"),
         (", size: 3", "", "source.size: Field required"),
-        (", sha256: 'ab'", "", "source.sha256: Field required"),
         ("size: 3", "size: big", "source.size: Input should be a valid integer"),
-        ("size: 3", "size: null", "source.size: Input should be a valid integer"),
         ("version: ''", "version: 1", "source.version: Input should be a valid string"),
-        ("version: ''", "version: null", "source.version: Input should be a valid string"),
-        ("fer2013.csv", "[a, b]", "source.uri: Input should be a valid string"),
-        ("profile:", "profile: 3", "profile: Input should be a dictionary"),
         ("profile:", "profile: {labels: fer}", "profile.classes: Field required"),
-        ("previous:", "previous: {source: {}}", "previous.source.uri: Field required"),
     ],
 )
 def test_the_key_that_is_wrong_is_named(right: str, wrong: str, says: str, tmp_path: Path) -> None:
@@ -153,9 +109,7 @@ def test_the_key_that_is_wrong_is_named(right: str, wrong: str, says: str, tmp_p
     [
         ("436, ", "", "a profile has (7, 65, 32) counts, not (6, 65, 32)"),
         ("436, ", "437, ", "a profile counts the same images three times, not (28710, 28709, 28"),
-        ("436, 4097", "-436, 4969", "a profile counts the same images three times"),
         ("436", "many", "Input should be a valid integer"),
-        ("436", "4.5", "Input should be a valid integer"),
     ],
 )
 def test_counts_that_are_no_profile_are_refused(
@@ -172,36 +126,19 @@ def test_counts_that_are_no_profile_are_refused(
     "content",
     [
         b"",
-        b"# pinned\n",
-        b"sample\n",
         b"- sample\n",
-        b"uri: [sample\n",
         b"<<<<<<< HEAD\n" + GOOD.encode() + b"=======\n" + GOOD.encode() + b">>>>>>> other\n",
-        GOOD.encode() + b"profile:\n",
         GOOD.replace("fer2013", "gr\xfc\xdfe").encode("latin-1"),
-        GOOD.replace("fer2013", "fer\x00").encode(),
-        GOOD.encode("utf-16"),
         GOOD.replace("version: ''", "version: 2024-13-45").encode(),
-        GOOD.replace("size: 3", "size: !!int abc").encode(),
         GOOD.replace("size: 3", "size: !!python/name:os.system").encode(),
-        b"PK\x03\x04\xff\xfe",
     ],
-    ids=[
-        "empty", "only a comment", "text", "list", "broken", "merge conflict", "key twice",
-        "not UTF-8", "control character", "UTF-16", "no date", "no number", "foreign tag", "zip",
-    ],
-)  # fmt: skip
+    ids=["empty", "list", "merge conflict", "not UTF-8", "no date", "foreign tag"],
+)
 def test_a_file_that_is_no_lock_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "source.lock.yaml"
     path.write_bytes(content)
     assert refusal(path)
-
-
-def test_a_folder_and_an_unreadable_file_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "Is a directory"
-    loop = tmp_path / "source.lock.yaml"
-    loop.symlink_to(loop)
-    assert refusal(loop) == "Too many levels of symbolic links"
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
@@ -221,9 +158,3 @@ def test_a_lock_that_lost_a_part_is_refused_or_read_but_never_a_crash(
         message = str(error)
     assert "source pin" in message
     assert "\n" not in message
-
-
-def test_the_committed_lock_pins_the_sample(root: Path) -> None:
-    path = root / "data" / "source.lock.yaml"
-    assert read_pin(path) == SAMPLE
-    assert YAML(typ="safe").load(path.read_text())["source"]["uri"] == "sample"

@@ -12,25 +12,17 @@ from pathlib import Path
 import pytest
 from edition_files import (
     assert_same_faces,
-    random_faces,
     write,
 )
-from source_files import CSV, FACES, OTHER_CSV, SAMPLE, THIRD_CSV, refusal, sha256
+from source_files import CSV, FACES, OTHER_CSV, THIRD_CSV, refusal, sha256
 
 from fer_pipeline.data.sources.pins import Earlier, FilePin, Pin
-from fer_pipeline.data.sources.sample import SAMPLE_VERSION
 from fer_pipeline.data.sources.source import (
-    SAMPLE_PIN,
     Fetcher,
     read_pinned,
     upstream_moved,
 )
 from fer_pipeline.params.schema import DataParams
-
-
-def test_the_first_pin_has_nothing_before_it(tmp_path: Path, take: Callable[..., Pin]) -> None:
-    assert take(write(CSV, tmp_path / "a.csv")).previous is None
-    assert take(write(CSV, tmp_path / "a.csv"), SAMPLE).previous is None
 
 
 def test_new_bytes_have_the_last_ones_before_them(tmp_path: Path, take: Callable[..., Pin]) -> None:
@@ -66,21 +58,6 @@ def test_what_was_before_survives_a_visit_to_the_sample(
     assert visit.previous.source == first.source
     assert take("sample", visit) == visit
     assert take(write(OTHER_CSV, path), visit).previous == visit.previous
-
-
-def test_a_version_is_never_compared_with_itself(tmp_path: Path, take: Callable[..., Pin]) -> None:
-    path = write(CSV, tmp_path / "a.csv")
-    first = take(path)
-    assert take(path, take("sample", first)).previous is None
-    back = take(path, take(write(OTHER_CSV, tmp_path / "b.csv"), first))
-    assert back.previous is not None
-    assert back.previous.source.uri == str(tmp_path / "b.csv")
-
-
-def test_the_present_sample_has_not_moved() -> None:
-    assert upstream_moved(SAMPLE_PIN) == ""
-    old = FilePin("sample", "0", 0, "")
-    assert upstream_moved(old) == f"version '0', now '{SAMPLE_VERSION}'"
 
 
 def test_a_local_file_has_moved_on_once_its_bytes_differ(
@@ -176,14 +153,6 @@ def test_a_download_that_the_disk_has_changed_is_fetched_again(
     kept.write_bytes(CSV[:-1] + b"x")
     assert_same_faces(read_pinned(pin, data, fetcher)[0], FACES)
     assert kept.read_bytes() == CSV
-
-
-def test_files_of_one_name_from_two_places_are_kept_apart(
-    server: Server, take: Callable[..., Pin], data: DataParams, fetcher: Fetcher
-) -> None:
-    pins = [take(server.put("a/fer.csv", CSV)), take(server.put("b/fer.csv", OTHER_CSV))]
-    for pin, seed in zip(pins, (0, 1), strict=True):
-        assert_same_faces(read_pinned(pin, data, fetcher)[0], random_faces(seed))
 
 
 def test_other_bytes_under_the_pinned_version_are_refused_and_not_kept(

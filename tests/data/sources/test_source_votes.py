@@ -68,15 +68,10 @@ def assert_voted(faces: Faces, twice: Faces) -> None:
     assert np.bincount(faces.emotion).tolist() == wanted.tolist()
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
 def test_votes_beside_the_faces_are_part_of_the_source(
-    packed: bool, tmp_path: Path, voted: Files, twice: Faces, asking: DataParams, fetcher: Fetcher
+    tmp_path: Path, voted: Files, twice: Faces, asking: DataParams, fetcher: Fetcher
 ) -> None:
-    path = (
-        write(zip_bytes(voted), tmp_path / "fer.zip")
-        if packed
-        else write_folder(voted, tmp_path / "fer")
-    )
+    path = write(zip_bytes(voted), tmp_path / "fer.zip")
     pin, _ = pin_source(str(path), None, asking, None, fetcher)
     assert pin.ferplus is None
     faces, origin = read_pinned(pin, asking, fetcher)

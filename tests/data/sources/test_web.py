@@ -37,7 +37,6 @@ def fetched(web: Web, upstream: Upstream, folder: Path) -> bytes:
 @pytest.mark.parametrize(
     ("etag", "modified", "version"),
     [
-        ('"abc"', "Tue, 05 May 2026 10:00:00 GMT", 'ETag="abc"'),
         ('W/"abc"', "", 'ETag=W/"abc"'),
         ("", "Tue, 05 May 2026 10:00:00 GMT", "Last-Modified=Tue, 05 May 2026 10:00:00 GMT"),
         ("", "", ""),
@@ -68,20 +67,11 @@ def test_a_size_that_is_not_announced_is_unknown(
     assert fetched(web, upstream, tmp_path) == CONTENT
 
 
-def test_a_pin_knows_the_size_that_the_server_does_not_say(
-    web: Web, server: WebServer, uri: str, tmp_path: Path
-) -> None:
-    server.announces_size = False
-    pinned = Upstream(uri, 'ETag="one"', len(CONTENT))
-    assert fetched(web, pinned, tmp_path) == CONTENT
-
-
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize(
     ("name", "before", "now"),
     [
         ("etag", '"one"', '"two"'),
-        ("etag", 'W/"one"', 'W/"two"'),
         ("modified", "Tue, 05 May 2026 10:00:00 GMT", "Wed, 06 May 2026 10:00:00 GMT"),
         ("etag", '"one"', ""),
     ],
@@ -106,12 +96,11 @@ def test_a_replaced_file_is_refused(
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-@pytest.mark.parametrize("etag", ['"one"', ""])
-@pytest.mark.parametrize("now", [CONTENT[:-1], CONTENT + b"x", CONTENT[:2500]])
+@pytest.mark.parametrize("now", [CONTENT[:2500], CONTENT + b"x"])
 def test_another_size_under_the_same_version_is_refused(
-    ranges: bool, etag: str, now: bytes, web: Web, server: WebServer, uri: str, tmp_path: Path
+    ranges: bool, now: bytes, web: Web, server: WebServer, uri: str, tmp_path: Path
 ) -> None:
-    server.etag, server.ranges = etag, ranges
+    server.ranges = ranges
     upstream = find(web, uri)
     server.content = now
     with pytest.raises(DataError, match="has changed since it was pinned"):
@@ -131,8 +120,6 @@ def test_a_file_that_vanished_is_named(
     ("status", "message"),
     [
         (404, "is not there .* check the address"),
-        (410, "is not there .* check the address"),
-        (401, r"put one for 127\.0\.0\.1 into ~/\.netrc"),
         (403, r"put one for 127\.0\.0\.1 into ~/\.netrc"),
         (400, r"can't be read \(HTTP 400\)"),
     ],
@@ -170,13 +157,6 @@ def test_a_port_where_nobody_listens_is_named(web: Web) -> None:
     assert uri in str(raised.value)
 
 
-def test_redirections_are_followed(web: Web, server: WebServer, uri: str, tmp_path: Path) -> None:
-    server.moved = {"/latest": "/there", "/there": "/fer2013.csv"}
-    upstream = find(web, f"{server.address}/latest")
-    assert upstream == Upstream(f"{server.address}/latest", 'ETag="one"', len(CONTENT))
-    assert fetched(web, upstream, tmp_path) == CONTENT
-
-
 def test_where_a_redirection_leads_is_not_told(
     web: Web, server: WebServer, uri: str, tmp_path: Path
 ) -> None:
@@ -204,13 +184,11 @@ def test_a_login_comes_from_netrc(
     assert server.asked[-1][3]["Authorization"].startswith("Basic ")
 
 
-@pytest.mark.parametrize("announces_size", [True, False])
 def test_bytes_are_kept_as_they_are_sent(
-    announces_size: bool, web: Web, server: WebServer, uri: str, tmp_path: Path
+    web: Web, server: WebServer, uri: str, tmp_path: Path
 ) -> None:
     """A server that takes `faces.csv.gz` for a compressed `faces.csv` says so of its bytes."""
     server.headers = {"Content-Encoding": "gzip"}
-    server.announces_size = announces_size
     assert fetched(web, find(web, uri), tmp_path) == CONTENT
     assert {headers["Accept-Encoding"] for *_, headers in server.asked} == {"identity"}
 
@@ -219,17 +197,9 @@ def test_bytes_are_kept_as_they_are_sent(
     "query",
     [
         "?X-Amz-Algorithm=AWS4&X-Amz-Signature=5ec2e7",
-        "?X-Amz-Security-Token=5ec2e7",
-        "?AWSAccessKeyId=5ec2e7",
         "?sv=2024&sig=5ec2e7",
         "?token=5ec2e7",
-        "?a=b&access_token=5ec2e7",
-        "?accessToken=5ec2e7",
         "?key=5ec2e7",
-        "?apikey=5ec2e7",
-        "?rlkey=5ec2e7",
-        "?PASSWORD=5ec2e7",
-        "?client_secret=5ec2e7",
         "?auth=5ec2e7",
         "#access_token=5ec2e7",
     ],
@@ -244,17 +214,14 @@ def test_a_secret_in_the_query_is_refused_and_not_repeated(
     assert not server.asked
 
 
-@pytest.mark.parametrize("query", ["?design=a&author=b&keyword=c&signal=d&download=1", "?raw"])
-def test_a_harmless_query_is_kept(query: str, web: Web, server: WebServer, uri: str) -> None:
+def test_a_harmless_query_is_kept(web: Web, server: WebServer, uri: str) -> None:
+    query = "?design=a&author=b&keyword=c&signal=d&download=1&raw"
     assert find(web, uri + query).uri == uri + query
     assert server.asked[-1][1] == f"/fer2013.csv{query}"
 
 
-@pytest.mark.parametrize("login", ["me:5ec2e7@", "5ec2e7@", ":5ec2e7@"])
-def test_a_login_in_the_address_is_refused_and_not_repeated(
-    login: str, web: Web, server: WebServer
-) -> None:
-    uri = server.address.replace("://", f"://{login}") + "/fer2013.csv"
+def test_a_login_in_the_address_is_refused_and_not_repeated(web: Web, server: WebServer) -> None:
+    uri = server.address.replace("://", "://me:5ec2e7@") + "/fer2013.csv"
     with pytest.raises(DataError, match=r"put it into ~/\.netrc") as raised:
         find(web, uri)
     assert "5ec2e7" not in str(raised.value)
@@ -263,7 +230,7 @@ def test_a_login_in_the_address_is_refused_and_not_repeated(
 
 @pytest.mark.parametrize(
     "uri",
-    ["https://", "https:///faces.csv", "https://[::1/x", "http://host:port/x", "http://a b/x"],
+    ["https:///faces.csv", "http://host:port/x", "http://a b/x"],
 )
 def test_what_is_no_address_is_refused(uri: str, web: Web) -> None:
     with pytest.raises(DataError):
