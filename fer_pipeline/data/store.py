@@ -68,18 +68,13 @@ def read_faces(path: Path) -> tuple[Faces, Origin]:
     """
     try:
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        origin = Origin(**json.loads((table.schema.metadata or {})[_ORIGIN_KEY]))
+        table = table.cast(_SCHEMA)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{path} is not a whole parquet file ({one_line(error)}): "
+            f"{path} is no ingested set of faces ({one_line(error)}): "
             f"run 'dvc repro --force ingest'"
         ) from error
-    stored = (table.schema.metadata or {}).get(_ORIGIN_KEY)
-    if not table.schema.equals(_SCHEMA) or stored is None:
-        raise DataError(f"{path} is no ingested set of faces: run 'dvc repro --force ingest'")
-    try:
-        origin = Origin(**json.loads(stored))
-    except (TypeError, ValueError):
-        raise DataError(f"{path} is of another form: run 'dvc repro --force ingest'") from None
     pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
     faces = Faces(
         pixels.reshape(-1, SIDE, SIDE),

@@ -21,10 +21,8 @@ def server() -> Iterator[WebServer]:
 
 
 @pytest.fixture
-def web() -> Iterator[Web]:
-    place = Web()
-    yield place
-    place.close()
+def web() -> Web:
+    return Web()
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def read_header(stream: BinaryIO, where: str) -> Header:
 
 
 def read_csv(container: Container, name: str) -> Faces:
-    """Read the faces of one csv; without a Usage column all of them are Training.
+    """Read the faces of a csv with labels; without a Usage column all of them are Training.
 
     Raises:
         DataError: a row that is no labelled face; the message gives file, row (counted from 1,
@@ -113,8 +113,6 @@ def read_csv(container: Container, name: str) -> Faces:
     where = container.where(name)
     with container.open(name) as stream:
         header = read_header(stream, where)
-    if header.kind not in ("complete", "labelled"):
-        raise DataError(_missing_columns(header, where))
     parts = list(_parse_all(_blocks(container, name, header)))
     if not parts:
         raise DataError(f"{where} has a header and no rows: is the file cut off?")
@@ -222,17 +220,6 @@ def _row_pixels(text: str | None, where: str) -> UInt8Array:
     if len(words) != PIXELS:
         raise DataError(f"{where}: {len(words)} pixels, not {PIXELS}")
     return np.array([word[-3:] for word in words], np.uint8).reshape(SIDE, SIDE)
-
-
-def _missing_columns(header: Header, where: str) -> str:
-    seen = ", ".join(repr(name[:40]) for name in header.names[:6]) or "none"
-    if header.kind == "unlabelled":
-        return (
-            f"{where} has no labels (its columns: {seen}): it is the challenge's test.csv; "
-            f"take the edition with labels, fer2013.csv or icml_face_data.csv"
-        )
-    missing = "pixels" if header.pixels is None else "emotion"
-    return f"{where} has no column '{missing}' (its columns: {seen}): is it FER2013 as csv?"
 
 
 def no_edition(header: Header, path: Path) -> str:

@@ -8,22 +8,18 @@ its end; a call for another version never sees it.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock, Timeout
 from tenacity import (
-    RetryCallState,
     Retrying,
     retry_if_exception_type,
     stop_after_attempt,
     stop_after_delay,
-    stop_any,
     wait_random_exponential,
 )
 from tenacity.stop import stop_base
@@ -95,23 +91,6 @@ class Place(Protocol):
             WholeFileOnlyError: this server only sends files from beginning to end.
         """
 
-    def close(self) -> None:
-        """Let go of connections; the next call would open new ones."""
-
-
-class IdleTimeout(stop_base):
-    """When to stop trying again: the server has sent nothing for too long."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self.reset()
-
-    def reset(self) -> None:
-        self._since = time.monotonic()
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        return time.monotonic() - self._since >= self._timeout_s
-
 
 def find(place: Place, uri: str, timeout_s: float = FIND_TIMEOUT_S) -> Upstream:
     """The present version of a file.
@@ -146,73 +125,76 @@ def download(
     version = hashlib.sha256(upstream.version.encode()).hexdigest()[:8]
     partial = target.with_name(f".partial-{version}-{target.name}")
     with _alone(partial):
+        transfer = _Transfer(place, upstream, partial, progress)
         try:
-            _Transfer(place, upstream, partial, progress, IdleTimeout(idle_timeout_s)).run()
+            transfer.run(idle_timeout_s)
         except BrokenConnectionError as error:
             raise SourceUnreachableError(
                 f"{upstream.uri} broke off ({error}), and trying again did not help; "
-                f"{_length(partial):,} bytes are in {partial}: run the same again, and it goes on "
+                f"{transfer.done:,} bytes are in {partial}: run the same again, and it goes on "
                 f"from there if the server can"
             ) from error
-        _require_size(partial, upstream)
+        if upstream.size not in (None, transfer.done):
+            partial.unlink()
+            raise VersionGoneError(
+                f"{upstream.uri} has {transfer.done:,} bytes, not the {upstream.size:,} that were "
+                f"announced"
+            )
         partial.replace(target)
 
 
+@dataclass(frozen=True)
 class _Transfer:
     """One file's way from a server into its partial file."""
 
-    def __init__(
-        self, place: Place, upstream: Upstream, partial: Path, progress: Progress, idle: IdleTimeout
-    ) -> None:
-        self._place, self._upstream, self._partial = place, upstream, partial
-        self._progress, self._idle = progress, idle
+    place: Place
+    upstream: Upstream
+    partial: Path
+    progress: Progress
 
-    def run(self) -> None:
-        size = self._upstream.size
-        if not self._upstream.version or size is None:
-            self._read_whole()
-            return
-        if _length(self._partial) > size:  # not by this code
-            self._partial.unlink()
-        with _explained(self._partial):
-            self._partial.touch()
-        self._progress(_length(self._partial), size)
+    @property
+    def done(self) -> int:
+        """The bytes that have come."""
+        return self.partial.stat().st_size if self.partial.exists() else 0
+
+    def run(self, idle_timeout_s: float) -> None:
+        size = self.upstream.size
         try:
-            while _length(self._partial) < size:
-                _retrying(self._idle)(self._read_on)
+            if not self.upstream.version or size is None:
+                raise WholeFileOnlyError
+            if self.done > size:  # not by this code
+                self.partial.unlink()
+            while self.done < size or not self.partial.exists():
+                _retrying(stop_after_delay(idle_timeout_s))(self._read_on)
         except WholeFileOnlyError:
-            self._read_whole()
+            _retrying(stop_after_attempt(WHOLE_FILE_TRIES))(self._read_whole)
 
     def _read_on(self) -> None:
         """Read until the end or a break; a break is an error only if nothing came before it."""
-        start = _length(self._partial)
+        start = self.done
         try:
             self._append(start)
         except BrokenConnectionError:
-            if _length(self._partial) == start:
+            if self.done == start:
                 raise
-        if _length(self._partial) == start:
+        if self.done == start < (self.upstream.size or 0):
             raise BrokenConnectionError("the answer was empty")
 
     def _read_whole(self) -> None:
-        stop = stop_any(self._idle, stop_after_attempt(WHOLE_FILE_TRIES))
-        _retrying(stop)(self._read_from_the_beginning)
-
-    def _read_from_the_beginning(self) -> None:
-        self._partial.unlink(missing_ok=True)
+        self.partial.unlink(missing_ok=True)
         self._append(0)
-        if self._upstream.size is not None and _length(self._partial) < self._upstream.size:
+        if self.done < (self.upstream.size or 0):
             raise BrokenConnectionError("the answer was cut short")
 
     def _append(self, done: int) -> None:
-        chunks = self._place.read(self._upstream, done)
-        with closing(chunks), _opened(self._partial) as stream:
-            self._progress(done, self._upstream.size)
+        chunks = self.place.read(self.upstream, done)
+        with closing(chunks), _explained(self.partial), self.partial.open("ab") as stream:
+            self.progress(done, self.upstream.size)
             for chunk in chunks:
-                self._idle.reset()
-                _write(stream, chunk, self._partial)
+                stream.write(chunk)
+                stream.flush()  # so that a killed process leaves all that it was given
                 done += len(chunk)
-                self._progress(done, self._upstream.size)
+                self.progress(done, self.upstream.size)
 
 
 def _retrying(stop: stop_base) -> Retrying:
@@ -223,19 +205,6 @@ def _retrying(stop: stop_base) -> Retrying:
         stop=stop,
         reraise=True,
     )
-
-
-def _opened(partial: Path) -> FileIO:
-    """Unbuffered, so that a killed process leaves all that it was given."""
-    with _explained(partial):
-        return partial.open("ab", buffering=0)
-
-
-def _write(stream: FileIO, chunk: bytes, partial: Path) -> None:
-    rest = memoryview(chunk)
-    with _explained(partial):
-        while rest:
-            rest = rest[stream.write(rest) :]
 
 
 @contextmanager
@@ -262,16 +231,3 @@ def _alone(partial: Path) -> Iterator[None]:
         raise DataError(
             f"{partial} is being written by another process: wait until that one has ended"
         ) from None
-
-
-def _require_size(partial: Path, upstream: Upstream) -> None:
-    size = _length(partial)
-    if upstream.size is not None and size != upstream.size:
-        partial.unlink()
-        raise VersionGoneError(
-            f"{upstream.uri} has {size:,} bytes, not the {upstream.size:,} that were announced"
-        )
-
-
-def _length(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

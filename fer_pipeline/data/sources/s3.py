@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import boto3
@@ -20,7 +21,6 @@ from botocore.exceptions import (
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
-    SSLError,
 )
 
 from fer_pipeline.data.sources.downloads import BrokenConnectionError, Upstream, VersionGoneError
@@ -45,13 +45,12 @@ _CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 class S3:
     """Objects in buckets; one that keeps versions gives the pinned one back for ever."""
 
-    def __init__(self) -> None:
-        self._client: Any = None
-
     def find(self, uri: str) -> Upstream:
         bucket, key = _split(uri)
         with self._explained(uri, pinned=False):
-            found = self._head(Bucket=bucket, Key=key)
+            # The answer to HEAD would not say why it is refused.
+            found = self._client.get_object(Bucket=bucket, Key=key)
+            found["Body"].close()
         number = found.get("VersionId", "null")
         # A bucket that never kept versions gives none, one that stopped keeping them "null",
         # which the next upload replaces.
@@ -64,36 +63,21 @@ class S3:
         if start:
             wanted["Range"] = f"bytes={start}-"
         with self._explained(upstream.uri, pinned=True):
-            body = self._opened().get_object(**wanted)["Body"]
+            body = self._client.get_object(**wanted)["Body"]
             try:
                 yield from body.iter_chunks(_CHUNK_BYTES)
             finally:
                 body.close()
 
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-
-    def _head(self, **wanted: str) -> Any:
-        """What is known of an object; where HEAD fails, GET's answer has the reason in it."""
-        client = self._opened()
+    @cached_property
+    def _client(self) -> Any:
+        """Made when it is first needed: a file that is here already needs none."""
         try:
-            return client.head_object(**wanted)
-        except ClientError:
-            found = client.get_object(**wanted)
-            found["Body"].close()
-            return found
-
-    def _opened(self) -> Any:
-        """The client, made when it is first needed: a file that is here already needs none."""
-        if self._client is None:
-            try:
-                self._client = boto3.session.Session().client("s3", config=_CONFIG)
-            except ValueError:  # botocore's own for an endpoint that is none
-                raise DataError(
-                    "AWS_ENDPOINT_URL is no address: write it as https://server:port"
-                ) from None
-        return self._client
+            return boto3.session.Session().client("s3", config=_CONFIG)
+        except ValueError:  # botocore's own for an endpoint that is none
+            raise DataError(
+                "AWS_ENDPOINT_URL is no address: write it as https://server:port"
+            ) from None
 
     @contextmanager
     def _explained(self, uri: str, pinned: bool) -> Iterator[None]:
@@ -102,15 +86,13 @@ class S3:
             yield
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise DataError(f"{uri} needs credentials: set {_CREDENTIALS}") from error
-        except SSLError as error:
-            if "CERTIFICATE_VERIFY_FAILED" not in str(error):
-                raise BrokenConnectionError(f"no proper answer from {self._server()}") from error
-            raise DataError(
-                f"{uri}: the TLS certificate of {self._server()} is not accepted: set "
-                f"AWS_CA_BUNDLE to a file with the one of its authority"
-            ) from error
         except _BROKEN as error:
-            raise BrokenConnectionError(f"no proper answer from {self._server()}") from error
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise DataError(
+                    f"{uri}: the TLS certificate of {self._server} is not accepted: set "
+                    f"AWS_CA_BUNDLE to a file with the one of its authority"
+                ) from error
+            raise BrokenConnectionError(f"no proper answer from {self._server}") from error
         except ClientError as error:
             raise self._meaning(error, uri, pinned) from error
         except BotoCoreError as error:
@@ -120,10 +102,10 @@ class S3:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         if status >= 500 or code in _TRY_AGAIN:
-            return BrokenConnectionError(f"{self._server()} answers {code}")
+            return BrokenConnectionError(f"{self._server} answers {code}")
         if code == "NoSuchBucket":
             return DataError(
-                f"{uri}: {self._server()} has no such bucket: check its name and AWS_ENDPOINT_URL"
+                f"{uri}: {self._server} has no such bucket: check its name and AWS_ENDPOINT_URL"
             )
         if status == 412 or status == 416:
             return VersionGoneError(f"{uri} has changed since it was pinned ({code})")
@@ -132,12 +114,13 @@ class S3:
         if status == 404:
             return DataError(f"{uri} is not there: check the key (upper and lower case differ)")
         if status in (401, 403) or code in ("ExpiredToken", "InvalidToken"):
-            return DataError(f"{uri} is refused by {self._server()} ({code}): check {_CREDENTIALS}")
-        return DataError(f"{uri} can't be read: {self._server()} answers {code}")
+            return DataError(f"{uri} is refused by {self._server} ({code}): check {_CREDENTIALS}")
+        return DataError(f"{uri} can't be read: {self._server} answers {code}")
 
+    @property
     def _server(self) -> str:
         """Host and port, whatever else is in the endpoint's address."""
-        address = str(self._client.meta.endpoint_url) if self._client else "S3"
+        address = str(self._client.meta.endpoint_url)
         return address.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
 
 

@@ -61,7 +61,7 @@ class Web:
     def read(self, upstream: Upstream, start: int) -> Generator[bytes, None, None]:
         _require_no_secret(upstream.uri)
         wanted = {"Range": f"bytes={start}-"} if start else {}
-        with self._ask("GET", upstream.uri, wanted) as answer:
+        with self._ask("GET", upstream.uri, **wanted) as answer:
             _require_pinned(answer, upstream)
             if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
                 _require_range(answer, upstream, start)
@@ -75,12 +75,7 @@ class Web:
             except HTTPError as error:
                 raise BrokenConnectionError(_reason(error)) from None
 
-    def close(self) -> None:
-        self._session.close()
-
-    def _ask(
-        self, method: str, uri: str, headers: dict[str, str] | None = None
-    ) -> requests.Response:
+    def _ask(self, method: str, uri: str, **headers: str) -> requests.Response:
         """The answer's head; its body is still to be read.
 
         The exceptions of requests are left out of the traceback: they hold the addresses of
@@ -90,7 +85,7 @@ class Web:
             return self._session.request(
                 method,
                 uri,
-                headers={"Accept-Encoding": "identity", **(headers or {})},
+                headers={"Accept-Encoding": "identity", **headers},
                 stream=True,
                 timeout=_TIMEOUT_S,
                 allow_redirects=True,

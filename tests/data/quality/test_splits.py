@@ -55,6 +55,11 @@ def test_paper_reports_on_all_that_is_not_trained_on(paper: dict[SplitName, Spli
 def test_groups_are_shared_across_splits(official: dict[SplitName, Split]) -> None:
     groups = {name: split.groups.tolist() for name, split in official.items()}
     assert groups == {"train": [1, 2, 2], "val": [1, 3], "test": [0, 3]}
+    assert {name: len(split) for name, split in official.items()} == {
+        "train": 3,
+        "val": 2,
+        "test": 2,
+    }
 
 
 def test_in_train_marks_the_pixels_that_train_has(

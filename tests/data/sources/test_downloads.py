@@ -79,7 +79,6 @@ def shared() -> Iterator[tuple[WebServer, Web]]:
     with WebServer() as running:
         place = Web()
         yield running, place
-        place.close()
 
 
 @settings(deadline=None, max_examples=40, derandomize=True)

@@ -61,11 +61,10 @@ def client(server: S3Server) -> Iterator[Any]:
 
 
 @pytest.fixture
-def s3(server: S3Server) -> Iterator[Place]:
+def s3(server: S3Server) -> Place:
     place = place_of("s3://plain/key")
     assert isinstance(place, S3)
-    yield place
-    place.close()
+    return place
 
 
 @pytest.fixture
