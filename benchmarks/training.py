@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="timed steps of each loop")
     parser.add_argument("--head-epochs", type=int, default=10, help="of the head's comparison")
     options = parser.parse_args()
-    fabric = choose_devices(1)
+    fabric = choose_devices(1, {})
     fabric.launch()
     ceilings = {name: matrix_flops(fabric.device, name) for name in ("fp32", "bf16")}
     figures = {

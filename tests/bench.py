@@ -17,12 +17,13 @@ from fer_pipeline.params.schema import (
     AugmentParams,
     BackboneParams,
     HeadParams,
+    Phase,
     PhaseParams,
     TrainingParams,
 )
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.history import EpochRecord, Observer, Phase, Trained
+from fer_pipeline.training.history import EpochRecord, Observer, Trained
 from fer_pipeline.training.job import Images, Job, to_device
 
 SIZE, RESIZE = 32, 36

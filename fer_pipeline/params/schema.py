@@ -16,6 +16,8 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 FractionRange = Annotated[tuple[Positive, Positive], Field(strict=False)]
 Tta = Literal["centre", "flip", "five_crops_flip"]
 """Choices of test-time augmentation."""
+Phase = Literal["head", "finetune"]
+"""The phases of a training, in their order."""
 
 
 class Section(BaseModel):
@@ -93,6 +95,12 @@ class BackboneParams(Section):
     head: HeadParams | None
     """Null: all weights are trained from the first epoch."""
     finetune: PhaseParams
+
+    @property
+    def phases(self) -> dict[Phase, PhaseParams]:
+        """The phases that there are, in their order."""
+        head: dict[Phase, PhaseParams] = {"head": self.head} if self.head else {}
+        return {**head, "finetune": self.finetune}
 
     @field_validator("eval_resize")
     @classmethod

@@ -21,7 +21,8 @@ from rich.progress import (
 )
 
 from fer_pipeline.events import emit
-from fer_pipeline.training.history import EpochRecord, Observer, Phase
+from fer_pipeline.params.schema import Phase
+from fer_pipeline.training.history import EpochRecord, Observer
 
 
 class TrainingProgress(Observer):

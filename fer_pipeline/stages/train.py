@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 
 from fer_pipeline.choices import Choices
 from fer_pipeline.data.faces import load_split
-from fer_pipeline.errors import SharedTrainingError, TrainingError
+from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.files import whole_file, write_csv, write_json
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.models.catalog import require_weights
@@ -32,21 +31,16 @@ from fer_pipeline.registry.runs import LINEAGE_TAG, open_run
 from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.stages.progress import TrainingProgress
 from fer_pipeline.training.checkpoints import Checkpoints
-from fer_pipeline.training.devices import (
-    choose_devices,
-    describe_hardware,
-    end_with_first_process,
-    shares_evenly,
-)
+from fer_pipeline.training.devices import choose_devices, describe_hardware
 from fer_pipeline.training.fit import Trainer
 from fer_pipeline.training.history import EpochRecord, Observer, Trained
 from fer_pipeline.training.job import Job, seed_of, to_device
-from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH, explain_out_of_memory
+from fer_pipeline.training.memory import explain_out_of_memory
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from fer_pipeline.params.schema import BackboneParams, Params, TrainingParams
+    from fer_pipeline.params.schema import Params
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +50,12 @@ def train(params: Params, backbone: str) -> None:
     own, shared = params.backbones[backbone], params.training
     # What can be wrong is found before other processes are started.
     require_weights(backbone, own)
-    fabric = _devices(backbone, own, shared)
-    train_split, val_split = load_split(TRAIN), load_split(VAL)
+    batch_sizes = {
+        f"backbones.{backbone}.{name}.batch_size": phase.batch_size
+        for name, phase in own.phases.items()
+    }
+    fabric = choose_devices(shared.devices, batch_sizes)
+    splits = load_split(TRAIN), load_split(VAL)
     inputs = StageInputs.read("train", backbone, params)
     tracking = connect(params.registry.experiment)
     choices, hardware = Choices(inputs.key), describe_hardware(fabric.device, fabric.world_size)
@@ -69,31 +67,21 @@ def train(params: Params, backbone: str) -> None:
     model = build_backbone(backbone, own.weights, shared.dropout, own.auxiliary_weight > 0)
     checkpoints = Checkpoints(CHECKPOINTS / backbone, inputs.key)
     fabric.launch()
-    end_with_first_process(fabric)
     if not fabric.is_global_zero:
         logging.getLogger("fer_pipeline").setLevel(logging.ERROR)  # the first process speaks
     with _observer(fabric, tracking, backbone, inputs) as observer:
         with explain_out_of_memory(backbone, "the device is full before training begins: free it"):
-            job = Job(
-                fabric,
-                model.to(fabric.device),
-                backbone,
-                own,
-                shared,
-                to_device(train_split, fabric.device),
-                to_device(val_split, fabric.device),
-                seed,
-                observer,
-            )
+            model = model.to(fabric.device)
+            train_images, val_images = (to_device(split, fabric.device) for split in splits)
         log.info("%s on %d x %s", backbone, fabric.world_size, fabric.device.type)
         if known:
             observer.noted("precision", known)
+        job = Job(fabric, model, backbone, own, shared, train_images, val_images, seed, observer)
         trained = _fit(job, checkpoints)
         if trained and fabric.is_global_zero:
             if params.training.precision == "auto":
                 choices.remember("precision", hardware, trained.precision)
-            _write(trained, backbone)
-            _write_provenance(trained, backbone, hardware)
+            _write(trained, backbone, hardware)
     if fabric.is_global_zero:
         checkpoints.clear()  # only now: closing the MLflow run may fail, and hours would be lost
 
@@ -125,27 +113,6 @@ def _observer(
             yield progress
 
 
-def _devices(backbone: str, own: BackboneParams, training: TrainingParams) -> Fabric:
-    """The devices, after a check that they can share the batches of each phase evenly.
-
-    Raises:
-        TrainingError: they are not there, or can't share a batch.
-    """
-    sizes = {"finetune": own.finetune.batch_size}
-    if own.head:
-        sizes = {"head": own.head.batch_size, **sizes}
-    fabric = choose_devices(training.devices, sizes.values())
-    devices = fabric.world_size
-    for phase, size in sizes.items():
-        if devices > 1 and not shares_evenly(size, devices):
-            raise TrainingError(
-                f"backbones.{backbone}.{phase}.batch_size is {size}: it must be a multiple of the "
-                f"{devices} devices that share it, with {SMALLEST_MICRO_BATCH} images or more for "
-                f"each"
-            )
-    return fabric
-
-
 def _fit(job: Job, checkpoints: Checkpoints) -> Trained | None:
     """Train; None in the other processes if an error ended the training on all devices.
 
@@ -160,43 +127,31 @@ def _fit(job: Job, checkpoints: Checkpoints) -> Trained | None:
         return None
 
 
-def _write(trained: Trained, backbone: str) -> None:
-    """Write weights, metrics and curve, all without times: the same inputs give the same bytes."""
+def _write(trained: Trained, backbone: str, hardware: str) -> None:
+    """Write the outs, of which the same inputs give the same bytes, apart from the provenance."""
     with whole_file(model_file(backbone)) as partial:
         save_file(trained.state, partial)
     best = trained.best
-    write_json(
-        training_metrics(backbone),
-        {
-            "val_accuracy": best.val_accuracy,
-            "val_loss": best.val_loss,
-            "train_loss": best.train_loss,
-            "best_epoch": best.epoch,
-            "epochs": len(trained.history),
-        },
-    )
-    _write_curve(trained.history, training_curve(backbone))
-
-
-def _write_provenance(trained: Trained, backbone: str, hardware: str) -> None:
-    """How the weights were made: the out that differs from one training to the next."""
-    git = git_state()
-    write_json(
-        provenance(backbone),
-        {
-            "seconds": round(trained.seconds, 1),
-            "hardware": hardware,
-            "precision": trained.precision,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "commit": git.commit,
-            "dirty": git.dirty,
-        },
-    )
-
-
-def _write_curve(history: Sequence[EpochRecord], path: Path) -> None:
-    rows = [asdict(record) for record in history]
-    for row in rows:
+    metrics = {
+        "val_accuracy": best.val_accuracy,
+        "val_loss": best.val_loss,
+        "train_loss": best.train_loss,
+        "best_epoch": best.epoch,
+        "epochs": len(trained.history),
+    }
+    write_json(training_metrics(backbone), metrics)
+    curve = [asdict(record) for record in trained.history]
+    for row in curve:
         del row["images_per_s"], row["seconds"]
-    write_csv(path, rows)
+    write_csv(training_curve(backbone), curve)
+    git = git_state()
+    made_by = {
+        "seconds": round(trained.seconds, 1),
+        "hardware": hardware,
+        "precision": trained.precision,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "commit": git.commit,
+        "dirty": git.dirty,
+    }
+    write_json(provenance(backbone), made_by)

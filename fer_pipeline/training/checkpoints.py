@@ -61,10 +61,7 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, or None; damaged ones are reported and deleted."""
         for path in self._newest_first():
-            try:
-                content = path.read_bytes()
-            except FileNotFoundError:
-                continue  # another process of this training found it damaged
+            content = path.read_bytes()
             named = _NAME.fullmatch(path.name)
             if named and hashlib.sha256(content).hexdigest().startswith(named[2]):
                 state: dict[str, Any] = torch.load(

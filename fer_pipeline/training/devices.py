@@ -10,9 +10,7 @@ import logging
 import os
 import shutil
 import sysconfig
-import threading
-import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
@@ -29,19 +27,19 @@ log = logging.getLogger(__name__)
 _COMPILERS = ("gcc", "clang")
 
 
-def choose_devices(devices: Literal["auto"] | int, batch_sizes: Collection[int] = ()) -> Fabric:
+def choose_devices(devices: Literal["auto"] | int, batch_sizes: Mapping[str, int]) -> Fabric:
     """Choose the devices; `launch` then starts the processes that share them.
 
     Args:
         devices: `auto` takes all visible GPUs that the batches can be shared among, or one CPU
             process. A number is of GPUs where there are any, else of CPU processes.
-        batch_sizes: of the batches that are to be shared.
+        batch_sizes: of the batches that are to be shared, by their keys in params.
 
     Raises:
-        TrainingError: there are not so many devices.
+        TrainingError: there are not so many devices, or they can't share a batch evenly.
     """
     gpus = torch.cuda.device_count()
-    count = most_devices(gpus, batch_sizes) if devices == "auto" else devices
+    count = most_devices(gpus, batch_sizes.values()) if devices == "auto" else devices
     if gpus and count > gpus:
         raise TrainingError(
             f"training.devices is {count}, but only {gpus} GPUs are visible: ask for fewer, or "
@@ -52,6 +50,12 @@ def choose_devices(devices: Literal["auto"] | int, batch_sizes: Collection[int] 
             f"training.devices is {count}, but there are no GPUs and only {os.cpu_count()} CPU "
             f"cores: ask for fewer"
         )
+    for key, size in batch_sizes.items():
+        if count > 1 and not shares_evenly(size, count):
+            raise TrainingError(
+                f"{key} is {size}: it must be a multiple of the {count} devices that share it, "
+                f"with {SMALLEST_MICRO_BATCH} images or more for each"
+            )
     return Fabric(
         accelerator="cuda" if gpus else "cpu",
         devices=count,
@@ -90,22 +94,6 @@ def convert_sync_batchnorm(model: nn.Module, fabric: Fabric) -> None:
     """
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-
-
-def end_with_first_process(fabric: Fabric) -> None:
-    """In any other process: end when the first one does.
-
-    Fabric ends all if one of those fails that the first one started, but not the other way round:
-    they would wait for it, and keep their memory, until torch's own time-out.
-    """
-    if not fabric.is_global_zero:
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def share_statistics(model: nn.Module, fabric: Fabric) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,9 @@ from torch import Tensor, nn
 from fer_pipeline.models.backbones import head_of
 from fer_pipeline.models.transforms import centre_batch
 from fer_pipeline.training.augment import augment_batch
-from fer_pipeline.training.job import draws_of_epoch
+from fer_pipeline.training.job import Job, draws_of_epoch
+from fer_pipeline.training.memory import halve_until_it_fits, unify_out_of_memory
 from fer_pipeline.training.precision import Precision, autocast
-
-if TYPE_CHECKING:
-    from fer_pipeline.training.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -36,45 +33,41 @@ class CachedFeatures:
     val: Tensor
 
 
-def allocate_features(job: Job, views: int) -> Tensor:
-    """An empty (K, N, D), before any of the passes that fill it.
-
-    Raises:
-        torch.OutOfMemoryError: a GPU's memory does not suffice for so many views.
-        RuntimeError: so it is on a CPU.
-    """
-    width = cast(int, head_of(job.model, job.backbone).in_features)
-    return torch.empty(views, len(job.train), width, device=job.fabric.device)
-
-
-def cache_features(
-    job: Job, train: Tensor, batch_size: int, precision: Precision
-) -> CachedFeatures:
+def cache_features(job: Job, views: int, batch_size: int, precision: Precision) -> CachedFeatures:
     """Send K views of train, and val, through the network, which is left in eval mode.
+
+    Memory for all of them is taken first, so that it does not run out after hours.
 
     Args:
         job: whose network and images.
-        train: (K, N, D), to be filled.
-        batch_size: images per forward pass.
+        views: K.
+        batch_size: images per forward pass; fewer where memory does not suffice.
         precision: of the network.
 
     Raises:
-        torch.OutOfMemoryError: memory does not suffice for so many images at once.
+        torch.OutOfMemoryError: memory does not suffice for so many views, or for two images.
     """
-    views = len(train)
+    width = cast(int, head_of(job.model, job.backbone).in_features)
+    with unify_out_of_memory():
+        train = torch.empty(views, len(job.train), width, device=job.fabric.device)
+    features, _ = halve_until_it_fits(
+        lambda images: _fill(job, train, images, precision), batch_size
+    )
+    return features
+
+
+def _fill(job: Job, train: Tensor, batch_size: int, precision: Precision) -> CachedFeatures:
     model = job.model.eval()
-    head = head_of(model, job.backbone)
+    head, device = head_of(model, job.backbone), job.fabric.device
     size, resize, augment = job.params.image_size, job.params.eval_resize, job.training.augment
-    # Anew from the first, where memory did not suffice the first time.
-    draws = draws_of_epoch(job.seed, 0, job.fabric.device)
-    job.observer.caching_started(views * len(job.train) + len(job.val))
-    log.info("%s: features of %d views of each image", job.backbone, views)
+    draws = draws_of_epoch(job.seed, 0, device)  # again from the first, where memory ran out
+    job.observer.caching_started(len(train) * len(job.train) + len(job.val))
+    log.info("%s: features of %d views of each image", job.backbone, len(train))
 
     def features_of(images: Tensor, prepare: Callable[[Tensor], Tensor]) -> Tensor:
-        with autocast(job.fabric.device, precision):
-            return compute_features(
-                model, head, images, batch_size, prepare, job.observer.batch_done
-            )
+        on_batch = job.observer.batch_done
+        with autocast(device, precision):
+            return compute_features(model, head, images, batch_size, prepare, on_batch)
 
     for view in train:
         view[:] = features_of(
@@ -106,20 +99,9 @@ def compute_features(
     Returns:
         (N, D) float32, on the device of `images`.
     """
-    features = []
-    with _inputs_of(head) as seen:
+    features: list[Tensor] = []
+    with head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float())):
         for batch in torch.split(images, batch_size):
             model(prepare(batch))
-            features.append(seen.pop().float())
             on_batch(len(batch))
     return torch.cat(features)  # (N, D)
-
-
-@contextmanager
-def _inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
-    seen: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        yield seen
-    finally:
-        handle.remove()

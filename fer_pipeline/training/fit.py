@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 from fer_pipeline.errors import SharedTrainingError, TrainingError
 from fer_pipeline.models.backbones import without_auxiliary
 from fer_pipeline.models.catalog import CATALOG
+from fer_pipeline.params.schema import HeadParams, Phase
 from fer_pipeline.training.checkpoints import Checkpoints
-from fer_pipeline.training.history import EpochRecord, Phase, Trained
+from fer_pipeline.training.history import EpochRecord, Trained
 from fer_pipeline.training.job import Job
 from fer_pipeline.training.memory import (
     explain_out_of_memory,
@@ -27,9 +27,6 @@ from fer_pipeline.training.memory import (
 from fer_pipeline.training.phases import PhaseRun, enter_phase
 from fer_pipeline.training.precision import Precision, measure_precision
 
-if TYPE_CHECKING:
-    from fer_pipeline.params.schema import PhaseParams
-
 log = logging.getLogger(__name__)
 
 
@@ -37,8 +34,9 @@ class Trainer:
     """A backbone on its way through both phases; `fit` is called once."""
 
     def __init__(self, job: Job, checkpoints: Checkpoints) -> None:
-        self._job = job
+        self._job, self._phases = job, job.params.phases
         self._checkpoints = checkpoints
+        self._precision: Precision = "fp32"
         self._history: list[EpochRecord] = []
         self._best: EpochRecord | None = None
         self._best_state: dict[str, Tensor] = {}
@@ -59,59 +57,42 @@ class Trainer:
             found = self._checkpoints.load()
         if found:
             self._take_over(found)
-        precision = found["precision"] if found else self._choose_precision()
+        self._precision = found["precision"] if found else self._choose_precision()
         first = 1
-        for name, phase in self._phases():
-            with self._memory_explained(name):
-                self._run_phase(name, phase, first, precision, found)
+        for name, phase in self._phases.items():
+            cached = isinstance(phase, HeadParams) and phase.cached_views
+            with explain_out_of_memory(
+                self._job.backbone,
+                f"lower backbones.{self._job.backbone}.image_size or "
+                f"{name}.{'cached_views' if cached else 'batch_size'}",
+            ):
+                self._run_phase(name, first, first + phase.epochs - 1, found)
             first += phase.epochs
         assert self._best is not None
         return Trained(
-            tuple(self._history), self._best, self._best_state, precision, self._seconds()
+            tuple(self._history), self._best, self._best_state, self._precision, self._seconds()
         )
 
     def _seconds(self) -> float:
         """Seconds of this process and of the killed ones whose epochs it continued."""
         return self._spent_s + time.perf_counter() - self._started
 
-    def _run_phase(
-        self,
-        name: Phase,
-        phase: PhaseParams,
-        first: int,
-        precision: Precision,
-        found: dict[str, Any] | None,
-    ) -> None:
+    def _run_phase(self, name: Phase, first: int, last: int, found: dict[str, Any] | None) -> None:
         """Train the epochs of a phase that are missing. Its memory is freed when this returns."""
-        last = first + phase.epochs - 1
         if len(self._history) >= last or self._stopped(name):
             return
         # What another phase left is no part of this one.
         begun = found if found and len(self._history) >= first else None
-        micro_batch = self._micro_batches.get(name, phase.batch_size)
-        run = PhaseRun(self._job, name, first, precision, micro_batch)
+        micro_batch = self._micro_batches.get(name, self._phases[name].batch_size)
+        run = PhaseRun(self._job, name, first, self._precision, micro_batch)
         if begun:
             run.load_state_dict(begun["run"])
         while len(self._history) < last and not self._stopped(name):
-            self._run_epoch(run, precision)
+            self._run_epoch(run)
 
-    def _phases(self) -> list[tuple[Phase, PhaseParams]]:
-        phases: list[tuple[Phase, PhaseParams]] = [("finetune", self._job.params.finetune)]
-        if self._job.params.head is not None:
-            phases.insert(0, ("head", self._job.params.head))
-        return phases
-
-    def _memory_explained(self, phase: Phase) -> AbstractContextManager[None]:
-        """Explain an out-of-memory error that smaller micro batches do not prevent."""
-        backbone, head = self._job.backbone, self._job.params.head
-        what = "cached_views" if phase == "head" and head and head.cached_views else "batch_size"
-        return explain_out_of_memory(
-            backbone, f"lower backbones.{backbone}.image_size or {phase}.{what}"
-        )
-
-    def _run_epoch(self, run: PhaseRun, precision: Precision) -> None:
+    def _run_epoch(self, run: PhaseRun) -> None:
         job, epoch = self._job, len(self._history) + 1
-        total = sum(phase.epochs for _, phase in self._phases())
+        total = sum(phase.epochs for phase in self._phases.values())
         job.observer.epoch_started(run.name, epoch, total, len(job.train))
         learning_rate = run.learning_rate
         started = time.perf_counter()
@@ -137,7 +118,7 @@ class Trainer:
         if self._best is None or record.val_accuracy > self._best.val_accuracy:
             self._best = record
             self._best_state = _copy_state(run.model, job.backbone)
-        self._save(run, precision)
+        self._save(run)
         job.observer.epoch_done(record)
 
     def _stopped(self, phase: Phase) -> bool:
@@ -148,19 +129,19 @@ class Trainer:
         tuned = [record.epoch for record in self._history if record.phase == "finetune"]
         return bool(tuned) and tuned[-1] - max(self._best.epoch, tuned[0] - 1) >= patience
 
-    def _save(self, run: PhaseRun, precision: Precision) -> None:
+    def _save(self, run: PhaseRun) -> None:
         """Write a checkpoint on the first device; if that fails, all devices raise the error."""
         self._micro_batches[run.name] = run.micro_batch
         fault = ""
         if self._job.fabric.is_global_zero:
             try:
-                self._checkpoints.save(len(self._history), self._state(run, precision))
+                self._checkpoints.save(len(self._history), self._state(run))
             except TrainingError as error:
                 fault = str(error)
         if fault := self._job.fabric.broadcast(fault):
             raise SharedTrainingError(fault)
 
-    def _state(self, run: PhaseRun, precision: Precision) -> dict[str, Any]:
+    def _state(self, run: PhaseRun) -> dict[str, Any]:
         assert self._best is not None
         return {
             "history": [asdict(record) for record in self._history],
@@ -168,7 +149,7 @@ class Trainer:
             "best_state": self._trainable_part(run, self._best_state),
             "model": self._trainable_part(run, self._job.model.state_dict()),
             "run": run.state_dict(),
-            "precision": precision,
+            "precision": self._precision,
             "micro_batches": self._micro_batches,
             "seconds": self._seconds(),
         }
@@ -193,7 +174,7 @@ class Trainer:
         self._job.observer.resumed(self._history)
         if self._job.training.precision == "auto":
             self._job.observer.noted("precision", found["precision"])
-        for name, phase in self._phases():
+        for name, phase in self._phases.items():
             if self._micro_batches.get(name, phase.batch_size) < phase.batch_size:
                 self._job.observer.noted(f"micro_batch.{name}", str(self._micro_batches[name]))
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fer_pipeline.params.schema import Phase
     from fer_pipeline.training.precision import Precision
-
-Phase = Literal["head", "finetune"]
 
 
 @dataclass(frozen=True)

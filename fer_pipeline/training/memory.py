@@ -65,26 +65,19 @@ def halve_until_it_fits(work: Callable[[int], Result], images: int) -> tuple[Res
         torch.cuda.empty_cache()  # not sooner: the error held what the work had made
 
 
-def says_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch is about memory that does not suffice."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return any(text in str(error) for text in OUT_OF_MEMORY_MESSAGES)
-
-
 @contextmanager
 def unify_out_of_memory() -> Iterator[None]:
-    """Whatever word torch has for it, memory that does not suffice is one kind of error.
+    """Raise torch's own error of memory that does not suffice, whatever library found that out.
 
     Raises:
-        torch.OutOfMemoryError: it did not.
+        torch.OutOfMemoryError: memory did not suffice.
     """
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or not says_out_of_memory(error):
-            raise
-        raise torch.OutOfMemoryError(str(error)) from error
+        if any(text in str(error) for text in OUT_OF_MEMORY_MESSAGES):
+            raise torch.OutOfMemoryError(str(error)) from error
+        raise
 
 
 @contextmanager
@@ -147,8 +140,7 @@ def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
             fitting = _fitting(job, precision, images)
     except torch.OutOfMemoryError:
         fitting = 0
-    if job.fabric.device.type == "cuda":
-        torch.cuda.empty_cache()  # what exchanges gradients takes its memory elsewhere
+    torch.cuda.empty_cache()  # what exchanges gradients takes its memory elsewhere
     return least_of_all(job.fabric, fitting)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -12,10 +13,10 @@ from torch.nn import functional
 from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.models.backbones import head_of
 from fer_pipeline.models.inference import compute_logits
+from fer_pipeline.params.schema import HeadParams, Phase
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.devices import compile_network, convert_sync_batchnorm, share_statistics
-from fer_pipeline.training.features import CachedFeatures, allocate_features, cache_features
-from fer_pipeline.training.history import Phase
+from fer_pipeline.training.features import CachedFeatures, cache_features
 from fer_pipeline.training.job import Draws, Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss, mix
 from fer_pipeline.training.memory import (
@@ -23,7 +24,6 @@ from fer_pipeline.training.memory import (
     halve_until_it_fits,
     least_of_all,
     micro_batches,
-    unify_out_of_memory,
 )
 from fer_pipeline.training.optimizers import build_average, build_optimizer, build_schedule
 from fer_pipeline.training.precision import Precision, autocast
@@ -64,14 +64,14 @@ class PhaseRun:
     def __init__(
         self, job: Job, name: Phase, first_epoch: int, precision: Precision, micro_batch: int
     ) -> None:
-        params = job.params.head if name == "head" else job.params.finetune
-        assert params is not None
+        params = job.params.phases[name]
+        views = params.cached_views if isinstance(params, HeadParams) else 0
         self.name = name
         self._job, self._params, self._precision = job, params, precision
         self._last_epoch = first_epoch + params.epochs - 1
         trainable = enter_phase(job.model, job.backbone, name)
         self.micro_batch = micro_batch
-        if job.fabric.world_size > 1 and not self.caches:
+        if job.fabric.world_size > 1 and not views:
             self._agree()
         if name == "finetune":
             convert_sync_batchnorm(job.model, job.fabric)
@@ -84,15 +84,16 @@ class PhaseRun:
             self._steps * params.epochs,
             self._steps * warmup,
         )
-        self._features: CachedFeatures | None = None
-        if self.caches:
-            self._features = self._cache()
+        self._features = self._cache(views) if views else None
         self._average = None
         if job.training.ema_decay is not None and name == "finetune":
             self._average = build_average(job.model, job.training.ema_decay)
-        self._net, self._fabric_optimizer = job.fabric.setup(
-            self._trained_module(), self._optimizer
+        net = (
+            head_of(job.model, job.backbone)
+            if views
+            else compile_network(job.model, job.training.compile, job.fabric.device)
         )
+        self._net, self._fabric_optimizer = job.fabric.setup(net, self._optimizer)
 
     @property
     def learning_rate(self) -> float:
@@ -146,11 +147,12 @@ class PhaseRun:
         job = self._job
         for model in dict.fromkeys((job.model, self.model)):
             share_statistics(model, job.fabric)
+        head = head_of(job.model, job.backbone)
         with autocast(job.fabric.device, self._precision):
             if self._features is not None:
                 with torch.no_grad():
-                    logits = head_of(job.model, job.backbone).eval()(self._features.val).float()
-                head_of(job.model, job.backbone).train()
+                    logits = head.eval()(self._features.val).float()
+                head.train()
             else:
                 logits = self._val_logits()
         loss = functional.cross_entropy(logits, job.val.labels)
@@ -158,17 +160,6 @@ class PhaseRun:
         # Each device has cached features of its own: were they to differ in a last digit, so might
         # the best epoch, and one would stop where the others wait.
         return job.fabric.broadcast((float(loss), float(hits)))
-
-    @property
-    def caches(self) -> bool:
-        """Whether epochs run on stored features, in a moment each."""
-        return self.name == "head" and self._job.params.head.cached_views > 0  # type: ignore[union-attr]
-
-    def _trained_module(self) -> nn.Module:
-        job = self._job
-        if self.caches:
-            return head_of(job.model, job.backbone)
-        return compile_network(job.model, job.training.compile, job.fabric.device)
 
     def _prepare(self, rows: Tensor, draws: Draws, epoch: int) -> tuple[Tensor, Targets]:
         """A batch's inputs and targets, the same on every device that shares it."""
@@ -278,22 +269,13 @@ class PhaseRun:
         whole[share] = logits
         return cast(Tensor, fabric.all_reduce(whole, reduce_op="sum"))
 
-    def _cache(self) -> CachedFeatures:
-        """Each device caches its own; where the memory of one does not suffice, all end."""
+    def _cache(self, views: int) -> CachedFeatures:
+        """Each device caches features of its own; where one lacks the memory, all end."""
         job, features = self._job, None
-        assert job.params.head is not None
-        try:
-            with unify_out_of_memory():
-                allocated = allocate_features(job, job.params.head.cached_views)
-                features, _ = halve_until_it_fits(
-                    lambda images: cache_features(job, allocated, images, self._precision),
-                    INFERENCE_FACTOR * self.micro_batch,
-                )
-        except torch.OutOfMemoryError:
-            if job.fabric.world_size == 1:
-                raise
-        if job.fabric.world_size > 1:
-            least_of_all(job.fabric, int(features is not None))
+        with suppress(torch.OutOfMemoryError):
+            images = INFERENCE_FACTOR * self.micro_batch
+            features = cache_features(job, views, images, self._precision)
+        least_of_all(job.fabric, int(features is not None))
         assert features is not None
         enter_phase(job.model, job.backbone, self.name)
         return features

@@ -23,7 +23,8 @@ from fer_pipeline.data.quality.splits import split_faces
 from fer_pipeline.data.sources.sample import draw_sample
 from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.params.load import load_params
-from fer_pipeline.training.devices import choose_devices, end_with_first_process
+from fer_pipeline.stages.__main__ import end_with_parent
+from fer_pipeline.training.devices import choose_devices
 from fer_pipeline.training.job import Job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +94,6 @@ def make_job(kind: str, fabric: Fabric) -> Job:
 
 def abandon(fabric: Fabric, pid_file: Path) -> int:
     """The first process ends, while the other would wait for it."""
-    end_with_first_process(fabric)
     if not fabric.is_global_zero:
         pid_file.write_text(str(os.getpid()))
         time.sleep(600)
@@ -103,7 +103,7 @@ def abandon(fabric: Fabric, pid_file: Path) -> int:
 
 
 def main(kind: str, out: Path, devices: int) -> int:
-    fabric = choose_devices(devices)
+    fabric = choose_devices(devices, {})
     fabric.launch()
     if kind == "abandoned":
         return abandon(fabric, out.with_suffix(".pid"))
@@ -125,4 +125,5 @@ def main(kind: str, out: Path, devices: int) -> int:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

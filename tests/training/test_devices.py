@@ -37,7 +37,7 @@ on_cpus = pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs come before
 @on_cpus
 def test_devices_that_are_not_there_are_refused() -> None:
     with pytest.raises(TrainingError) as refused:
-        choose_devices(CORES + 1)
+        choose_devices(CORES + 1, {})
     assert str(refused.value) == (
         f"training.devices is {CORES + 1}, but there are no GPUs and only {CORES} CPU cores: "
         f"ask for fewer"
@@ -47,7 +47,7 @@ def test_devices_that_are_not_there_are_refused() -> None:
 def test_more_gpus_than_are_visible_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(TrainingError) as refused:
-        choose_devices(3)
+        choose_devices(3, {})
     assert str(refused.value) == (
         "training.devices is 3, but only 2 GPUs are visible: ask for fewer, or check "
         "CUDA_VISIBLE_DEVICES"
@@ -75,7 +75,7 @@ def test_auto_takes_the_most_gpus_that_can_share_every_batch(
 
 @on_cpus
 def test_without_gpus_auto_is_one_process_on_the_cpu() -> None:
-    fabric = choose_devices("auto")
+    fabric = choose_devices("auto", {})
     assert (fabric.world_size, fabric.device) == (1, torch.device("cpu"))
 
 

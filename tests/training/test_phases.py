@@ -24,7 +24,8 @@ from torchvision.models.resnet import ResNet
 
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import build_backbone
-from fer_pipeline.training.history import Phase, Trained
+from fer_pipeline.params.schema import Phase
+from fer_pipeline.training.history import Trained
 from fer_pipeline.training.job import Job
 from fer_pipeline.training.phases import PhaseRun, enter_phase
 
