@@ -1,26 +1,39 @@
-"""Two runs of the graph side by side: their scores, and the paired test of their fused models."""
+"""Two runs of the graph side by side: their scores, and the paired test of their fused models.
+
+A run is read from the workspace, from a git revision or from a DVC experiment.
+"""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo
+from dvc.scm import NoSCMError, RevError
+from rich.table import Column, Table
 
 from fer_pipeline.arrays import BoolArray, Int64Array
-from fer_pipeline.cli.revisions import checkout
 from fer_pipeline.data.faces import load_split
-from fer_pipeline.errors import DataError, FusionError
+from fer_pipeline.errors import DataError, FusionError, one_line
 from fer_pipeline.evaluation.metrics import METRICS, Scores
 from fer_pipeline.evaluation.result import read_evaluation
 from fer_pipeline.evaluation.significance import Gain, conclude, gain_over
 from fer_pipeline.fusion.average import fuse, image_hits
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import read_fusion
-from fer_pipeline.paths import EVALUATION, FUSION, PREDICTIONS, TEST
+from fer_pipeline.paths import EVALUATION, FUSION, PREDICTIONS, TEST, require
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import EvaluationParams
+
+WORKSPACE = "workspace"
+"""The name under which the files are read as they are now."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +53,6 @@ class RunScores:
     hits: BoolArray
     groups: Int64Array
     test_sha256: str
-
-
-@dataclass(frozen=True)
-class ScorePair:
-    """One score of one model in both runs; None where a run has not that model or metric."""
-
-    model: str
-    metric: str
-    a: float | None
-    b: float | None
-
-    @property
-    def difference(self) -> float | None:
-        """b less a."""
-        return None if self.a is None or self.b is None else self.b - self.a
 
 
 def read_run(revision: str) -> RunScores:
@@ -83,18 +81,20 @@ def read_run(revision: str) -> RunScores:
     return RunScores(revision, scores, hits, split.groups, evaluation.test_sha256)
 
 
-def pair_scores(a: RunScores, b: RunScores) -> list[ScorePair]:
-    """Every score of every model of either run, the models of a first."""
-    return [
-        ScorePair(
-            model,
-            metric,
-            getattr(a.scores.get(model), metric, None),
-            getattr(b.scores.get(model), metric, None),
-        )
-        for model in {**a.scores, **b.scores}
-        for metric in METRICS
-    ]
+def score_table(a: RunScores, b: RunScores) -> Table:
+    """Every score of every model of either run, the models of a first, and what b has more."""
+    right = (Column(name, justify="right") for name in (a.name, b.name, "difference"))
+    table = Table("", "", *right)
+    for model in {**a.scores, **b.scores}:
+        table.add_section()
+        label = model
+        for metric, name in METRICS.items():
+            first, second = (getattr(run.scores.get(model), metric, None) for run in (a, b))
+            shown = ["–" if value is None else f"{value:.4f}" for value in (first, second)]
+            change = "" if first is None or second is None else f"{second - first:+.4f}"
+            table.add_row(label, name, *shown, change)
+            label = ""
+    return table
 
 
 def gain_of(b: RunScores, a: RunScores, params: EvaluationParams, seed: int) -> Gain | None:
@@ -118,3 +118,58 @@ def meaning(a: RunScores, b: RunScores, gain: Gain | None) -> str:
         f"{b.name} is better than {a.name} on this test set",
         f"{a.name} is better than {b.name} on this test set",
     )
+
+
+@contextmanager
+def checkout(revision: str, paths: Sequence[Path]) -> Iterator[Path]:
+    """Give a folder in which these files and folders lie as they do in the project.
+
+    For `workspace` that is the current folder. Otherwise it is a temporary one, filled from git
+    and from DVC's cache, or its remote; neither the working tree nor DVC's locks are touched, so
+    that a `dvc repro` may go on meanwhile.
+
+    Args:
+        revision: whatever git or `dvc exp` takes for one, or `workspace`.
+        paths: relative to the folder of `dvc.yaml`, which is the current one.
+
+    Raises:
+        DataError: there is no such revision, or it has not all of the files.
+    """
+    if revision == WORKSPACE:
+        for path in paths:
+            require(path, "")
+        yield Path()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _fetch(revision, paths, Path(folder))
+        yield Path(folder)
+
+
+def _fetch(revision: str, paths: Sequence[Path], folder: Path) -> None:
+    try:
+        with Repo() as repo, repo.switch(revision):
+            for path in paths:
+                _fetch_one(repo, revision, path, folder / path)
+    except NotDvcRepoError:
+        raise DataError("this is no DVC repository: run this in the project's folder") from None
+    except (NoSCMError, RevError):
+        raise DataError(
+            f"'{revision}' is no git revision and no DVC experiment of this repository: "
+            f"see 'git log --oneline' and 'dvc exp list'"
+        ) from None
+    except DvcException as error:
+        raise DataError(f"{revision} can't be read: {one_line(error)}") from error
+
+
+def _fetch_one(repo: Repo, revision: str, path: Path, target: Path) -> None:
+    source = path.as_posix()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        repo.dvcfs.get(source, str(target), recursive=True)
+    except DvcException:
+        raise
+    except Exception as error:  # the clients of remotes have no exception in common
+        raise DataError(
+            f"{revision} has no {source}, or DVC has it neither in its cache nor in its remote: "
+            f"check that revision out and run 'dvc repro' ({one_line(error)})"
+        ) from error

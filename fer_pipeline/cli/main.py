@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_pipeline.cli.compare import RunScores
     from fer_pipeline.data.sources.editions import Edition
     from fer_pipeline.data.sources.pins import FilePin
     from fer_pipeline.params.schema import Params
@@ -177,13 +176,13 @@ def compare(
 
     Both are read from git and DVC's cache; nothing is run or checked out.
     """
-    from fer_pipeline.cli.compare import gain_of, meaning, read_run
+    from fer_pipeline.cli.compare import gain_of, meaning, read_run, score_table
     from fer_pipeline.params.load import load_params
 
     params = load_params(PARAMS)
     run_a, run_b = read_run(a), read_run(b)
     gain = gain_of(run_b, run_a, params.evaluation, params.seed)
-    Console().print(_score_table(run_a, run_b))
+    Console().print(score_table(run_a, run_b))
     if gain is not None:
         low, high = (f"{100 * bound:+.2f}" for bound in gain.ci95)
         typer.echo(
@@ -226,23 +225,6 @@ def chances_table(names: list[str], chances: NDArray[np.float32], console: Conso
         short.add_row(name, *(f"{EMOTIONS[code]} {shown[code]}" for code in order[:3]))
     needed = console.measure(whole, options=console.options.update(max_width=sys.maxsize)).maximum
     return whole if needed <= console.width else short
-
-
-def _score_table(a: RunScores, b: RunScores) -> Table:
-    from fer_pipeline.cli.compare import pair_scores
-    from fer_pipeline.evaluation.metrics import METRICS
-
-    table = Table("", "", a.name, b.name, "difference")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for pair in pair_scores(a, b):
-        first = pair.metric == next(iter(METRICS))
-        if first:
-            table.add_section()
-        shown = ("–" if value is None else f"{value:.4f}" for value in (pair.a, pair.b))
-        change = "" if pair.difference is None else f"{pair.difference:+.4f}"
-        table.add_row(pair.model if first else "", METRICS[pair.metric], *shown, change)
-    return table
 
 
 def _warn_of_other_counts(edition: Edition, params: Params) -> None:

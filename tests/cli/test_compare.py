@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from run_files import IMAGES, PARAMS, write_run
 
-from fer_pipeline.cli.compare import RunScores, gain_of, meaning, pair_scores, read_run
+from fer_pipeline.cli.compare import RunScores, gain_of, meaning, read_run, score_table
 from fer_pipeline.errors import DataError
-from fer_pipeline.evaluation.metrics import Scores
+from fer_pipeline.evaluation.metrics import METRICS, Scores
 from fer_pipeline.evaluation.significance import Gain, gain_interval, mcnemar_p
 from fer_pipeline.paths import EVALUATION, FUSION, TEST, predictions
 
@@ -88,18 +88,17 @@ def test_logits_of_another_number_of_images_are_refused(folder: Path) -> None:
 def test_models_and_scores_that_one_run_has_not_stand_alone() -> None:
     a = a_run("a", [0], resnet50=Scores(0.5, 0.5, 1.0, 0.1))
     b = a_run("b", [0, 1, 2], resnet18=Scores(0.75, 0.7, 1.0, 0.1))
-    pairs = {(pair.model, pair.metric): pair for pair in pair_scores(a, b)}
-    assert list(dict.fromkeys(model for model, _ in pairs)) == ["fused", "resnet50", "resnet18"]
-    assert len(pairs) == 15
-    fused = pairs["fused", "accuracy"]
-    assert (fused.a, fused.b) == (0.975, 0.925)
-    assert fused.difference == pytest.approx(-0.05)
-    for key, values in {
-        ("resnet50", "accuracy"): (0.5, None),
-        ("resnet18", "accuracy"): (None, 0.75),
-        ("resnet50", "brier"): (None, None),
-    }.items():
-        assert (pairs[key].a, pairs[key].b, pairs[key].difference) == (*values, None)
+    columns = [list(column.cells) for column in score_table(a, b).columns]
+    rows = list(zip(*columns, strict=True))
+    assert [row[0] for row in rows if row[0]] == ["fused", "resnet50", "resnet18"]
+    assert len(rows) == 3 * len(METRICS)
+    accuracies = [row[2:] for row in rows if row[1] == "accuracy"]
+    assert accuracies == [
+        ("0.9750", "0.9250", "-0.0500"),
+        ("0.5000", "–", ""),
+        ("–", "0.7500", ""),
+    ]
+    assert [row[2:] for row in rows if row[1] == METRICS["brier"]] == [("–", "–", "")] * 3
 
 
 def test_the_gain_is_that_of_b_over_a_in_groups_of_duplicates() -> None:

@@ -10,8 +10,7 @@ import pytest
 from run_files import write_run
 from workspace import Workspace, environment
 
-from fer_pipeline.cli.compare import read_run
-from fer_pipeline.cli.revisions import checkout
+from fer_pipeline.cli.compare import checkout, read_run
 from fer_pipeline.errors import DataError
 from fer_pipeline.paths import EVALUATION, FUSION, PARAMS, PREDICTIONS, TEST, predictions
 
