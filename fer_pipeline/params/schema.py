@@ -102,6 +102,10 @@ class BackboneParams(Section):
         head: dict[Phase, PhaseParams] = {"head": self.head} if self.head else {}
         return {**head, "finetune": self.finetune}
 
+    def cached_views(self, phase: Phase) -> int:
+        """How many views of each image a phase caches; 0 where it caches none."""
+        return self.head.cached_views if phase == "head" and self.head else 0
+
     @field_validator("eval_resize")
     @classmethod
     def _not_below_image_size(cls, value: int, info: ValidationInfo) -> int:

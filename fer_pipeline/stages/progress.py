@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -21,8 +22,10 @@ from rich.progress import (
 )
 
 from fer_pipeline.events import emit
-from fer_pipeline.params.schema import Phase
 from fer_pipeline.training.history import EpochRecord, Observer
+
+if TYPE_CHECKING:
+    from fer_pipeline.params.schema import Phase
 
 
 class TrainingProgress(Observer):

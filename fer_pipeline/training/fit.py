@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from fer_pipeline.errors import SharedTrainingError, TrainingError
 from fer_pipeline.models.backbones import without_auxiliary
 from fer_pipeline.models.catalog import CATALOG
-from fer_pipeline.params.schema import HeadParams, Phase
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.history import EpochRecord, Trained
 from fer_pipeline.training.job import Job
@@ -26,6 +25,9 @@ from fer_pipeline.training.memory import (
 )
 from fer_pipeline.training.phases import PhaseRun, enter_phase
 from fer_pipeline.training.precision import Precision, measure_precision
+
+if TYPE_CHECKING:
+    from fer_pipeline.params.schema import Phase
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +62,9 @@ class Trainer:
         self._precision = found["precision"] if found else self._choose_precision()
         first = 1
         for name, phase in self._phases.items():
-            cached = isinstance(phase, HeadParams) and phase.cached_views
-            with explain_out_of_memory(
-                self._job.backbone,
-                f"lower backbones.{self._job.backbone}.image_size or "
-                f"{name}.{'cached_views' if cached else 'batch_size'}",
-            ):
+            size = "cached_views" if self._job.params.cached_views(name) else "batch_size"
+            advice = f"lower backbones.{self._job.backbone}.image_size or {name}.{size}"
+            with explain_out_of_memory(self._job.backbone, advice):
                 self._run_phase(name, first, first + phase.epochs - 1, found)
             first += phase.epochs
         assert self._best is not None

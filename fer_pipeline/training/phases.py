@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from torch.nn import functional
 from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.models.backbones import head_of
 from fer_pipeline.models.inference import compute_logits
-from fer_pipeline.params.schema import HeadParams, Phase
 from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.devices import compile_network, convert_sync_batchnorm, share_statistics
 from fer_pipeline.training.features import CachedFeatures, cache_features
@@ -27,6 +26,9 @@ from fer_pipeline.training.memory import (
 )
 from fer_pipeline.training.optimizers import build_average, build_optimizer, build_schedule
 from fer_pipeline.training.precision import Precision, autocast
+
+if TYPE_CHECKING:
+    from fer_pipeline.params.schema import Phase
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class PhaseRun:
         self, job: Job, name: Phase, first_epoch: int, precision: Precision, micro_batch: int
     ) -> None:
         params = job.params.phases[name]
-        views = params.cached_views if isinstance(params, HeadParams) else 0
+        views = job.params.cached_views(name)
         self.name = name
         self._job, self._params, self._precision = job, params, precision
         self._last_epoch = first_epoch + params.epochs - 1
