@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchvision.models import get_model, get_model_weights
 
 from fer_pipeline.emotions import NUM_EMOTIONS
-from fer_pipeline.errors import WeightsError
+from fer_pipeline.errors import WeightsError, one_line
 from fer_pipeline.models.catalog import CATALOG, BackboneInfo, weights_file
 
 
@@ -35,7 +35,9 @@ def build_backbone(
         WeightsError: the weights can't be had, or don't fit the network.
     """
     info = CATALOG[name]
-    options = {**info.options, **({"aux_logits": True} if auxiliary and info.auxiliary else {})}
+    options = dict(info.options)
+    if auxiliary and info.auxiliary:
+        options["aux_logits"] = True
     model: nn.Module = get_model(name, weights=None, num_classes=NUM_EMOTIONS, **options)
     _move_dropout(model, info, dropout)
     if weights != "none":
@@ -55,7 +57,7 @@ def load_trained(name: str, path: Path) -> nn.Module:
     try:
         model.load_state_dict(_read_state(path))
     except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit {name}: {_first_line(error)}") from error
+        raise WeightsError(f"{path} does not fit {name}: {one_line(error)}") from error
     return model.eval()
 
 
@@ -66,12 +68,8 @@ def head_of(model: nn.Module, name: str) -> nn.Module:
 
 def without_auxiliary(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """A state dict as it is stored: the auxiliary head serves training alone."""
-    auxiliary = CATALOG[name].auxiliary
-    return {
-        key: value
-        for key, value in state.items()
-        if not (auxiliary and key.startswith(f"{auxiliary}."))
-    }
+    auxiliary = f"{CATALOG[name].auxiliary}."
+    return {key: value for key, value in state.items() if not key.startswith(auxiliary)}
 
 
 def _move_dropout(model: nn.Module, info: BackboneInfo, probability: float | None) -> None:
@@ -99,12 +97,12 @@ def _fetch_imagenet(name: str) -> Mapping[str, Tensor]:
         )
     except OSError as error:
         raise WeightsError(
-            f"ImageNet weights of {name} can't be fetched ({_first_line(error)}): put "
+            f"ImageNet weights of {name} can't be fetched ({one_line(error)}): put "
             f"{file_name} into {folder}, or set backbones.{name}.weights to none or a path"
         ) from error
     except Exception as error:  # torch.load raises whatever it stumbles on in a damaged file
         raise WeightsError(
-            f"{folder / file_name} is damaged ({_first_line(error)}): delete it and try again"
+            f"{folder / file_name} is damaged ({one_line(error)}): delete it and try again"
         ) from error
     return _require_state(state, folder / file_name)
 
@@ -117,7 +115,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
             return load_file(path)
         state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever it stumbles on in a damaged file
-        raise WeightsError(f"weights {path} can't be read: {_first_line(error)}") from error
+        raise WeightsError(f"weights {path} can't be read: {one_line(error)}") from error
     return _require_state(state, path)
 
 
@@ -131,13 +129,13 @@ def _load_all_but_head(
     model: nn.Module, state: Mapping[str, Tensor], info: BackboneInfo, weights: str
 ) -> None:
     """Load everything but the head, whose 1,000 classes are not ours, and the auxiliary head."""
-    dropped = (f"{info.head}.",) + ((f"{info.auxiliary}.",) if info.auxiliary else ())
+    dropped = (f"{info.head}.", f"{info.auxiliary}.")
     kept = {key: value for key, value in state.items() if not key.startswith(dropped)}
     try:
         missing, unexpected = model.load_state_dict(kept, strict=False)
     except RuntimeError as error:
         raise WeightsError(
-            f"weights {weights} do not fit {info.name}: {_first_line(error)}"
+            f"weights {weights} do not fit {info.name}: {one_line(error)}"
         ) from error
     missing = [key for key in missing if not key.startswith(dropped)]
     if missing or unexpected:
@@ -146,8 +144,3 @@ def _load_all_but_head(
             f"{len(missing)} entries missing, {len(unexpected)} unknown, "
             f"such as {(missing + unexpected)[0]}"
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300]

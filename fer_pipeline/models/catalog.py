@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 AUXILIARY_MIN_SIZE = 299
-"""Pixels: below, Inception's auxiliary head has too little left to pool."""
+"""Smallest input in pixels with which Inception's auxiliary head has enough left to pool."""
 
 
 @dataclass(frozen=True)
@@ -27,54 +27,38 @@ class BackboneInfo:
         name: torchvision's name of its builder.
         paper: where the network was published.
         min_image_size: the smallest square input, in pixels, that its layers accept.
+        options: keyword arguments for the builder.
         head: name of the last fully connected layer.
         auxiliary: name of an auxiliary classifier, or empty.
-        options: keyword arguments for the builder.
     """
 
     name: str
     paper: str
     min_image_size: int
-    head: str
-    auxiliary: str
     options: Mapping[str, bool]
+    head: str = "fc"
+    auxiliary: str = ""
 
 
-CATALOG: Mapping[str, BackboneInfo] = MappingProxyType(
-    {
-        info.name: info
-        for info in (
-            # Residual branches that start at zero (Goyal et al., arXiv 1706.02677) train much
-            # sooner from random weights; with loaded weights the option does nothing.
-            BackboneInfo(
-                "resnet50",
-                "He et al., arXiv 1512.03385",
-                32,
-                "fc",
-                "",
-                {"zero_init_residual": True},
-            ),
-            BackboneInfo(
-                "resnet101",
-                "He et al., arXiv 1512.03385",
-                32,
-                "fc",
-                "",
-                {"zero_init_residual": True},
-            ),
-            # Initialised as PyTorch does by default. The network is built without torchvision's
-            # input transform: our input is in [-1, 1] already, as Inception was made for.
-            BackboneInfo(
-                "inception_v3",
-                "Szegedy et al., arXiv 1512.00567",
-                75,
-                "fc",
-                "AuxLogits",
-                {"aux_logits": False, "init_weights": False, "transform_input": False},
-            ),
-        )
-    }
+# Residual branches that start at zero (Goyal et al., arXiv 1706.02677) train much sooner from
+# random weights; with loaded weights the option does nothing.
+_RESNET = {"zero_init_residual": True}
+# Initialised as PyTorch does by default. The network is built without torchvision's input
+# transform: our input is in [-1, 1] already, as Inception was made for.
+_INCEPTION = {"aux_logits": False, "init_weights": False, "transform_input": False}
+
+_BACKBONES = (
+    BackboneInfo("resnet50", "He et al., arXiv 1512.03385", 32, _RESNET),
+    BackboneInfo("resnet101", "He et al., arXiv 1512.03385", 32, _RESNET),
+    BackboneInfo(
+        "inception_v3",
+        "Szegedy et al., arXiv 1512.00567",
+        75,
+        _INCEPTION,
+        auxiliary="AuxLogits",
+    ),
 )
+CATALOG: Mapping[str, BackboneInfo] = MappingProxyType({info.name: info for info in _BACKBONES})
 
 
 def require_known(backbones: Mapping[str, BackboneParams]) -> None:
@@ -84,26 +68,25 @@ def require_known(backbones: Mapping[str, BackboneParams]) -> None:
         ParamsError: a backbone is not in the catalogue, or its image size is too small for it.
     """
     for name, params in backbones.items():
-        info = CATALOG.get(name)
-        if info is None:
-            raise ParamsError(
-                f"backbones.{name} is not a known backbone: choose among {', '.join(CATALOG)}"
-            )
-        if params.image_size < info.min_image_size:
-            raise ParamsError(
-                f"backbones.{name}.image_size is {params.image_size}: "
-                f"it must be at least {info.min_image_size}"
-            )
-        if params.auxiliary_weight and not info.auxiliary:
-            raise ParamsError(
-                f"backbones.{name}.auxiliary_weight is {params.auxiliary_weight}: it has no "
-                f"auxiliary head, so it must be 0"
-            )
-        if params.auxiliary_weight and params.image_size < AUXILIARY_MIN_SIZE:
-            raise ParamsError(
-                f"backbones.{name}.image_size is {params.image_size}: the auxiliary head needs "
-                f"{AUXILIARY_MIN_SIZE} or more; set auxiliary_weight to 0 below that"
-            )
+        if fault := _fault(name, params):
+            raise ParamsError(f"backbones.{name}{fault}")
+
+
+def _fault(name: str, params: BackboneParams) -> str:
+    """What is wrong, as it goes on after the key of the backbone; empty where nothing is."""
+    info, size, weight = CATALOG.get(name), params.image_size, params.auxiliary_weight
+    if info is None:
+        return f" is not a known backbone: choose among {', '.join(CATALOG)}"
+    if size < info.min_image_size:
+        return f".image_size is {size}: it must be at least {info.min_image_size}"
+    if weight and not info.auxiliary:
+        return f".auxiliary_weight is {weight}: it has no auxiliary head, so it must be 0"
+    if weight and size < AUXILIARY_MIN_SIZE:
+        return (
+            f".image_size is {size}: the auxiliary head needs {AUXILIARY_MIN_SIZE} or more; "
+            f"set auxiliary_weight to 0 below that"
+        )
+    return ""
 
 
 def weights_file(weights: str) -> Path | None:

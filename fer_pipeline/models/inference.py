@@ -1,4 +1,4 @@
-"""Logits of a backbone for many images, batch by batch."""
+"""Logits of a backbone for many images, batch by batch, in float32 without shortcuts."""
 
 from __future__ import annotations
 
@@ -72,3 +72,21 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
     finally:  # also where memory did not suffice: the caller may go on with smaller batches
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Keep GPUs from rounding convolutions' inputs to TF32, which PyTorch lets them by default.
+
+    TF32 has ten bits of mantissa: logits then differ in the third decimal between batch sizes and
+    machines, and a registered model could not be compared with the logits on record. On a CPU
+    nothing changes.
+    """
+    convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    matmul = torch.backends.cuda.matmul
+    before = convolution.fp32_precision, matmul.fp32_precision
+    convolution.fp32_precision = matmul.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolution.fp32_precision, matmul.fp32_precision = before

@@ -17,24 +17,11 @@ from fer_pipeline.params.schema import Params, Section
 _WANTED = {
     "bool_type": "be true or false",
     "dict_type": "be a mapping",
-    "finite_number": "be a finite number",
-    "float_type": "be a number",
-    "greater_than": "be greater than {gt}",
-    "greater_than_equal": "be greater than or equal to {ge}",
-    "int_type": "be a whole number",
-    "less_than": "be less than {lt}",
-    "less_than_equal": "be less than or equal to {le}",
-    "literal_error": "be {expected}",
     "model_type": "be a mapping",
-    "string_pattern_mismatch": "match pattern {pattern}",
-    "string_too_short": "be a text that is not empty",
-    "string_type": "be a text",
-    "too_long": "have at most {max_length} items",
     "too_short": "not be empty",
     "tuple_type": "be a list of two numbers",
-    "value_error": "be {error}",
 }
-"""What a value must be, by pydantic's type of error and the limits in its context."""
+"""What a value must be, by pydantic's type of error, where pydantic's own words are no YAML's."""
 
 
 def load_params(path: Path) -> Params:
@@ -97,16 +84,16 @@ def _explain_faults(key: str, faults: list[ErrorDetails]) -> str:
     if fault["type"] == "missing":
         return f"{key} is missing: see recipes/ for complete files"
     if not key:  # of several keys together: it names them
-        return _wanted(fault).removeprefix("be ")
+        return str(fault["ctx"]["error"])
     wanted = " or ".join(map(_wanted, faults))
     return f"{key} is {fault['input']!r}: it must {wanted}"
 
 
 def _wanted(fault: ErrorDetails) -> str:
     """What a value must be, as it goes on after "it must"."""
-    context = {name: str(value).removesuffix(".0") for name, value in fault.get("ctx", {}).items()}
-    words = _WANTED.get(fault["type"])
-    return words.format(**context) if words else f"be valid: {fault['msg']}"
+    if fault["type"] == "value_error":  # raised by a validator of the schema
+        return f"be {fault['ctx']['error']}"
+    return _WANTED.get(fault["type"], fault["msg"].rpartition(" should ")[2])
 
 
 def _known_keys(section: type[Section]) -> list[str]:

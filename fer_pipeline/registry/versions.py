@@ -60,7 +60,6 @@ STORED_FILES = (
     "models/backbones.py",
     "models/catalog.py",
     "models/inference.py",
-    "models/precision.py",
     "models/transforms.py",
     "serving/__init__.py",
     "serving/bundle.py",

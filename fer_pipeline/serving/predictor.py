@@ -15,8 +15,7 @@ from fer_pipeline.errors import FusionError
 from fer_pipeline.fusion.average import fuse, probabilities
 from fer_pipeline.models.backbones import load_trained
 from fer_pipeline.models.catalog import CATALOG
-from fer_pipeline.models.inference import compute_logits, pick_device
-from fer_pipeline.models.precision import full_float32
+from fer_pipeline.models.inference import compute_logits, full_float32, pick_device
 from fer_pipeline.models.transforms import VIEWS
 from fer_pipeline.serving.bundle import Spec, read_spec, weights_file
 from fer_pipeline.threads import VARIABLE, choose_threads

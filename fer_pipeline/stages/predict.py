@@ -9,8 +9,7 @@ import torch
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.fusion.predictions import PredictSettings, write_predictions
 from fer_pipeline.models.backbones import load_trained
-from fer_pipeline.models.inference import compute_logits, pick_device
-from fer_pipeline.models.precision import full_float32
+from fer_pipeline.models.inference import compute_logits, full_float32, pick_device
 from fer_pipeline.paths import TEST, VAL, model_file, require
 from fer_pipeline.stages.progress import image_bar
 

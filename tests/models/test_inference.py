@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_pipeline.models.backbones import build_backbone, head_of
-from fer_pipeline.models.inference import compute_logits
+from fer_pipeline.models.inference import compute_logits, full_float32
 from fer_pipeline.models.transforms import VIEWS, centre_batch, view_batch
 from fer_pipeline.params.schema import Tta
 
@@ -121,3 +121,29 @@ def test_every_batch_is_announced_with_its_size(model: nn.Module, images: Tensor
 
 def test_logits_need_no_gradient(model: nn.Module, images: Tensor) -> None:
     assert not compute_logits(model, images, SIZE, RESIZE, 7).requires_grad
+
+
+def precisions() -> tuple[str, str]:
+    backends = torch.backends
+    return backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision
+
+
+def test_shortcuts_are_off_inside_and_as_before_outside() -> None:
+    before = precisions()
+    with full_float32():
+        assert precisions() == ("ieee", "ieee")
+    assert precisions() == before
+    with pytest.raises(KeyError), full_float32():
+        raise KeyError
+    assert precisions() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_convolution_on_a_gpu_is_that_of_the_cpu() -> None:
+    torch.manual_seed(0)
+    images, kernel = torch.randn(8, 64, 32, 32), torch.randn(64, 64, 3, 3)
+    wanted = torch.nn.functional.conv2d(images.double(), kernel.double()).float()
+    with full_float32():
+        found = torch.nn.functional.conv2d(images.cuda(), kernel.cuda()).cpu()
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)

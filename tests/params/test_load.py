@@ -22,7 +22,7 @@ RESNET = "backbones.resnet50"
 AUGMENT = "training.augment"
 
 # The key, a value that it must not have, and what the message asks for instead.
-OTHER_VERBS = ("not ", "match ")
+OTHER_VERBS = ("not be", "have", "match")
 
 BAD_VALUES: list[tuple[str, object, str]] = [
     ("seed", -1, "greater than or equal to 0"),
@@ -39,32 +39,32 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     ("data.max_drift", 1.1, "less than or equal to 1"),
     ("data.max_drift", -0.1, "greater than or equal to 0"),
     ("data.max_drift", float("nan"), "less than or equal to 1"),
-    ("data.max_drift", "0.1", "a number"),
+    ("data.max_drift", "0.1", "a valid number"),
     ("data.sample", None, "a mapping"),
     ("data.sample.val", 6, "greater than or equal to 7"),
     ("backbones", {}, "not be empty"),
     ("backbones", None, "a mapping"),
     (f"{RESNET}.image_size", 8, "greater than or equal to 32"),
     (f"{HEAD}.epochs", 0, "greater than or equal to 1"),
-    (f"{HEAD}.epochs", True, "a whole number"),
-    (f"{HEAD}.epochs", 2.5, "a whole number"),
-    (f"{HEAD}.epochs", 2.0, "a whole number"),
-    (f"{HEAD}.epochs", "3", "a whole number"),
-    (f"{HEAD}.epochs", None, "a whole number"),
+    (f"{HEAD}.epochs", True, "a valid integer"),
+    (f"{HEAD}.epochs", 2.5, "a valid integer"),
+    (f"{HEAD}.epochs", 2.0, "a valid integer"),
+    (f"{HEAD}.epochs", "3", "a valid integer"),
+    (f"{HEAD}.epochs", None, "a valid integer"),
     (f"{HEAD}.batch_size", 1, "greater than or equal to 2"),
     (f"{HEAD}.learning_rate", -1e-3, "greater than 0"),
     (f"{HEAD}.learning_rate", 0, "greater than 0"),
     (f"{HEAD}.learning_rate", 1e38, "less than or equal to 10"),
-    (f"{HEAD}.learning_rate", True, "a number"),
-    (f"{HEAD}.learning_rate", "fast", "a number"),
-    (f"{HEAD}.learning_rate", "0.1", "a number"),
+    (f"{HEAD}.learning_rate", True, "a valid number"),
+    (f"{HEAD}.learning_rate", "fast", "a valid number"),
+    (f"{HEAD}.learning_rate", "0.1", "a valid number"),
     (f"{HEAD}.learning_rate", float("inf"), "a finite number"),
     (f"{HEAD}.learning_rate", float("nan"), "a finite number"),
     (f"{HEAD}.cached_views", -1, "greater than or equal to 0"),
     (f"{HEAD}.cached_views", 101, "less than or equal to 100"),
-    (f"{HEAD}.cached_views", None, "a whole number"),
+    (f"{HEAD}.cached_views", None, "a valid integer"),
     (f"{RESNET}.auxiliary_weight", -0.1, "greater than or equal to 0"),
-    (f"{RESNET}.auxiliary_weight", None, "a number"),
+    (f"{RESNET}.auxiliary_weight", None, "a valid number"),
     ("training.precision", "fp16", "'auto', 'fp32' or 'bf16'"),
     ("training.optimizer", "rmsprop", "'adam', 'adamw' or 'sgd'"),
     ("training.momentum", 1.0, "less than 1"),
@@ -101,7 +101,7 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     ("evaluation.ece_bins", 0, "greater than or equal to 1"),
     ("gate.min_gain", 1.5, "less than or equal to 1"),
     ("gate.max_p", 5, "less than or equal to 1"),
-    ("registry.experiment", "", "a text that is not empty"),
+    ("registry.experiment", "", "have at least 1 character"),
     ("registry.model_name", "a/b", "match pattern"),
 ]
 
@@ -170,7 +170,7 @@ def test_an_impossible_value_is_refused_with_file_key_and_value(
     [
         ("training.augment.crop_scale", [0.5], "training.augment.crop_scale.1 is missing"),
         ("training.augment.crop_ratio", [], "training.augment.crop_ratio.0 is missing"),
-        ("backbones", {2: None}, "backbones.2.[key] is 2: it must be a text"),
+        ("backbones", {2: None}, "backbones.2.[key] is 2: it must be a valid string"),
     ],
 )
 def test_what_a_list_or_a_key_lacks_is_named(
@@ -339,7 +339,7 @@ def test_an_input_too_small_for_its_backbone_is_refused(committed: str, tmp_path
     ("devices", "wanted"),
     [
         *((number, "greater than or equal to 1") for number in (0, -1)),
-        *((kind, "a whole number") for kind in ("all", "2", 1.5, True, None, [1], {"gpu": 1})),
+        *((kind, "a valid integer") for kind in ("all", "2", 1.5, True, None, [1], {"gpu": 1})),
     ],
 )
 def test_devices_that_are_no_number_from_1_are_refused(
