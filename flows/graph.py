@@ -77,12 +77,10 @@ def read_status(folder: Path) -> GraphStatus:
         with Repo(str(folder.resolve())) as repo:  # else links in its path are in the names
             found = repo.index.graph
             names = {stage: _name(stage, folder) for stage in found if stage.cmd}
-            stages = {
-                name: _stage(
-                    stage, name, [names[one] for one in found.successors(stage) if one.cmd]
-                )
-                for stage, name in names.items()
-            }
+            stages = {}
+            for stage, name in names.items():
+                parents = sorted(names[one] for one in found.successors(stage) if one.cmd)
+                stages[name] = _stage(stage, name, parents)
             status = repo.status()
             changed = frozenset(name for stage, name in names.items() if stage.addressing in status)
             remote = bool(repo.config["core"].get("remote"))
@@ -92,7 +90,9 @@ def read_status(folder: Path) -> GraphStatus:
         ) from error
     except (DvcException, StageFileDoesNotExistError) as error:
         raise FlowError(f"DVC can't read the graph: {_reason(error)}") from error
-    return GraphStatus(_in_order(stages), changed, remote)
+    order = TopologicalSorter({name: stage.parents for name, stage in stages.items()})
+    graph = {name: stages[name] for name in order.static_order()}
+    return GraphStatus(graph, changed, remote)
 
 
 def closure(graph: Graph, targets: Sequence[str]) -> set[str]:
@@ -155,16 +155,11 @@ def _stage(stage: Any, name: str, parents: Collection[str]) -> Stage:
         ) from None
     return Stage(
         name=name,
-        parents=tuple(sorted(parents)),
+        parents=tuple(parents),
         slot=meta.slot,
         deadline_s=None if meta.deadline_h is None else 3600.0 * meta.deadline_h,
         description=stage.desc or "",
     )
-
-
-def _in_order(stages: Mapping[str, Stage]) -> Graph:
-    order = TopologicalSorter({name: stage.parents for name, stage in stages.items()})
-    return {name: stages[name] for name in order.static_order()}
 
 
 def _reason(error: BaseException) -> str:

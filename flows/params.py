@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from collections.abc import Mapping
 from io import StringIO
@@ -16,12 +15,10 @@ from fer_pipeline.errors import FlowError, ParamsError, one_line
 from fer_pipeline.files import whole_file, write_text
 from fer_pipeline.models.catalog import require_known
 from fer_pipeline.params.load import load_params
-from fer_pipeline.paths import PARAMS
+from fer_pipeline.paths import PARAMS, RECIPES
 
-RECIPES = Path("recipes")
-
-_WRITTEN = Path(".dvc/tmp/fer-params.sha256")
-"""Digest of the `params.yaml` that the last run wrote; the next run may replace that."""
+_WRITTEN = Path(".dvc/tmp/fer-params.yaml")
+"""A copy of the `params.yaml` that the last run wrote; the next run may replace that."""
 
 
 def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> bool:
@@ -53,7 +50,7 @@ def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> boo
     with whole_file(folder / PARAMS) as partial:
         partial.write_text(text, encoding="utf-8")
         _require_valid(partial)
-        write_text(folder / _WRITTEN, _digest(text))
+        write_text(folder / _WRITTEN, text)
     return True
 
 
@@ -110,16 +107,10 @@ def _require_valid(candidate: Path) -> None:
 
 def _is_known(folder: Path, text: str) -> bool:
     """Whether this content is a recipe's, a commit's, or was written by a run."""
-    if any(text == file.read_text() for file in (folder / RECIPES).glob("*.yaml")):
-        return True
-    written = folder / _WRITTEN
-    if written.exists() and written.read_text(encoding="utf-8") == _digest(text):
+    copies = [*(folder / RECIPES).glob("*.yaml"), *folder.glob(str(_WRITTEN))]
+    if any(text == file.read_text(encoding="utf-8") for file in copies):
         return True
     committed = subprocess.run(
         ["git", "show", f"HEAD:./{PARAMS}"], cwd=folder, capture_output=True, check=False
     )
     return committed.returncode == 0 and committed.stdout == text.encode()
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

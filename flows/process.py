@@ -8,8 +8,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
@@ -159,7 +158,8 @@ class Processes:
             file = Path(folder) / "events.jsonl"
             events = Listener(file)
             env = {**(env or {}), VARIABLE: str(file)}
-            with self._started(command, env, deadline_s, locks) as child:
+            child = self._start(command, env, deadline_s, [*self.locks, *locks])
+            try:
                 assert child.stdout is not None
                 for line in child.stdout:
                     if text := line.rstrip():
@@ -167,6 +167,10 @@ class Processes:
                         outcome.lines.append(text)
                         _read_events(events, outcome, on_event)
                 outcome.status = child.wait()
+            finally:
+                end_supervised(child)
+                with self._starting:
+                    self._running.discard(child)
             _read_events(events, outcome, on_event)
         if self.closed.is_set():
             raise StoppedError(f"stopped, because the run is ending: {command[0]}")
@@ -182,34 +186,23 @@ class Processes:
         for child in running:
             child.wait()
 
-    @contextmanager
-    def _started(
+    def _start(
         self,
         command: Sequence[str],
         env: Mapping[str, str],
         deadline_s: float | None,
         locks: Sequence[int],
-    ) -> Iterator[subprocess.Popen[str]]:
+    ) -> subprocess.Popen[str]:
         options = ["--grace-s", str(GRACE_S)]
         options += [] if deadline_s is None else ["--deadline-s", str(deadline_s)]
         with self._starting:
             if self.closed.is_set():
                 raise StoppedError(f"not started, because the run is ending: {command[0]}")
             child = start_supervised(
-                command,
-                self.folder,
-                env,
-                *options,
-                stdout=subprocess.PIPE,
-                locks=[*self.locks, *locks],
+                command, self.folder, env, *options, stdout=subprocess.PIPE, locks=locks
             )
             self._running.add(child)
-        try:
-            yield child
-        finally:
-            end_supervised(child)
-            with self._starting:
-                self._running.discard(child)
+        return child
 
 
 def backoff() -> list[float]:

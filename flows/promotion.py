@@ -21,6 +21,8 @@ from prefect.states import Completed
 from fer_pipeline.errors import FlowError
 from flows.session import Session, run_in_session
 
+_ALIASES = ("champion", "challenger", "previous")
+
 
 class Approval(RunInput):
     """The form that a person fills in."""
@@ -64,7 +66,9 @@ def promotion(
             command += ["--force"] if force else []
         command += ["--reason", why] if why else []
         done = here.run(command).require_success(action)
-        _show(here)
+        versions = {key: one for key, one in _status(here).items() if key in _ALIASES and one}
+        rows = [{"alias": alias, **about} for alias, about in versions.items()]
+        create_table_artifact(rows, key="fer-registry", description="The registry after the move")
         return Completed(message=done.lines[-1] if done.lines else action)
 
     return run_in_session(work, folder)
@@ -106,7 +110,7 @@ def _ask(
     """
     before = _status(here)
     version = _version_to_ask_for(action, version, before)
-    question = f"{action} {'' if version is None else version}".strip()
+    question = action if version is None else f"{action} {version}"
     status = json.dumps(before, indent=2)
     form = Approval.with_initial_data(
         description=f"**{question}?**\n\nThe registry at present:\n\n```json\n{status}\n```"
@@ -115,33 +119,24 @@ def _ask(
 
     def pause() -> None:
         try:
-            answer.set_result(
-                pause_flow_run(wait_for_input=form, timeout=timeout_s, poll_interval=2)
-            )
-        except FlowPauseTimeout:
-            late = f"No answer within {timeout_s} s: nothing was moved."
-            answer.set_exception(FlowError(late))  # raised where the answer is waited for
-        except BaseException as error:
+            given = pause_flow_run(wait_for_input=form, timeout=timeout_s, poll_interval=2)
+            answer.set_result(given)
+        except BaseException as error:  # raised where the answer is waited for
             answer.set_exception(error)
 
     # In another thread, because a pause does not end when the run is cancelled.
     Thread(target=copy_context().run, args=(pause,), daemon=True).start()
     while not answer.done():
         here.processes.wait(0.2)
-    if answer.result().approved and action == "rollback":
+    try:
+        given = answer.result()
+    except FlowPauseTimeout:
+        raise FlowError(f"No answer within {timeout_s} s: nothing was moved.") from None
+    if given.approved and action == "rollback":
         _require_unmoved(here, before)
-    return version, answer.result()
+    return version, given
 
 
 def _status(here: Session) -> dict[str, Any]:
     command = ["fer", "registry", "status", "--json"]
     return here.run(command).require_success("asking the registry").document()
-
-
-def _show(here: Session) -> None:
-    rows = [
-        {"alias": alias, **about}
-        for alias, about in _status(here).items()
-        if isinstance(about, dict) and "version" in about
-    ]
-    create_table_artifact(rows, key="fer-registry", description="The registry after the move")

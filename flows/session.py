@@ -21,13 +21,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Failed
 
-from fer_pipeline.errors import (
-    DataError,
-    FerError,
-    FlowError,
-    StoppedError,
-    TransientFlowError,
-)
+from fer_pipeline.errors import DataError, FerError, FlowError, StoppedError, TransientFlowError
 from fer_pipeline.repair import repair
 from flows.process import POLL_S, Outcome, Processes, backoff
 from flows.slots import LockFile
@@ -108,10 +102,6 @@ class Session:
             self.processes.close()
             lock.release()
 
-    def cancel(self) -> None:
-        self.cancelled = True
-        self.processes.close()
-
     def _acquire(self, lock: LockFile) -> None:
         if not lock.acquire(self.name):
             raise TransientFlowError(
@@ -190,7 +180,8 @@ def _listening(run_id: UUID, here: Session) -> Iterator[None]:
                     continue  # a training goes on while the server is away
                 if state is not None and (state.is_cancelling() or state.is_cancelled()):
                     if not ended.is_set():
-                        here.cancel()
+                        here.cancelled = True
+                        here.processes.close()
                     return
 
     listener = Thread(target=listen, daemon=True)

@@ -15,10 +15,10 @@ from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import TEST
 from fer_pipeline.registry.candidate import Candidate, file_tags
+from fer_pipeline.registry.check import Record, write_record
 from fer_pipeline.registry.policy import GATE_TAG
 from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import Tracking
-from fer_pipeline.registry.version_files import Record, write_record
 from fer_pipeline.registry.versions import register_once, version_digest
 from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle
 from fer_pipeline.serving.predictor import FusedPredictor

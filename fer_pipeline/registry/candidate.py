@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fer_pipeline import paths
 from fer_pipeline.data.faces import load_split, split_sha256
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import NUM_EMOTIONS
@@ -18,32 +19,11 @@ from fer_pipeline.fusion.average import fuse, top1_accuracy
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import Fusion, read_fusion
 from fer_pipeline.params.load import load_params
-from fer_pipeline.paths import (
-    DATA_METRICS,
-    DVC_LOCK,
-    EVALUATION,
-    FACES,
-    FUSION,
-    MODEL_CARD,
-    RECIPES,
-    REPORT,
-    TEST,
-    TRAIN,
-    VAL,
-    model_file,
-    require,
-    training_metrics,
-)
+from fer_pipeline.paths import model_file, require, training_metrics
 from fer_pipeline.provenance import StageInputs, dvc_hashes, file_sha256, git_state
-from fer_pipeline.registry.check import IMAGES
+from fer_pipeline.registry.check import FILE_TAG, IMAGES, SIZE_TAG, Record, write_record
 from fer_pipeline.registry.policy import GATE_TAG
 from fer_pipeline.registry.runs import find_training_run
-from fer_pipeline.registry.version_files import (
-    FILE_TAG,
-    SIZE_TAG,
-    Record,
-    write_record,
-)
 from fer_pipeline.serving.bundle import bundle_files
 from fer_pipeline.serving.predictor import FusedPredictor
 
@@ -90,15 +70,15 @@ def make_candidate(
     Raises:
         DataError: the files of the graph are not those that were evaluated.
     """
-    fusion = read_fusion(FUSION)
+    fusion = read_fusion(paths.FUSION)
     record, folder = _record(params, fusion, bundle, evaluation), bundle.with_name("record")
     write_record(record, folder)
     tags = {
         **_lineage_tags(params, fusion),
         **_run_tags(params, tracking),
         "run.fusion": run_id,
-        "report": f"runs:/{run_id}/{REPORT.name}",
-        "model_card": f"runs:/{run_id}/{MODEL_CARD.name}",
+        "report": f"runs:/{run_id}/{paths.REPORT.name}",
+        "model_card": f"runs:/{run_id}/{paths.MODEL_CARD.name}",
         GATE_TAG: "true",
         **figure_tags(evaluation),
         **file_tags(bundle),
@@ -109,7 +89,7 @@ def make_candidate(
         folders={"bundle": bundle, "record": folder},
         example=record.drawn[:1],
         tags=tags,
-        description=MODEL_CARD.read_text(encoding="utf-8"),
+        description=paths.MODEL_CARD.read_text(encoding="utf-8"),
     )
 
 
@@ -148,7 +128,7 @@ def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: Evaluation
     Raises:
         DataError: the files are not those that were evaluated.
     """
-    test, names = load_split(TEST), list(params.backbones)
+    test, names = load_split(paths.TEST), list(params.backbones)
     weights = np.array([fusion.weights[name] for name in names])
     logits = fuse(read_logits(names, "test"), weights)
     # Example and check faces are drawn, so that no picture of a person ends up in a registry.
@@ -160,7 +140,8 @@ def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: Evaluation
     difference = abs(top1_accuracy(logits, test.labels) - evaluation.test.fused.accuracy)
     if record.test_sha256 != evaluation.test_sha256 or difference > 1e-9:
         raise DataError(
-            f"{EVALUATION} is not of these predictions, {FUSION} and {TEST}: run 'dvc repro'"
+            f"{paths.EVALUATION} is not of these predictions, {paths.FUSION} and {paths.TEST}: "
+            "run 'dvc repro'"
         )
     return record
 
@@ -173,16 +154,18 @@ def _draw_faces(seed: int) -> npt.NDArray[np.uint8]:
 
 def _lineage_tags(params: Params, fusion: Fusion) -> dict[str, str]:
     """What made the version: commit, DVC hashes of data and models, params."""
-    git, hashes = git_state(), dvc_hashes(DVC_LOCK)
-    data = json.loads(require(DATA_METRICS, "prepare").read_text(encoding="utf-8"))["source"]
-    tracked = [FACES, TRAIN, VAL, TEST, FUSION, *map(model_file, params.backbones)]
+    git, hashes = git_state(), dvc_hashes(paths.DVC_LOCK)
+    metrics = json.loads(require(paths.DATA_METRICS, "prepare").read_text(encoding="utf-8"))
+    data = metrics["source"]
+    tracked = [paths.FACES, paths.TRAIN, paths.VAL, paths.TEST, paths.FUSION]
+    tracked += map(model_file, params.backbones)
     return {
         "git.commit": git.commit,
         "git.dirty": str(git.dirty).lower(),
         "data.source": data["uri"],
         "data.sha256": data["sha256"],
         "data.synthetic": str(data["synthetic"]).lower(),
-        "recipe": recipe_name(params, RECIPES),
+        "recipe": recipe_name(params, paths.RECIPES),
         "fusion.method": fusion.method,
         "fusion.weights": json.dumps(fusion.weights),
         "params": params.model_dump_json(),

@@ -4,6 +4,10 @@ A fresh process fetches it, as a server would, and scores 64 images whose logits
 The images are test images, where the prepared test set is here and is the one on record; a
 registry keeps no pictures of people, so elsewhere the check falls back on the drawn faces that
 the record holds.
+
+The record lies beside the bundle. It has the fused logits of the test images with their labels and
+groups, so that two versions can be compared image by image without the images, and synthetic faces
+with their logits. The test images stay in the prepared data, and are known by their digest.
 """
 
 from __future__ import annotations
@@ -13,22 +17,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from fer_pipeline.arrays import BoolArray, Float32Array, Int64Array, UInt8Array
 from fer_pipeline.data.faces import Split, load_split, split_sha256
 from fer_pipeline.errors import DataError, RegistryError, hide_password, one_line
 from fer_pipeline.paths import TEST
-from fer_pipeline.registry.version_files import (
-    FILE_TAG,
-    SIZE_TAG,
-    Record,
-    open_storage,
-    read_record,
-)
+from fer_pipeline.registry.tracking import open_storage
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
@@ -38,6 +37,74 @@ _SCRIPT = Path(__file__).with_name("scoring.py")
 IMAGES = 64
 TOLERANCE = 1e-4
 """The largest difference of a logit from the one on record that passes."""
+
+
+_RECORD = "record.npz"
+
+FOLDER = "record"
+"""Name of the folder with the record of a version."""
+
+FILE_TAG = "sha256."
+"""Start of the tags of a version that hold the sha256 of each file of its bundle."""
+
+SIZE_TAG = "bytes."
+"""Start of the tags of a version that hold the size in bytes of each file of its bundle."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The measurements that a version is compared and checked by.
+
+    Attributes:
+        logits: (N, 7) float32 fused logits of the test images, before temperature.
+        labels, groups: (N,) of the same images.
+        test_sha256: of the test images and their labels, as `metrics/evaluation.json` has it.
+        drawn: (D, 48, 48) uint8 synthetic faces.
+        drawn_logits: (D, 7) float32 fused logits of them.
+    """
+
+    logits: Float32Array
+    labels: Int64Array
+    groups: Int64Array
+    test_sha256: str
+    drawn: UInt8Array
+    drawn_logits: Float32Array
+
+    @property
+    def hits(self) -> BoolArray:
+        """(N,) true where the fused model is right."""
+        return np.asarray(self.logits.argmax(axis=1) == self.labels)
+
+
+def write_record(record: Record, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / _RECORD, allow_pickle=False, **asdict(record))
+
+
+def read_record(tracking: Tracking, name: str, number: str) -> Record:
+    """Fetch the record of a version.
+
+    Raises:
+        RegistryError: it is missing or damaged, or the artifact store does not answer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            storage = open_storage(tracking, name, number)
+            path: str = storage.download_artifacts(f"artifacts/{FOLDER}", folder)  # type: ignore[no-untyped-call]
+            return load_record(Path(path))
+        except Exception as error:  # what a store's own client raises, or numpy of torn files
+            raise RegistryError(
+                f"the record of {name} version {number} can't be read ({one_line(error)}): see "
+                "that the artifact store runs; if it is lost, delete the version in MLflow and "
+                "run 'dvc repro --force --single-item register'"
+            ) from error
+
+
+def load_record(folder: Path) -> Record:
+    """Read what `write_record` wrote."""
+    with np.load(folder / _RECORD, allow_pickle=False) as found:
+        arrays = {**found}
+    return Record(**{**arrays, "test_sha256": str(arrays["test_sha256"])})
 
 
 def check_version(tracking: Tracking, name: str, number: str) -> str:
@@ -61,9 +128,7 @@ def check_version(tracking: Tracking, name: str, number: str) -> str:
     return f"{len(images)} {kind} score as on record, within {largest:.1g}"
 
 
-def score_version(
-    tracking: Tracking, name: str, number: str, images: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
+def score_version(tracking: Tracking, name: str, number: str, images: UInt8Array) -> Float32Array:
     """(N, 7) fused logits of (N, 48, 48) images by a version, fetched and run by a new process.
 
     Raises:
@@ -121,9 +186,7 @@ def require_files(tracking: Tracking, name: str, number: str) -> None:
             )
 
 
-def images_to_check(
-    record: Record,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], str]:
+def images_to_check(record: Record) -> tuple[UInt8Array, Float32Array, str]:
     """Images, the logits on record, and what to call them."""
     test = find_test_split(record)
     if test is None:

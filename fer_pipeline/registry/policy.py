@@ -14,15 +14,13 @@ from fer_pipeline.errors import RegistryError
 from fer_pipeline.evaluation.gate import improves
 from fer_pipeline.paths import TEST
 from fer_pipeline.registry.aliases import WITHDRAWN_TAG, read_aliases
-from fer_pipeline.registry.check import find_test_split, score_version
-from fer_pipeline.registry.version_files import read_record
+from fer_pipeline.registry.check import find_test_split, read_record, score_version
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
+    from fer_pipeline.arrays import BoolArray
     from fer_pipeline.params.schema import Params, PromotionParams
+    from fer_pipeline.registry.check import Record
     from fer_pipeline.registry.tracking import Tracking
-    from fer_pipeline.registry.version_files import Record
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +155,7 @@ def compare_versions(
 
 def _recorded_hits(
     tracking: Tracking, name: str, champion: str, test_sha256: str
-) -> npt.NDArray[np.bool_] | None:
+) -> BoolArray | None:
     """Where the champion was right on that test set, or None where no record says so."""
     try:
         record = read_record(tracking, name, champion)
@@ -167,9 +165,7 @@ def _recorded_hits(
     return record.hits if record.test_sha256 == test_sha256 else None
 
 
-def _score_again(
-    tracking: Tracking, name: str, champion: str, ours: Record
-) -> npt.NDArray[np.bool_]:
+def _score_again(tracking: Tracking, name: str, champion: str, ours: Record) -> BoolArray:
     """(N,) true where the champion is right on the challenger's test images."""
     test = find_test_split(ours)
     if test is None:

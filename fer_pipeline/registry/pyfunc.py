@@ -41,12 +41,12 @@ class FusedModel(PythonModel):
         """
         asked = params or {}
         output = asked.get("output", "probabilities")
-        if output not in ("probabilities", "logits"):
-            raise _refusal(f"output is {output!r}: ask for 'probabilities' or 'logits'")
         try:
+            if output not in ("probabilities", "logits"):
+                raise RequestError(f"output is {output!r}: ask for 'probabilities' or 'logits'")
             images = read_request(model_input)
         except RequestError as error:
-            raise _refusal(str(error)) from error
+            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
         prediction = self._predictor.predict(images)
         values, singles = prediction.probabilities, prediction.single_probabilities
         if output == "logits":
@@ -59,10 +59,6 @@ class FusedModel(PythonModel):
 
 def _columns(backbone: str, values: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(values, columns=[f"{backbone}.{emotion}" for emotion in EMOTIONS])
-
-
-def _refusal(message: str) -> MlflowException:
-    return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
 
 
 mlflow.models.set_model(FusedModel())

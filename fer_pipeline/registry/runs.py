@@ -166,9 +166,7 @@ def _system_metrics(uri: str, run_id: str) -> Iterator[None]:
     Memory and load of an NVIDIA GPU too, where `nvidia-ml-py` is installed. A store that fails
     costs these figures and nothing else.
     """
-    noise = logging.getLogger("mlflow.system_metrics.system_metrics_monitor")
-    level = noise.level
-    noise.setLevel(logging.WARNING)
+    logging.getLogger("mlflow.system_metrics.system_metrics_monitor").setLevel(logging.WARNING)
     monitor: Any = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
         run_id, resume_logging=True, tracking_uri=uri
     )
@@ -177,7 +175,6 @@ def _system_metrics(uri: str, run_id: str) -> Iterator[None]:
         yield
     finally:
         monitor.finish()
-        noise.setLevel(level)
 
 
 def find_training_run(tracking: Tracking, inputs: StageInputs, val_accuracy: float) -> str | None:

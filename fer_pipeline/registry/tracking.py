@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -77,6 +79,16 @@ def mlflow_errors(tracking: Tracking) -> Iterator[None]:
         raise RegistryError(
             f"MLflow at {shown_address(tracking.uri)} failed: {first_line(error)}"
         ) from error
+
+
+def open_storage(tracking: Tracking, name: str, number: str) -> ArtifactRepository:
+    """The files of a version, to be listed, fetched or deleted.
+
+    MLflow's own functions for `models:/` addresses take the registry from a global setting; this
+    one asks the store that it is given.
+    """
+    location = tracking.client.get_model_version_download_uri(name, number)
+    return get_artifact_repository(location, tracking_uri=tracking.uri, registry_uri=tracking.uri)
 
 
 @contextmanager

@@ -26,8 +26,7 @@ from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RegistryBusyError, RegistryError, one_line
 from fer_pipeline.provenance import code_digest, content_digest
 from fer_pipeline.registry.aliases import Aliases, alias_lock, read_aliases
-from fer_pipeline.registry.tracking import is_missing, registry_lock
-from fer_pipeline.registry.version_files import open_storage
+from fer_pipeline.registry.tracking import is_missing, open_storage, registry_lock
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.candidate import Candidate

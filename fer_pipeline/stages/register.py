@@ -8,27 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_pipeline.evaluation.gate import Verdict, judge
+from fer_pipeline import paths
+from fer_pipeline.evaluation.gate import judge
 from fer_pipeline.evaluation.result import Evaluation, read_evaluation
 from fer_pipeline.files import write_json
 from fer_pipeline.fusion.result import Fusion, read_fusion
-from fer_pipeline.paths import (
-    DATA_METRICS,
-    DATA_PAGE,
-    DVC_LOCK,
-    EVALUATION,
-    FUSION,
-    MODEL_CARD,
-    PARAMS,
-    REPORT,
-    SOURCE_LOCK,
-    VERDICT,
-    model_file,
-    require,
-)
+from fer_pipeline.paths import model_file, require
 from fer_pipeline.registry.aliases import read_aliases
 from fer_pipeline.registry.candidate import make_candidate
-from fer_pipeline.registry.policy import evaluate_policy
+from fer_pipeline.registry.policy import Decision, evaluate_policy
 from fer_pipeline.registry.promote import nominate, promote
 from fer_pipeline.registry.runs import RunLog, open_run
 from fer_pipeline.registry.tracking import Tracking, connect, mlflow_errors
@@ -46,7 +34,7 @@ LINEAGE = "lineage"
 
 def register(params: Params) -> None:
     """Log the fusion to MLflow, register it if the gate passes, write the verdict."""
-    evaluation, fusion = read_evaluation(EVALUATION), read_fusion(FUSION)
+    evaluation, fusion = read_evaluation(paths.EVALUATION), read_fusion(paths.FUSION)
     spec = describe(fusion, params.backbones, params.predict.tta)
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
     verdict = judge(evaluation.test, params.gate)
@@ -69,43 +57,13 @@ def register(params: Params) -> None:
                     content=content,
                 )
                 number = register_once(tracking, params.registry.model_name, candidate)
-    decision = _nominate(tracking, params, number) if number else None
-    _write_verdict(tracking, params.registry.model_name, verdict, number=number, decision=decision)
-
-
-def _nominate(tracking: Tracking, params: Params, number: str) -> dict[str, object] | None:
-    """Make a version challenger, and champion where that is automatic; what the policy says."""
+    name = params.registry.model_name
     with mlflow_errors(tracking):
-        if not nominate(tracking, params, number):
-            return None
-        decision = evaluate_policy(tracking, params, number)
-        log.info("promote %s: %s", decision.promote, decision.reason)
-        if params.promotion.auto and decision.promote:
-            reason = "promotion.auto is true and the policy allows it"
-            promote(tracking, params, number, by="stage register", reason=reason)
-        return asdict(decision)
-
-
-def _write_verdict(
-    tracking: Tracking,
-    name: str,
-    verdict: Verdict,
-    *,
-    number: str | None,
-    decision: dict[str, object] | None,
-) -> None:
-    with mlflow_errors(tracking):
+        decision = _nominate(tracking, params, number) if number else None
         aliases = read_aliases(tracking, name).of(number) if number else []
-    write_json(
-        VERDICT,
-        {
-            **asdict(verdict),
-            "model_name": name,
-            "version": number,
-            "aliases": aliases,
-            "promotion": decision,
-        },
-    )
+    promotion = asdict(decision) if decision else None
+    registered = {"model_name": name, "version": number, "aliases": aliases}
+    write_json(paths.VERDICT, asdict(verdict) | registered | {"promotion": promotion})
     for reason in verdict.reasons:
         log.info("  %s", reason)
     if number:
@@ -114,17 +72,30 @@ def _write_verdict(
         log.info("gate not passed: nothing registered")
 
 
+def _nominate(tracking: Tracking, params: Params, number: str) -> Decision | None:
+    """Make a version challenger, and champion where that is automatic; what the policy says."""
+    if not nominate(tracking, params, number):
+        return None
+    decision = evaluate_policy(tracking, params, number)
+    log.info("promote %s: %s", decision.promote, decision.reason)
+    if params.promotion.auto and decision.promote:
+        reason = "promotion.auto is true and the policy allows it"
+        promote(tracking, params, number, by="stage register", reason=reason)
+    return decision
+
+
 def _log_fusion(run: RunLog, evaluation: Evaluation, fusion: Fusion, passed: bool) -> None:
     run.params(
         {"fusion.method": fusion.method, "fusion.temperature": fusion.temperature}
         | {f"fusion.weight.{name}": weight for name, weight in fusion.weights.items()}
     )
     run.metrics(evaluation.headline() | {"gate_passed": float(passed)})
-    made_by = {EVALUATION: "evaluate", FUSION: "calibrate", DATA_METRICS: "prepare"}
-    made_by |= {REPORT: "report", MODEL_CARD: "report", DATA_PAGE: "describe"}
+    made_by = {paths.EVALUATION: "evaluate", paths.FUSION: "calibrate"}
+    made_by |= {paths.DATA_METRICS: "prepare"}
+    made_by |= {paths.REPORT: "report", paths.MODEL_CARD: "report", paths.DATA_PAGE: "describe"}
     for path, stage in made_by.items():
         run.artifact(require(path, stage))
     # The commit of a run is the one before its results are committed: these say the rest.
-    for path in (PARAMS, DVC_LOCK, SOURCE_LOCK):
+    for path in (paths.PARAMS, paths.DVC_LOCK, paths.SOURCE_LOCK):
         if path.exists():
             run.artifact(path, LINEAGE)

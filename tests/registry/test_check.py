@@ -21,17 +21,18 @@ from fused_model import (
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.aliases import Aliases, read_aliases
-from fer_pipeline.registry.check import IMAGES, check_version, images_to_check
-from fer_pipeline.registry.policy import compare_versions
-from fer_pipeline.registry.promote import nominate
-from fer_pipeline.registry.tracking import Tracking
-from fer_pipeline.registry.version_files import (
+from fer_pipeline.registry.check import (
+    IMAGES,
     Record,
+    check_version,
+    images_to_check,
     load_record,
-    open_storage,
     read_record,
     write_record,
 )
+from fer_pipeline.registry.policy import compare_versions
+from fer_pipeline.registry.promote import nominate
+from fer_pipeline.registry.tracking import Tracking, open_storage
 from fer_pipeline.serving.predictor import FusedPredictor
 from fer_pipeline.serving.requests import MAX_IMAGES
 
@@ -132,7 +133,7 @@ def test_a_version_without_a_whole_record_is_refused(
     if damage == "missing":
         shutil.rmtree(artifacts / "record")
     else:
-        (artifacts / "record" / "test.npz").write_bytes(b"PK torn")
+        (artifacts / "record" / "record.npz").write_bytes(b"PK torn")
     assert "the record of fer-fusion version 1 can't be read" in refusal(store, number, params)
 
 

@@ -15,8 +15,7 @@ import fer_pipeline
 from fer_pipeline.registry import versions
 from fer_pipeline.registry.candidate import Candidate
 from fer_pipeline.registry.runs import open_run
-from fer_pipeline.registry.tracking import Tracking
-from fer_pipeline.registry.version_files import open_storage
+from fer_pipeline.registry.tracking import Tracking, open_storage
 from fer_pipeline.registry.versions import (
     MODEL_SCRIPT,
     STORED_FILES,

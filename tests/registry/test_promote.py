@@ -17,6 +17,7 @@ from fer_pipeline.errors import RegistryError
 from fer_pipeline.params.schema import Params
 from fer_pipeline.registry import promote as promote_module
 from fer_pipeline.registry.aliases import Aliases, read_aliases, read_moves, set_challenger
+from fer_pipeline.registry.check import SIZE_TAG
 from fer_pipeline.registry.policy import COMPARISON_TAG, GATE_TAG, compare_versions, evaluate_policy
 from fer_pipeline.registry.promote import (
     nominate,
@@ -25,7 +26,6 @@ from fer_pipeline.registry.promote import (
     roll_back,
 )
 from fer_pipeline.registry.tracking import Tracking
-from fer_pipeline.registry.version_files import SIZE_TAG
 
 SPLIT = draw_test_split(images=40)
 ASKING = {"by": "ada", "reason": "a good day"}
