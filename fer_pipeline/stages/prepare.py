@@ -17,17 +17,25 @@ from fer_pipeline.data.profile import (
     Profile,
     profile_of,
 )
-from fer_pipeline.data.quality.cleaning import Policies, clean
 from fer_pipeline.data.quality.drift import Drift, measure_drift, require_small
 from fer_pipeline.data.quality.duplicates import (
     assess,
+    caption,
     count_classes,
     differences_from_known,
     group_by_pixels,
     group_nearly,
+    suspicious,
+    worst_conflicts,
 )
-from fer_pipeline.data.quality.review import caption, suspicious, worst_conflicts
-from fer_pipeline.data.quality.splits import SplitName, hold_out, members, split_faces
+from fer_pipeline.data.quality.splits import (
+    Policies,
+    SplitName,
+    clean,
+    hold_out,
+    members,
+    split_faces,
+)
 from fer_pipeline.data.sources.pins import Earlier, read_pin
 from fer_pipeline.data.store import Origin, read_faces
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS

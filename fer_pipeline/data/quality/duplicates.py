@@ -1,5 +1,7 @@
 """What is wrong with a set of faces: duplicates, conflicting labels, constant images, gaps.
 
+Besides the counts, the faces that a person should look at are picked here.
+
 Near duplicates are the same photograph, cropped, compressed or lit a little differently. They are
 found in two steps. A perceptual hash (the signs of the 64 lowest frequencies of the discrete cosine
 transform against their median; Zauner, "Implementation and Benchmarking of Perceptual Image Hash
@@ -9,6 +11,7 @@ limits below gave no false pair among 54 that were looked at.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +35,15 @@ MAX_DISTANCE = 6
 
 MIN_CORRELATION = 0.85
 """The smallest correlation of the pixels of near duplicates."""
+
+SHOWN = 24
+"""Faces of each kind that are shown, at most."""
+
+LOW_CONTRAST = 10.0
+"""Standard deviation of the greys below which a face can hardly be seen."""
+
+Vote = tuple[str, str, int]
+"""Split, emotion, and how many images there have both."""
 
 _BLOCK = 256
 
@@ -131,6 +143,37 @@ def differences_from_known(counts: dict[str, dict[str, int]]) -> list[dict[str, 
     ]
 
 
+def worst_conflicts(faces: Faces, groups: Int64Array) -> list[tuple[int, tuple[Vote, ...]]]:
+    """Groups of equal images with different labels: one row of each, and its labels.
+
+    Those with the most images that contradict the most frequent label come first.
+    """
+    found = []
+    for group in np.flatnonzero(np.bincount(groups) > 1):
+        rows = np.flatnonzero(groups == group)
+        labels = Counter(faces.emotion[rows].tolist())
+        if len(labels) > 1:
+            against = len(rows) - max(labels.values())
+            found.append((-against, int(rows[0]), _votes(faces, rows)))
+    return [(row, votes) for _, row, votes in sorted(found)[:SHOWN]]
+
+
+def suspicious(faces: Faces, groups: Int64Array, near: Int64Array) -> dict[str, list[int]]:
+    """Rows to look at, by what is odd about them."""
+    spread = faces.pixels.reshape(len(faces), -1).std(axis=1)
+    by_spread = np.argsort(spread, kind="stable")
+    faint = by_spread[(spread[by_spread] > 0) & (spread[by_spread] < LOW_CONTRAST)]
+    return {
+        "One grey value": np.flatnonzero(spread == 0)[:SHOWN].tolist(),
+        "Hardly any contrast": faint[:SHOWN].tolist(),
+        "Nearly the same, with different labels": _near_conflicts(faces, groups, near),
+    }
+
+
+def caption(faces: Faces, row: int) -> str:
+    return f"{faces.usage[row]}, {EMOTIONS[faces.emotion[row]]}"
+
+
 def _groups_with_several(
     values: np.ndarray[tuple[int], np.dtype[np.generic]], groups: Int64Array
 ) -> Int64Array:
@@ -188,3 +231,18 @@ def _standardised(flat: UInt8Array) -> npt.NDArray[np.float64]:
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     scaled: npt.NDArray[np.float64] = centred / np.where(length > 0, length, 1.0)
     return scaled
+
+
+def _near_conflicts(faces: Faces, groups: Int64Array, near: Int64Array) -> list[int]:
+    """Pairs of different images, next to each other, that one near group holds."""
+    order = np.argsort(near, kind="stable")
+    here, there = order[:-1], order[1:]
+    odd = (near[here] == near[there]) & (groups[here] != groups[there])
+    odd &= faces.emotion[here] != faces.emotion[there]
+    pairs = np.stack([here[odd], there[odd]], axis=1)[: SHOWN // 2]
+    return [int(row) for row in pairs.ravel()]
+
+
+def _votes(faces: Faces, rows: Int64Array) -> tuple[Vote, ...]:
+    counts = Counter((str(faces.usage[row]), EMOTIONS[faces.emotion[row]]) for row in rows)
+    return tuple((usage, emotion, count) for (usage, emotion), count in sorted(counts.items()))

@@ -65,16 +65,6 @@ class Header:
         return "complete" if self.usage else "labelled"
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Some rows: the pixels as text, labels and splits as text or None, the first row's number."""
-
-    batch: pa.RecordBatch
-    header: Header
-    first_row: int
-    where: str
-
-
 def read_header(stream: BinaryIO, where: str) -> Header:
     """The columns that a file's first line names.
 
@@ -113,7 +103,7 @@ def read_csv(container: Container, name: str) -> Faces:
     where = container.where(name)
     with container.open(name) as stream:
         header = read_header(stream, where)
-    parts = list(_parse_all(_blocks(container, name, header)))
+    parts = list(_parse_all(_blocks(container, name, header), header, where))
     if not parts:
         raise DataError(f"{where} has a header and no rows: is the file cut off?")
     return Faces.joined(parts)
@@ -123,10 +113,13 @@ def count_rows(container: Container, name: str) -> int:
     """How many rows a csv has, whatever is in them."""
     with container.open(name) as stream:
         header = read_header(stream, container.where(name))
-    return sum(block.batch.num_rows for block in _blocks(container, name, header))
+    return sum(batch.num_rows for _, batch in _blocks(container, name, header))
 
 
-def _blocks(container: Container, name: str, header: Header) -> Iterator[_Block]:
+def _blocks(
+    container: Container, name: str, header: Header
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Some rows at a time as text, and the number of the first one."""
     where = container.where(name)
     wanted = [column for column in (header.emotion, header.pixels, header.usage) if column]
     first_row = 1
@@ -142,7 +135,7 @@ def _blocks(container: Container, name: str, header: Header) -> Iterator[_Block]
             ) as reader,
         ):
             for batch in reader:
-                yield _Block(batch, header, first_row, where)
+                yield first_row, batch
                 first_row += batch.num_rows
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise DataError(_fault(" ".join(str(error).split()), where, first_row)) from error
@@ -157,25 +150,26 @@ def _fault(reason: str, where: str, first_row: int) -> str:
     return f"{where}, row {row - 1}: {actual} columns, not {expected}: is the file cut off?"
 
 
-def _parse_all(blocks: Iterator[_Block]) -> Iterator[Faces]:
+def _parse_all(
+    blocks: Iterator[tuple[int, pa.RecordBatch]], header: Header, where: str
+) -> Iterator[Faces]:
     """Parse in threads, in order, with no more than a few blocks waiting."""
     with ThreadPoolExecutor(PARSERS) as pool:
         waiting: deque[Future[Faces]] = deque()
-        for block in blocks:
-            waiting.append(pool.submit(_parse, block))
+        for first_row, batch in blocks:
+            waiting.append(pool.submit(_parse, batch, header, where, first_row))
             if len(waiting) > 2 * PARSERS:
                 yield waiting.popleft().result()
         yield from (one.result() for one in waiting)
 
 
-def _parse(block: _Block) -> Faces:
-    columns, where, first_row = block.header, block.where, block.first_row
-    usages = np.full(block.batch.num_rows, "Training")
-    if columns.usage is not None:
-        usages = read_usages(block.batch.column(columns.usage).to_pylist(), where, first_row)
+def _parse(batch: pa.RecordBatch, header: Header, where: str, first_row: int) -> Faces:
+    usages = np.full(batch.num_rows, "Training")
+    if header.usage is not None:
+        usages = read_usages(batch.column(header.usage).to_pylist(), where, first_row)
     return Faces(
-        parse_pixels(block.batch.column(columns.pixels), where, first_row),
-        read_emotions(block.batch.column(columns.emotion).to_pylist(), where, first_row),
+        parse_pixels(batch.column(header.pixels), where, first_row),
+        read_emotions(batch.column(header.emotion).to_pylist(), where, first_row),
         usages,
     )
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_pipeline.data.faces import USAGES, Faces
-from fer_pipeline.data.quality.cleaning import Cleaning, Policies, clean
 from fer_pipeline.data.quality.duplicates import group_by_pixels
-from fer_pipeline.data.quality.splits import members
+from fer_pipeline.data.quality.splits import Cleaning, Policies, clean, members
 
 NOTHING = Policies(drop_constant=False, drop_train_duplicates_of="none", conflicts="keep")
 EVERYTHING = Policies(drop_constant=True, drop_train_duplicates_of="both", conflicts="majority")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fer_pipeline.data.faces import Faces
-from fer_pipeline.data.quality.review import SHOWN, caption, suspicious, worst_conflicts
+from fer_pipeline.data.quality.duplicates import SHOWN, caption, suspicious, worst_conflicts
 
 CONSTANT = "One grey value"
 FAINT = "Hardly any contrast"

@@ -194,14 +194,6 @@ def test_after_the_idle_timeout_it_says_what_is_there_and_a_later_call_goes_on(
     assert target.read_bytes() == CONTENT
 
 
-def test_a_complete_partial_file_is_only_renamed(web: Web, server: WebServer, target: Path) -> None:
-    assert interrupted(web, server, target, at=len(CONTENT)) == len(CONTENT)
-    server.asked.clear()
-    fetch(web, server, target)
-    assert [method for method, *_ in server.asked] == ["HEAD"]
-    assert target.read_bytes() == CONTENT
-
-
 def test_a_full_disk_is_named(web: Web, server: WebServer, target: Path) -> None:
     interrupted(web, server, target, at=PART)
     (partial,) = partials(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from edition_files import (
 )
 
 from fer_pipeline.data.faces import USAGES, Faces
+from fer_pipeline.data.profile import profile_of
 from fer_pipeline.data.sources.containers import open_container
 from fer_pipeline.data.sources.editions import Reading, read_edition
 from fer_pipeline.data.sources.ferplus import (
@@ -32,7 +34,10 @@ from fer_pipeline.data.sources.ferplus import (
     majority_labels,
     read_votes,
 )
+from fer_pipeline.data.sources.source import Fetcher, pin_source, read_pinned
 from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.errors import DataError
+from fer_pipeline.params.schema import DataParams
 
 FERPLUS = Reading("ferplus_majority", "refuse", holdout=False)
 HEADER = (
@@ -193,3 +198,28 @@ def test_a_split_that_loses_its_last_face_of_a_class_is_refused(tmp_path: Path) 
     path = write(csv_bytes(csv_rows(ONCE)), tmp_path / "faces")
     message = refusal(path, FERPLUS, votes=votes)
     assert f"no '{EMOTIONS[ONCE.emotion[0]]}' face in {ONCE.usage[0]}" in message
+
+
+def test_votes_in_a_file_of_their_own_are_pinned_with_their_own_digest(
+    tmp_path: Path, data: DataParams, fetcher: Fetcher
+) -> None:
+    path = write(only(fer2013_csv(TWICE)), tmp_path / "fer2013.csv")
+    votes = write(votes_csv(ROWS), tmp_path / FILE_NAME)
+    for uri in ("sample", str(path)):
+        with pytest.raises(DataError, match="votes"):
+            pin_source(uri, str(votes), data, None, fetcher)
+    asking = data.model_copy(update={"labels": "ferplus_majority"})
+    with pytest.raises(DataError, match="the built-in sample has no votes"):
+        pin_source("sample", str(votes), asking, None, fetcher)
+    with pytest.raises(DataError, match=f"{path} has no {FILE_NAME} beside it, .* --ferplus URI"):
+        pin_source(str(path), None, asking, None, fetcher)
+    pin, _ = pin_source(str(path), str(votes), asking, None, fetcher)
+    assert pin.ferplus is not None
+    assert pin.ferplus.sha256 == hashlib.sha256(votes.read_bytes()).hexdigest()
+    faces, origin = read_pinned(pin, asking, fetcher)
+    assert_same_faces(faces, TWICE)
+    assert origin.labels == "ferplus_majority"
+    assert pin.profile == profile_of(faces, "ferplus_majority")
+    votes.write_bytes(votes_csv(ROWS).replace(b"fer.png", b"other.png", 1))
+    with pytest.raises(DataError, match=f"'fer source pin {path} --ferplus {votes}' to accept"):
+        read_pinned(pin, asking, fetcher)

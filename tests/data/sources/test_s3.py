@@ -6,7 +6,7 @@ import gc
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,49 +176,30 @@ def test_a_pin_of_another_kind_of_server_is_refused(s3: Place, target: Path) -> 
         fetched(s3, Upstream(f"s3://{PLAIN}/key", "Last-Modified=yesterday", 5), target)
 
 
-def without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-
-
-def with_an_unknown_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "unknown")
-
-
-def with_a_wrong_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "5ec2e7")
-
-
-def with_an_unknown_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "unknown-profile")
-
-
-def with_no_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "me:5ec2e7@nowhere")
-
-
-Misconfigure = Callable[[pytest.MonkeyPatch, Path], None]
-
-
 @pytest.mark.parametrize(
-    ("misconfigure", "message"),
+    ("wrong", "message"),
     [
-        (without_credentials, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
-        (with_an_unknown_key, r"\(InvalidAccessKeyId\): check AWS_ACCESS_KEY_ID"),
-        (with_a_wrong_secret, r"\(SignatureDoesNotMatch\): check AWS_ACCESS_KEY_ID"),
-        (with_an_unknown_profile, "unknown-profile"),
-        (with_no_endpoint, "AWS_ENDPOINT_URL is no address"),
+        (
+            {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        ),
+        ({"AWS_ACCESS_KEY_ID": "unknown"}, r"\(InvalidAccessKeyId\): check AWS_ACCESS_KEY_ID"),
+        (
+            {"AWS_SECRET_ACCESS_KEY": "5ec2e7"},
+            r"\(SignatureDoesNotMatch\): check AWS_A",
+        ),
+        ({"AWS_PROFILE": "unknown-profile"}, "unknown-profile"),
+        ({"AWS_ENDPOINT_URL": "me:5ec2e7@nowhere"}, "AWS_ENDPOINT_URL is no address"),
     ],
 )
 def test_a_wrong_environment_is_explained_without_its_secrets(
-    misconfigure: Misconfigure,
-    message: str,
-    s3: Place,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    wrong: dict[str, str | None], message: str, s3: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secrets = (os.environ["AWS_SECRET_ACCESS_KEY"], os.environ["AWS_ACCESS_KEY_ID"], "5ec2e7")
-    misconfigure(monkeypatch, tmp_path)
+    for name, value in wrong.items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
     with pytest.raises(DataError, match=message) as raised:
         find(s3, f"s3://{PLAIN}/key")
     assert not [secret for secret in secrets if secret in str(raised.value)]
