@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -26,42 +25,29 @@ from fer_pipeline.training.history import EpochRecord, Observer
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Phase
+    from fer_pipeline.registry.runs import RunLog
 
 
 class TrainingProgress(Observer):
-    """An observer that draws; where the output is no terminal, only the lines remain."""
+    """An observer that shows a training on a bar, prints its epochs and logs them.
 
-    def __init__(
-        self,
-        backbone: str,
-        on_epoch: Callable[[EpochRecord], None],
-        on_note: Callable[[str, str], None],
-    ) -> None:
-        self._backbone = backbone
-        self._on_epoch = on_epoch
-        self._on_note = on_note
-        self._progress = _bar()
+    Args:
+        bar: where the current epoch is shown; it is empty where the output is no terminal.
+        run: the MLflow run to log to.
+        backbone: what is trained.
+    """
+
+    def __init__(self, bar: Progress, run: RunLog, backbone: str) -> None:
+        self._progress, self._run, self._backbone = bar, run, backbone
         self._task: TaskID | None = None
-        self._epochs = 0
-
-    def __enter__(self) -> TrainingProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
+        self._epochs, self._best = 0, 0.0
 
     def noted(self, name: str, value: str) -> None:
-        self._on_note(name, value)
+        self._run.tags({f"fer.{name}": value})
 
     def resumed(self, history: Sequence[EpochRecord]) -> None:
         for record in history:  # the killed process may not have come to log its last
-            self._on_epoch(record)
+            self._log(record)
 
     def caching_started(self, images: int) -> None:
         self._start("features", images)
@@ -83,7 +69,12 @@ class TrainingProgress(Observer):
             highlight=False,
             soft_wrap=True,
         )
-        self._on_epoch(record)
+        self._log(record)
+
+    def _log(self, record: EpochRecord) -> None:
+        self._best = max(self._best, record.val_accuracy)
+        values = {key: value for key, value in asdict(record).items() if key != "phase"}
+        self._run.metrics({**values, "best_val_accuracy": self._best}, record.epoch)
 
     def _start(self, work: str, images: int) -> None:
         if self._task is not None:
@@ -94,7 +85,7 @@ class TrainingProgress(Observer):
 @contextmanager
 def image_bar(label: str, images: int) -> Iterator[Callable[[int], None]]:
     """A bar over images; gives the function that advances it."""
-    with _bar() as progress:
+    with new_bar() as progress:
         task = progress.add_task(label, total=images)
         yield lambda count: progress.advance(task, count)
 
@@ -102,7 +93,7 @@ def image_bar(label: str, images: int) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar over a download, shown once there is one; gives the function that advances it."""
-    with _bar(DownloadColumn(), TransferSpeedColumn()) as progress:
+    with new_bar(DownloadColumn(), TransferSpeedColumn()) as progress:
         task: TaskID | None = None
 
         def advance(done: int, total: int | None) -> None:
@@ -114,7 +105,8 @@ def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
         yield advance
 
 
-def _bar(*figures: ProgressColumn) -> Progress:
+def new_bar(*figures: ProgressColumn) -> Progress:
+    """A bar that is to be entered; it counts, unless other figures are asked for."""
     console = Console()
     return Progress(
         TextColumn("{task.description}"),

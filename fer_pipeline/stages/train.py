@@ -29,11 +29,11 @@ from fer_pipeline.paths import (
 from fer_pipeline.provenance import StageInputs, git_state
 from fer_pipeline.registry.runs import LINEAGE_TAG, open_run
 from fer_pipeline.registry.tracking import Tracking, connect
-from fer_pipeline.stages.progress import TrainingProgress
+from fer_pipeline.stages.progress import TrainingProgress, new_bar
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.devices import choose_devices, describe_hardware
 from fer_pipeline.training.fit import Trainer
-from fer_pipeline.training.history import EpochRecord, Observer, Trained
+from fer_pipeline.training.history import Observer, Trained
 from fer_pipeline.training.job import Job, seed_of, to_device
 from fer_pipeline.training.memory import explain_out_of_memory
 
@@ -95,22 +95,11 @@ def _observer(
         yield Observer()
         return
     tags = {"fer.stage": "train", "fer.backbone": backbone, LINEAGE_TAG: inputs.lineage}
-    best = 0.0
-
-    def log_epoch(record: EpochRecord) -> None:
-        nonlocal best
-        best = max(best, record.val_accuracy)
-        values = {key: value for key, value in asdict(record).items() if key != "phase"}
-        run.metrics({**values, "best_val_accuracy": best}, record.epoch)
-
-    def log_note(name: str, value: str) -> None:
-        run.tags({f"fer.{name}": value})
-
     with open_run(tracking, backbone, inputs.content, tags=tags) as run:
         run.params(inputs.logged)
         run.tags({"fer.devices": f"{fabric.world_size} x {fabric.device.type}"})
-        with TrainingProgress(backbone, log_epoch, log_note) as progress:
-            yield progress
+        with new_bar() as bar:
+            yield TrainingProgress(bar, run, backbone)
 
 
 def _fit(job: Job, checkpoints: Checkpoints) -> Trained | None:

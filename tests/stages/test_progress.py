@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from fer_pipeline.events import VARIABLE, Listener
-from fer_pipeline.stages.progress import TrainingProgress
+from fer_pipeline.registry.runs import RunLog, open_run
+from fer_pipeline.registry.tracking import connect
+from fer_pipeline.stages.progress import TrainingProgress, new_bar
 from fer_pipeline.training.history import EpochRecord
 
 FIRST = EpochRecord(1, "head", 1e-3, 1.9, 1.8, 0.25, 120.0, 3.5)
 SECOND = EpochRecord(2, "finetune", 1e-4, 1.7, 1.6, 0.5, 60.0, 7.0)
 
 
-def test_each_epoch_is_told_printed_and_handed_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def run(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunLog]:
+    shutil.copy(empty_database, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with open_run(connect("fer2013"), "resnet50", {}) as run:
+        yield run
+
+
+@pytest.fixture
+def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Listener:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "events.jsonl"))
-    listener = Listener(tmp_path / "events.jsonl")
-    seen: list[EpochRecord] = []
-    with TrainingProgress("resnet50", seen.append, lambda *_: None) as progress:
+    return Listener(tmp_path / "events.jsonl")
+
+
+def best_so_far(run: RunLog) -> list[tuple[int, float]]:
+    history = run.client.get_metric_history(run.run_id, "best_val_accuracy")
+    return [(metric.step, metric.value) for metric in history]
+
+
+def test_each_epoch_is_told_printed_and_logged(
+    run: RunLog, listener: Listener, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with new_bar() as bar:
+        progress = TrainingProgress(bar, run, "resnet50")
         progress.epoch_started("head", 1, 4, images=28)
         progress.batch_done(28)
         assert listener.read() == []
@@ -33,7 +55,7 @@ def test_each_epoch_is_told_printed_and_handed_on(
         progress.epoch_done(SECOND)
         (event,) = listener.read()
         assert (event["phase"], event["epoch"], event["epochs"]) == ("finetune", 2, 4)
-    assert seen == [FIRST, SECOND]
+    assert best_so_far(run) == [(1, 0.25), (2, 0.5)]
     assert capsys.readouterr().out.splitlines() == [
         "resnet50 head       1/4  loss 1.900  val 25.00%    120.0 images/s",
         "resnet50 finetune   2/4  loss 1.700  val 50.00%     60.0 images/s",
@@ -41,19 +63,16 @@ def test_each_epoch_is_told_printed_and_handed_on(
 
 
 def test_epochs_of_a_killed_process_are_logged_but_not_told_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: RunLog, listener: Listener, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "events.jsonl"))
-    seen: list[EpochRecord] = []
-    with TrainingProgress("resnet50", seen.append, lambda *_: None) as progress:
-        progress.resumed([FIRST])
-    assert seen == [FIRST]
-    assert Listener(tmp_path / "events.jsonl").read() == []
+    with new_bar() as bar:
+        TrainingProgress(bar, run, "resnet50").resumed([FIRST])
+    assert best_so_far(run) == [(1, 0.25)]
+    assert listener.read() == []
     assert capsys.readouterr().out == ""
 
 
-def test_notes_are_handed_on() -> None:
-    notes: list[tuple[str, str]] = []
-    with TrainingProgress("resnet50", print, lambda *note: notes.append(note)) as progress:
-        progress.noted("precision", "bf16")
-    assert notes == [("precision", "bf16")]
+def test_what_a_training_decides_is_a_tag_of_its_run(run: RunLog) -> None:
+    with new_bar() as bar:
+        TrainingProgress(bar, run, "resnet50").noted("precision", "bf16")
+    assert run.client.get_run(run.run_id).data.tags["fer.precision"] == "bf16"
