@@ -39,6 +39,9 @@ MIN_INTENSITY = 0.55
 Points = npt.NDArray[np.float64] | list[tuple[float, float]]
 """An outline or a stroke, of shape (K, 2)."""
 
+Drawn = tuple[UInt8Array, npt.NDArray[np.int8]]
+"""Images of shape (N, 48, 48) and their labels."""
+
 
 @dataclass(frozen=True)
 class Pulls:
@@ -101,49 +104,35 @@ class Person:
 
 
 def draw_sample(train: int, val: int, test: int, seed: int) -> Faces:
-    """Draw the synthetic sample; the same arguments give the same arrays.
-
-    Args:
-        train: number of Training images, at least 7.
-        val: number of PublicTest images, at least 7.
-        test: number of PrivateTest images, at least 7.
-        seed: of every random choice, 0 or more.
-
-    Returns:
-        The splits in the order of `USAGES`, every expression in each; see the module's docstring
-        for the faults that are planted.
+    """Draw so many images of each split, every expression in each; the seed decides all of it.
 
     Raises:
         DataError: a split is too small to hold every expression.
     """
-    sizes = (train, val, test)
-    for name, size in zip(("train", "val", "test"), sizes, strict=True):
+    sizes = {"train": train, "val": val, "test": test}
+    for name, size in sizes.items():
         if size < NUM_EMOTIONS:
             raise DataError(
                 f"data.sample.{name} is {size}: a split needs at least {NUM_EMOTIONS} images, "
                 f"one of each expression"
             )
-    splits = [_draw_split(size, seed, split) for split, size in enumerate(sizes)]
+    splits = [_draw_split(size, seed, split) for split, size in enumerate(sizes.values())]
     if train >= 200:
         rng = _child(seed, 0, 1)
         splits[0][0][rng.integers(train)] = rng.integers(256)
     for split in (1, 2):
-        _plant_copies(*splits[split], *splits[0], _child(seed, split, 1))
+        _plant_copies(splits[split], splits[0], _child(seed, split, 1))
     return Faces(
         np.concatenate([pixels for pixels, _ in splits]),
         np.concatenate([emotion for _, emotion in splits]),
-        np.repeat(np.array(USAGES), sizes),
+        np.repeat(np.array(USAGES), list(sizes.values())),
     )
 
 
-def copy_count(size: int) -> int:
-    """How many images of a PublicTest or PrivateTest split of `size` copy a training image."""
-    return round(0.04 * size) if size >= 100 else 0
-
-
-def conflict_count(size: int) -> int:
-    """How many of these copies carry another label than the training image."""
-    return round(0.2 * copy_count(size))
+def count_copies(size: int) -> tuple[int, int]:
+    """How many of `size` test images copy a training image, and how many with another label."""
+    copies = round(0.04 * size) if size >= 100 else 0
+    return copies, round(0.2 * copies)
 
 
 def draw_face(emotion: int, rng: np.random.Generator) -> UInt8Array:
@@ -166,7 +155,7 @@ def _child(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def _draw_split(size: int, seed: int, split: int) -> tuple[UInt8Array, npt.NDArray[np.int8]]:
+def _draw_split(size: int, seed: int, split: int) -> Drawn:
     labels = np.repeat(np.arange(NUM_EMOTIONS, dtype=np.int8), _class_counts(size))
     _child(seed, split, 0).shuffle(labels)
     faces = [draw_face(int(label), _child(seed, split, 2, i)) for i, label in enumerate(labels)]
@@ -181,18 +170,14 @@ def _class_counts(size: int) -> Int64Array:
     return counts
 
 
-def _plant_copies(
-    pixels: UInt8Array,
-    labels: npt.NDArray[np.int8],
-    train_pixels: UInt8Array,
-    train_labels: npt.NDArray[np.int8],
-    rng: np.random.Generator,
-) -> None:
-    """Overwrite some of `pixels` with training images; `labels` stay, so class counts do too."""
+def _plant_copies(split: Drawn, train: Drawn, rng: np.random.Generator) -> None:
+    """Overwrite some images of a split with training images; its labels stay as they are."""
+    (pixels, labels), (train_pixels, train_labels) = split, train
     varied = np.ptp(train_pixels, axis=(1, 2)) > 0  # the constant image stays alone
-    for place, row in enumerate(rng.permutation(len(labels))[: copy_count(len(labels))]):
+    copies, conflicts = count_copies(len(labels))
+    for place, row in enumerate(rng.permutation(len(labels))[:copies]):
         same = train_labels == labels[row]
-        wanted = ~same if place < conflict_count(len(labels)) else same
+        wanted = ~same if place < conflicts else same
         pixels[row] = train_pixels[rng.choice(np.flatnonzero(wanted & varied))]
 
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from fer_pipeline.data.faces import SIDE, USAGES, Faces
-from fer_pipeline.data.sources.sample import conflict_count, copy_count, draw_sample
+from fer_pipeline.data.sources.sample import count_copies, draw_sample
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
 from fer_pipeline.errors import DataError
 
@@ -72,7 +72,7 @@ def test_class_shares_follow_fer2013_with_more_disgust(sample: Faces) -> None:
 def test_copies_are_four_percent_and_a_fifth_of_them_conflict(
     size: int, copies: int, conflicts: int
 ) -> None:
-    assert (copy_count(size), conflict_count(size)) == (copies, conflicts)
+    assert count_copies(size) == (copies, conflicts)
 
 
 @pytest.mark.parametrize("usage", USAGES[1:])
@@ -82,8 +82,8 @@ def test_exactly_the_promised_copies_of_training_images_are_there(
     train, other = labels_by_pixels(rows_of(sample, "Training")), rows_of(sample, usage)
     known = [train.get(pixels.tobytes()) for pixels in other.pixels]
     copies = [(labels, e) for labels, e in zip(known, other.emotion, strict=True) if labels]
-    assert len(copies) == copy_count(len(other))
-    assert sum(int(e) not in labels for labels, e in copies) == conflict_count(len(other))
+    conflicts = sum(int(e) not in labels for labels, e in copies)
+    assert (len(copies), conflicts) == count_copies(len(other))
 
 
 def test_one_training_image_is_constant_and_no_other(sample: Faces) -> None:
