@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
-from io import StringIO
+from dataclasses import replace
 
 import pytest
-from pydantic import TypeAdapter
-from ruamel.yaml import YAML
 from two_greys import halves
 
-from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, Profile, profile_of
-from fer_pipeline.data.sources.sample import draw_sample
+from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, profile_of
 
 
 def filled(counts: tuple[int, ...], middles: tuple[int, ...]) -> dict[int, int]:
@@ -35,15 +30,6 @@ def test_a_profile_counts_emotions_mean_greys_and_spreads() -> None:
 def test_the_mean_that_fer2013_is_equalised_to_lies_inside_a_bin() -> None:
     found = profile_of(halves([(127, 127), (127, 128), (128, 128), (128, 129), (129, 129)]), "fer")
     assert filled(found.brightness, BRIGHTNESS_MIDDLES) == {128: 5}
-
-
-def test_a_profile_comes_back_from_json_and_yaml() -> None:
-    found = profile_of(draw_sample(14, 7, 7, seed=0), "ferplus_majority")
-    text = StringIO()
-    YAML(typ="safe").dump(json.loads(json.dumps(asdict(found))), text)
-    again = TypeAdapter(Profile)
-    assert again.validate_json(json.dumps(asdict(found))) == found
-    assert again.validate_python(YAML(typ="safe").load(text.getvalue())) == found
 
 
 @pytest.mark.parametrize(

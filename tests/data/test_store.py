@@ -60,13 +60,6 @@ def test_the_same_faces_give_the_same_bytes(faces: Faces, path: Path, tmp_path: 
     assert (tmp_path / "again.parquet").read_bytes() == path.read_bytes()
 
 
-def test_faces_may_lie_in_memory_in_any_order(faces: Faces, tmp_path: Path) -> None:
-    turned = Faces(faces.pixels[::-1], faces.emotion[::-1], faces.usage[::-1])
-    write_faces(turned, ORIGIN, tmp_path / "turned.parquet")
-    found, _ = read_faces(tmp_path / "turned.parquet")
-    assert_same_faces(found, turned)
-
-
 def with_an_older_origin(path: Path) -> None:
     table = pq.read_table(path)
     metadata = {b"fer.origin": json.dumps(asdict(ORIGIN) | {"pinned": True}).encode()}

@@ -104,14 +104,3 @@ def test_ks_is_scipys_on_the_binned_figures_of_the_images(
         wanted = ks_2samp(*binned, method="asymp")
         assert found.ks == pytest.approx(wanted.statistic)
         assert found.p == pytest.approx(wanted.pvalue)
-
-
-@settings(deadline=None, max_examples=30, derandomize=True)
-@given(GREYS, GREYS)
-def test_drift_is_the_same_in_both_directions_and_between_0_and_1(
-    now: list[tuple[int, int]], before: list[tuple[int, int]]
-) -> None:
-    one, other = (profile_of(halves(rows), "fer") for rows in (now, before))
-    largest = measure_drift(one, other).largest
-    assert 0 <= largest <= 1 + 1e-9
-    assert measure_drift(other, one).largest == pytest.approx(largest)

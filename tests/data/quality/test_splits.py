@@ -104,22 +104,6 @@ def test_the_seed_decides_who_is_held_out() -> None:
     assert first != other
 
 
-def test_a_copy_is_held_out_with_its_original_whatever_its_label() -> None:
-    """Every face twice, the second time with the next label."""
-    once, groups = unsplit(20)
-    faces = Faces(
-        np.concatenate([once.pixels, once.pixels]),
-        np.concatenate([once.emotion, (once.emotion + 1) % 7]).astype(np.int8),
-        np.concatenate([once.usage, once.usage]),
-    )
-    held = hold_out(faces, np.concatenate([groups, groups]), seed=0)
-    assert held.usage[:140].tolist() == held.usage[140:].tolist()
-    assert np.count_nonzero(held.usage == "PublicTest") == 2 * 7 * 2
-    splits = split_faces(held, np.concatenate([groups, groups]), "holdout")
-    assert not splits["val"].in_train.any()
-    assert not splits["test"].in_train.any()
-
-
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(
     st.lists(

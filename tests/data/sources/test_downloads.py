@@ -117,35 +117,11 @@ def test_a_break_costs_only_what_was_on_its_way(web: Web, server: WebServer, tar
     assert server.sent == len(CONTENT)
 
 
-def test_a_later_call_goes_on_where_an_interrupted_one_stopped(
-    web: Web, server: WebServer, target: Path
-) -> None:
-    there = interrupted(web, server, target, at=5 * PART)
-    assert not target.exists()
-    server.asked.clear()
-    record = fetch(web, server, target)
-    assert target.read_bytes() == CONTENT
-    assert record.seen[0] == there >= 5 * PART
-    assert min(server.starts) == there
-    assert not partials(target)
-
-
 def test_a_partial_file_of_another_version_is_not_continued(
     web: Web, server: WebServer, target: Path
 ) -> None:
     interrupted(web, server, target, at=5 * PART)
     server.etag, server.content = '"two"', CONTENT[::-1]
-    record = fetch(web, server, target)
-    assert target.read_bytes() == CONTENT[::-1]
-    assert record.seen[0] == 0
-
-
-def test_without_a_version_it_starts_from_the_beginning(
-    web: Web, server: WebServer, target: Path
-) -> None:
-    server.etag = ""
-    interrupted(web, server, target, at=5 * PART)
-    server.content = CONTENT[::-1]
     record = fetch(web, server, target)
     assert target.read_bytes() == CONTENT[::-1]
     assert record.seen[0] == 0

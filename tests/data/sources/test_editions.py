@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ from edition_files import (
     write_folder,
     zip_bytes,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fer_pipeline.data.faces import USAGES, Faces
@@ -209,21 +210,47 @@ def test_of_a_csv_cut_off_anywhere_only_whole_rows_are_read(scratch: Path, end: 
         assert end not in ROW_ENDS[21:]
 
 
+CHECKED = {
+    "zip of pictures": zip_bytes(pictures_by_folder(FACES), zipfile.ZIP_STORED),
+    "zip of a csv": zip_bytes(fer2013_csv(FACES)),
+    "tar.gz of pictures": tar_bytes(pictures_by_folder(FACES), "gz"),
+    "csv.gz": gzip.compress(only(fer2013_csv(FACES)), 1),
+}
+"""Forms with checksums, in which no damage can hide."""
+
+FORMS = CHECKED | {
+    "csv": only(fer2013_csv(FACES)),
+    "tar of pictures": tar_bytes(pictures_by_folder(FACES)),
+    "parquet of images": only(parquet_images(FACES)),
+    "parquet of numbers": only(parquet_numbers(FACES)),
+}
+
+
 @given(
-    place=st.integers(0, len(CSV) - 1) | st.integers(0, 60) | st.sampled_from(ROW_ENDS),
-    byte=st.integers(0, 255) | st.sampled_from(b"\n\r\0,\" x"),
-    compressed=st.booleans(),
-)  # fmt: skip
-@settings(deadline=None, max_examples=60, derandomize=True)
-def test_a_csv_with_one_other_byte_is_refused_or_all_other_faces_are_whole(
-    scratch: Path, place: int, byte: int, compressed: bool
+    kind=st.sampled_from(sorted(FORMS)),
+    place=st.floats(0, 1, exclude_max=True) | st.integers(-1500, 600),
+    byte=st.none() | st.integers(0, 255),
+)
+@example(kind="tar of pictures", place=512, byte=None)
+@example(kind="zip of a csv", place=-33, byte=0)  # in the directory: a member without a name
+@example(kind="zip of a csv", place=30, byte=0xFF)
+@settings(deadline=None, max_examples=120, derandomize=True)
+def test_an_edition_with_another_byte_or_cut_off_anywhere_is_refused_or_read_whole(
+    scratch: Path, kind: str, place: float, byte: int | None
 ) -> None:
-    changed = CSV[:place] + bytes([byte]) + CSV[place + 1 :]
-    found = read_or_refuse(scratch, gzip.compress(changed, 1) if compressed else changed)
-    if found is not None:
-        assert len(found) in (41, 42)
-        same = sum(bool((image == MORE.pixels).all(axis=(1, 2)).any()) for image in found.pixels)
-        assert same >= len(found) - 1
+    content = FORMS[kind]
+    at = int(place * len(content)) if isinstance(place, float) else place
+    damaged = content[:at] if byte is None else bytearray(content)
+    if isinstance(damaged, bytearray):
+        damaged[at] = byte or 0
+    found = read_or_refuse(scratch, bytes(damaged))
+    if found is None:
+        return
+    if kind in CHECKED or byte is None:
+        assert_same_faces(in_order(found), in_order(FACES))
+    assert found.pixels.shape == (21, 48, 48)
+    assert set(found.usage) == set(USAGES)
+    assert set(found.emotion.tolist()) == set(range(7))
 
 
 def test_a_copy_of_a_shard_beside_it_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from edition_files import (
     assert_same_faces,
     csv_bytes,
-    csv_rows,
     fer2013_csv,
     only,
     parquet_images,
@@ -25,14 +24,11 @@ from edition_files import (
 
 from fer_pipeline.data.faces import USAGES, Faces
 from fer_pipeline.data.profile import profile_of
-from fer_pipeline.data.sources.containers import open_container
 from fer_pipeline.data.sources.editions import Reading, read_edition
 from fer_pipeline.data.sources.ferplus import (
     FILE_NAME,
     Votes,
-    is_votes,
     majority_labels,
-    read_votes,
 )
 from fer_pipeline.data.sources.source import Fetcher, pin_source, read_pinned
 from fer_pipeline.emotions import EMOTIONS
@@ -143,15 +139,6 @@ def test_the_votes_may_lie_elsewhere(pack: Callable[[bytes], bytes], tmp_path: P
     assert_same_faces(read_edition(path, FERPLUS, votes).faces, TWICE)
 
 
-def test_the_votes_are_no_edition(tmp_path: Path) -> None:
-    assert is_votes(HEADER)
-    assert not is_votes(HEADER[:-1])
-    path = write(votes_csv(ROWS), tmp_path / FILE_NAME)
-    assert "is no edition of FER2013" in refusal(path)
-    with open_container(path) as container:
-        assert read_votes(container, FILE_NAME).counts.shape == (42, 10)
-
-
 def spoilt(place: int, value: str) -> bytes:
     rows = [list(row) for row in ROWS]
     rows[3][place] = value
@@ -189,15 +176,6 @@ def test_corrupt_votes_are_refused(content: bytes, says: str, tmp_path: Path) ->
     path = write(only(fer2013_csv(TWICE)), tmp_path / "fer2013.csv")
     votes = write(content, tmp_path / "votes")
     assert says in refusal(path, FERPLUS, names=votes, votes=votes)
-
-
-def test_a_split_that_loses_its_last_face_of_a_class_is_refused(tmp_path: Path) -> None:
-    rows = agreeing(ONCE)
-    rows[0] = votes_row(str(ONCE.usage[0]), NF=10)
-    votes = write(votes_csv(rows), tmp_path / "votes")
-    path = write(csv_bytes(csv_rows(ONCE)), tmp_path / "faces")
-    message = refusal(path, FERPLUS, votes=votes)
-    assert f"no '{EMOTIONS[ONCE.emotion[0]]}' face in {ONCE.usage[0]}" in message
 
 
 def test_votes_in_a_file_of_their_own_are_pinned_with_their_own_digest(

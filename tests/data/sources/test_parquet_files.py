@@ -20,23 +20,15 @@ from edition_files import (
     hub_shards,
     hub_table,
     in_order,
-    only,
     parquet_bytes,
     parquet_columns,
-    parquet_images,
-    parquet_numbers,
-    parquet_raw_bytes,
-    parquet_texts,
     random_faces,
-    read_or_refuse,
     refusal,
     write,
     write_folder,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fer_pipeline.data.faces import USAGES, Faces
+from fer_pipeline.data.faces import Faces
 from fer_pipeline.data.sources.editions import read_edition
 
 FACES = random_faces()
@@ -44,12 +36,6 @@ COLUMNS = parquet_columns(FACES)
 FLAT = FACES.pixels.reshape(21, -1)
 ROW = 4
 """The row that the tests spoil, counted from 1."""
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file that each example of a property writes anew."""
-    return tmp_path_factory.mktemp("parquet") / "fer.parquet"
 
 
 def read(content: bytes, path: Path) -> Faces:
@@ -256,34 +242,3 @@ def test_a_parquet_of_more_rows_than_fer2013_is_refused_before_it_unpacks(
     assert len(content) < 200_000  # for 1.1 GB of pixels
     path = write(content, tmp_path / "train.parquet")
     assert "500,000 rows" in refusal(path)
-
-
-FORMS = [
-    only(form(FACES))
-    for form in (parquet_images, parquet_numbers, parquet_raw_bytes, parquet_texts)
-]
-
-
-@given(content=st.sampled_from(FORMS), cut=st.floats(0, 1, exclude_max=True))
-@settings(deadline=None, max_examples=40, derandomize=True)
-def test_a_parquet_cut_off_anywhere_is_refused(scratch: Path, content: bytes, cut: float) -> None:
-    assert read_or_refuse(scratch, content[: int(cut * len(content))]) is None
-
-
-@given(
-    content=st.sampled_from(FORMS),
-    place=st.floats(0, 1, exclude_max=True) | st.integers(-2500, 1200),
-    byte=st.integers(0, 255),
-)
-@settings(deadline=None, max_examples=60, derandomize=True)
-def test_a_parquet_with_one_other_byte_anywhere_is_refused_or_holds_faces(
-    scratch: Path, content: bytes, place: float, byte: int
-) -> None:
-    changed = bytearray(content)
-    changed[int(place * len(content)) if isinstance(place, float) else place] = byte
-    found = read_or_refuse(scratch, bytes(changed))
-    if found is not None:
-        assert len(found) == 21
-        assert found.pixels.shape == (21, 48, 48)
-        assert set(found.usage) == set(USAGES)
-        assert set(found.emotion.tolist()) == set(range(7))

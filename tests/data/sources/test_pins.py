@@ -6,9 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from ruamel.yaml.error import YAMLError
 
 from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, Profile
 from fer_pipeline.data.sources.pins import Earlier, FilePin, Pin, read_pin, write_pin
@@ -49,16 +46,6 @@ def test_a_lock_is_short_enough_to_be_read_in_a_diff(tmp_path: Path) -> None:
     assert "  classes: [3995, 436, 4097, 7215, 4830, 3171, 4965]" in lines
     assert len(lines) == 26
     assert lines == [line.rstrip() for line in lines]
-
-
-def test_a_pin_that_cannot_be_written_leaves_the_last_one_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "source.lock.yaml"
-    write_pin(SAMPLE, path)
-    impossible = replace(SAMPLE, ferplus=replace(VOTES, version=object()))
-    with pytest.raises(YAMLError):
-        write_pin(impossible, path)
-    assert read_pin(path) == SAMPLE
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_command_takes_the_votes_along() -> None:
@@ -139,22 +126,3 @@ def test_a_file_that_is_no_lock_is_refused_in_one_line(content: bytes, tmp_path:
     path.write_bytes(content)
     assert refusal(path)
     assert refusal(tmp_path) == "Is a directory"
-
-
-@settings(deadline=None, max_examples=50, derandomize=True)
-@given(st.data())
-def test_a_lock_that_lost_a_part_is_refused_or_read_but_never_a_crash(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "cut.lock.yaml"
-    write_pin(FULL, path)
-    whole = path.read_bytes()
-    start = data.draw(st.integers(0, len(whole)))
-    end = data.draw(st.integers(start, min(len(whole), start + 200)))
-    path.write_bytes(whole[:start] + data.draw(st.binary(max_size=3)) + whole[end:])
-    try:
-        message = read_pin(path).command
-    except DataError as error:
-        message = str(error)
-    assert "source pin" in message
-    assert "\n" not in message

@@ -105,15 +105,6 @@ def test_a_source_that_is_not_there_is_refused_with_what_to_do(
     assert refusal(lambda: take(uri)).startswith(says)
 
 
-def test_a_damaged_file_is_refused_even_if_the_pin_agrees(
-    tmp_path: Path, data: DataParams, fetcher: Fetcher
-) -> None:
-    content = b"<html><body>Sign in</body></html>\n"
-    path = write(content, tmp_path / "fer.csv")
-    pin = replace(SAMPLE, source=FilePin(str(path), "", len(content), sha256(content)))
-    assert refusal(lambda: read_pinned(pin, data, fetcher)).startswith(str(path))
-
-
 def test_how_a_source_is_read_is_up_to_the_params(
     tmp_path: Path, take: Callable[..., Pin], data: DataParams, fetcher: Fetcher
 ) -> None:
