@@ -142,7 +142,7 @@ class Processes:
         """Run a command to its end; may be called from several threads.
 
         Args:
-            command: its program is looked up beside this interpreter, then on PATH.
+            command: its program is searched for beside this interpreter, then on PATH.
             log: called with each line that the command prints to either stream.
             env: variables over this process's own environment.
             deadline_s: after so many seconds the command is ended.

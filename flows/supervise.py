@@ -113,7 +113,7 @@ def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
             if not (running and os.getpgid(stray.pid) == child.pid):
                 stray.terminate()
     psutil.wait_procs(strays, timeout=grace_s)
-    while left := _descendants():  # again, for those that fork while they are looked for
+    while left := _descendants():  # again, for those that fork while they are listed
         for stray in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 stray.kill()

@@ -33,7 +33,7 @@ SIZES = {"resnet50": 32, "inception_v3": 75}
 
 
 def draw_test_split(seed: int = 0, images: int = 70) -> Split:
-    """Noise with labels: more images than a check looks at."""
+    """Noise with labels: more images than a check scores."""
     rng = np.random.default_rng(seed)
     return Split(
         rng.integers(0, 256, (images, 48, 48), np.uint8),
@@ -44,7 +44,7 @@ def draw_test_split(seed: int = 0, images: int = 70) -> Split:
 
 
 def make_bundle(params: Params, folder: Path, names: tuple[str, ...], seed: int = 0) -> Path:
-    """Untrained backbones, equally weighed."""
+    """Untrained backbones, each with the same weight."""
     torch.manual_seed(seed)
     files = {}
     for name in names:

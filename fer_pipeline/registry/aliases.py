@@ -31,11 +31,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from fer_pipeline.errors import RegistryBusyError
-from fer_pipeline.registry.tracking import is_missing, registry_lock
+from fer_pipeline.registry.tracking import registry_lock
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -170,12 +169,8 @@ def _read_move(run: Run) -> Move:
 
 def read_aliases(tracking: Tracking, name: str) -> Aliases:
     """What the aliases point to: nothing, if the model does not exist yet."""
-    try:
-        return Aliases.of_model(tracking.client.get_registered_model(name).aliases)
-    except MlflowException as error:
-        if not is_missing(error):
-            raise
-        return Aliases()
+    found = tracking.client.search_registered_models(f"name = '{name}'")
+    return Aliases.of_model(found[0].aliases) if found else Aliases()
 
 
 def set_challenger(tracking: Tracking, name: str, number: str) -> None:

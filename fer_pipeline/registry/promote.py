@@ -114,7 +114,8 @@ def roll_back(tracking: Tracking, name: str, *, by: str, reason: str) -> Move:
     """Make the previous champion champion again; a second time brings back the other.
 
     It is for when the champion harms, so it does not wait for a process that loads the model:
-    the version was checked when it became champion, and here only its files are looked for.
+    the version was checked when it became champion, and here only the presence and the sizes of
+    its files are.
 
     Raises:
         RegistryError: there is no previous champion, or its files are gone. No alias was moved.
@@ -146,13 +147,12 @@ def read_status(tracking: Tracking, params: Params) -> dict[str, object]:
     decision = None
     if now.challenger:
         decision = evaluate_policy(tracking, params, now.challenger, may_score=False)
-    return {
-        "model_name": name,
-        "champion": _describe_version(tracking, name, now.champion),
-        "challenger": _describe_version(tracking, name, now.challenger),
-        "previous": _describe_version(tracking, name, now.previous),
-        "decision": asdict(decision) if decision else None,
+    described = {
+        alias: _describe_version(tracking, name, number) if number else None
+        for alias, number in asdict(now).items()
     }
+    decided = asdict(decision) if decision else None
+    return {"model_name": name, **described, "decision": decided}
 
 
 def _ask_policy(tracking: Tracking, params: Params, number: str, *, force: bool) -> str:
@@ -182,11 +182,7 @@ def _require_version(tracking: Tracking, name: str, number: str) -> str:
         ) from None
 
 
-def _describe_version(
-    tracking: Tracking, name: str, number: str | None
-) -> dict[str, object] | None:
-    if number is None:
-        return None
+def _describe_version(tracking: Tracking, name: str, number: str) -> dict[str, object]:
     found = tracking.client.get_model_version(name, number)
     figures = {key: float(found.tags[key]) for key in _FIGURES if key in found.tags}
     named = {key: found.tags[key] for key in _NAMES if key in found.tags}

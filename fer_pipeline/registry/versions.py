@@ -6,12 +6,12 @@ stored, so that a change of flows or reports makes no new version.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,26 +149,31 @@ def deduplicate(tracking: Tracking, name: str, content: str) -> str:
         raise RegistryBusyError(f"a version of {name} was deleted while it was made: try again")
     first, *others = numbers
     for number in others:
-        with _gone_is_done():  # another process may have found it before
-            if not tracking.client.get_model_version(name, number).aliases:
-                log.info("version %s has the content of version %s: removed", number, first)
-                discard_version(tracking, name, number)
+        log.info("version %s has the content of version %s: it goes", number, first)
+        discard_version(tracking, name, number)
     return first
 
 
 def discard_version(tracking: Tracking, name: str, number: str) -> None:
-    """Delete a version and its files; another process may be doing the same.
+    """Delete a version and its files, unless it has an alias; another process may do the same.
 
     The version goes first: a kill in between leaves files that nobody sees, not a version
     without files.
     """
-    with _gone_is_done():
-        source = str(tracking.client.get_model_version(name, number).source)
+    try:
+        found = tracking.client.get_model_version(name, number)
+        if found.aliases:
+            return
         storage = open_storage(tracking, name, number)
         tracking.client.delete_model_version(name, number)
-        if source.startswith(_LOGGED_MODEL):
-            tracking.client.delete_logged_model(source.removeprefix(_LOGGED_MODEL))
+        if str(found.source).startswith(_LOGGED_MODEL):
+            tracking.client.delete_logged_model(str(found.source).removeprefix(_LOGGED_MODEL))
             storage.delete_artifacts()  # type: ignore[no-untyped-call]
+    except FileNotFoundError:
+        pass  # another process has deleted the same, and deletes the rest, too
+    except MlflowException as error:
+        if not is_missing(error):
+            raise
 
 
 def superfluous(numbers: Iterable[str], aliases: Aliases, keep: int) -> list[str]:
@@ -185,7 +190,7 @@ def collect_garbage(tracking: Tracking, name: str, keep: int, *, dry_run: bool) 
         The versions that went, or with `dry_run` would go.
     """
     # An interrupted move may need a version that has no alias yet: the lock sees to it.
-    with contextlib.nullcontext() if dry_run else alias_lock(tracking, name):
+    with nullcontext() if dry_run else alias_lock(tracking, name):
         found = [
             str(one.version) for one in tracking.client.search_model_versions(f"name = '{name}'")
         ]
@@ -227,18 +232,6 @@ def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
             f"{name} could not be registered, and no alias was moved ({one_line(error)}): "
             "see that MLflow and its artifact store run, then run 'dvc repro register' again"
         ) from error
-
-
-@contextlib.contextmanager
-def _gone_is_done() -> Iterator[None]:
-    """Go on where another process has deleted the same: it deletes the rest, too."""
-    try:
-        yield
-    except FileNotFoundError:
-        pass
-    except MlflowException as error:
-        if not is_missing(error):
-            raise
 
 
 def _signature() -> ModelSignature:

@@ -137,7 +137,7 @@ def test_an_unknown_key_is_refused(key: str, folder: Path) -> None:
         ("seed", -1, "seed is -1: it must be "),
         ("seed", "many", "seed is 'many': it must be "),
         ("training.optimizer", "magic", "training.optimizer is 'magic': it must be "),
-        ("backbones", {}, "backbones is {}: it must have "),
+        ("backbones", {}, "backbones is {}: it must not be empty"),
         ("training", None, "training is None: it must be "),
     ],
 )

@@ -79,16 +79,9 @@ def test_whatever_a_child_prints_can_be_read(
 def test_the_status_is_the_supervisors(code: str, status: int, tmp_path: Path, mark: str) -> None:
     with closing(Processes(tmp_path)) as here:
         assert (
-            here.run(python(code, mark), ignore, deadline_s=5 if status == 3 else 0.3).status
+            here.run(python(code, mark), ignore, deadline_s=60 if status == 3 else 0.3).status
             == status
         )
-
-
-def test_a_missing_program_is_told(tmp_path: Path) -> None:
-    lines: list[str] = []
-    with closing(Processes(tmp_path)) as here:
-        assert here.run(["no-such-program"], lines.append).status == 127
-    assert lines == ["no-such-program can't be started: No such file or directory"]
 
 
 def test_commands_run_side_by_side(tmp_path: Path, mark: str) -> None:

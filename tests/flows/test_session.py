@@ -110,7 +110,7 @@ def test_a_second_run_waits_for_the_first(folder: Path, logged: list[str]) -> No
 def test_a_run_that_waits_ends_when_it_is_cancelled(folder: Path, logged: list[str]) -> None:
     second = new_session(folder, "second", wait_s=600)
     with new_session(folder, "first").exclusive():
-        stopper = Timer(0.1, second.cancel)
+        stopper = Timer(0.1, second.processes.close)
         stopper.start()
         with pytest.raises(StoppedError), second.exclusive():
             raise AssertionError

@@ -63,7 +63,7 @@ class Model:
 def model(
     store: Tracking, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Model:
-    monkeypatch.setattr(promote_module, "check_version", lambda *_: "not looked at")
+    monkeypatch.setattr(promote_module, "check_version", lambda *_: "not checked")
     monkeypatch.chdir(tmp_path)
     return Model(store, params, tmp_path)
 

@@ -24,7 +24,7 @@ PROCESSES = 4
 START_TIMEOUT_S = 300
 
 # Registers contents one after another, as soon as there is a starting gun. The bundle is none:
-# what is registered is not looked into here.
+# what is registered is not read here.
 REGISTER = """
 import sys, time
 from pathlib import Path
