@@ -21,7 +21,7 @@ class Choices:
     """The choices of a stage with these inputs.
 
     Args:
-        key: of the inputs (`StageInputs.key`).
+        key: digest of the inputs (`StageInputs.key`).
     """
 
     def __init__(self, key: str) -> None:

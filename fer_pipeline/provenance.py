@@ -150,7 +150,7 @@ def _value_of(params: Mapping[str, Any], key: str) -> Any:
 
 
 def _place_of(path: str) -> Path:
-    """Code as it runs here, wherever the package is installed; all else in the project's folder."""
+    """Where a dep lies: code where the package is installed, all else in the project's folder."""
     return Path(__file__).parents[1] / path if path.startswith(_CODE) else Path(path)
 
 

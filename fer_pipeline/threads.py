@@ -32,7 +32,7 @@ def choose_threads(processes: int = 1) -> int:
 def free_cores(seconds: float = MEASURED_S) -> float:
     """How many of the cores that this process may use are free: their idle time over a while.
 
-    Where the system does not tell (it is not Linux), all are taken for free.
+    Where the system is not Linux, all count as free.
     """
     if not _STAT.exists():
         return float(os.cpu_count() or 1)

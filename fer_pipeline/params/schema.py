@@ -68,7 +68,7 @@ class PhaseParams(Section):
     batch_size: Annotated[int, Field(ge=2)]
     """At least 2: batch norm needs two images."""
     learning_rate: Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
-    """The largest one of the schedule."""
+    """The largest learning rate of the schedule."""
 
 
 class HeadParams(PhaseParams):
@@ -163,7 +163,7 @@ class TrainingParams(Section):
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)]
     """Nesterov momentum of `sgd`."""
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)]
-    """Norms and biases are spared."""
+    """Weight decay of all but norms and biases."""
     schedule: Literal["constant", "cosine", "onecycle"]
     """How the learning rate moves within each phase."""
     warmup_epochs: Annotated[int, Field(ge=0)]
@@ -173,12 +173,12 @@ class TrainingParams(Section):
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None
     """Decay of a moving average of the weights, which then is the model."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None
-    """Before the head; null: the network's own."""
+    """Probability of dropout before the head; null keeps the network's own."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)]
     mixup: Annotated[float, Field(ge=0.0, le=10.0)]
     """Parameter of mixup's beta distribution; 0 is off."""
     mixup_off_epochs: Annotated[int, Field(ge=0)]
-    """Last epochs without mixup."""
+    """Number of epochs at the end without mixup."""
     patience: Count | None
     """Fine-tuning ends after so many epochs without a better val accuracy."""
     augment: AugmentParams
@@ -213,7 +213,7 @@ class EvaluationParams(Section):
     """How exactly the fused model is compared on test."""
 
     bootstrap_draws: Annotated[int, Field(ge=100)]
-    """Behind the interval of the gain."""
+    """Number of resamples behind the interval of the gain."""
     ece_bins: Count
     """Bins of the expected calibration error."""
 

@@ -18,7 +18,7 @@ ERASED_AREA = (0.02, 0.25)
 arXiv 1708.04896)."""
 
 ERASED_RATIO = (0.3, 3.3)
-"""Width to height of what is erased."""
+"""Smallest and largest ratio of width to height of the erased rectangle."""
 
 _DRAWS = 13
 
@@ -34,8 +34,8 @@ def augment_batch(
     Args:
         images: (B, 48, 48) uint8.
         image_size: S.
-        params: ranges and probabilities.
-        generator: on the device of `images`; moves on by the same draws whatever the params.
+        params: ranges and probabilities of the changes.
+        generator: on the device of `images`; it makes the same number of draws whatever the params.
 
     Returns:
         (B, 3, S, S) float32 in [-1, 1], channels last.
@@ -92,6 +92,6 @@ def _kept(draws: Tensor, image_size: int, probability: float) -> Tensor:
 
 
 def _between(draw: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """Uniform in the logarithm."""
+    """Numbers between the bounds, whose logarithms are uniform, from uniform draws."""
     low, high = (math.log(bound) for bound in bounds)
     return torch.exp(low + (high - low) * draw)

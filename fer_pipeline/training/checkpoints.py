@@ -22,6 +22,7 @@ from fer_pipeline.files import whole_file
 log = logging.getLogger(__name__)
 
 KEPT = 2
+"""Number of checkpoints that stay: the newest, and one in case it is damaged."""
 
 _NAME = re.compile(r"epoch-(\d{5})-([0-9a-f]{16})\.pt")
 
@@ -30,9 +31,10 @@ class Checkpoints:
     """The checkpoints of one training, in a folder of their own.
 
     Args:
-        folder: of this backbone; what other trainings of it left there is deleted with the
-            first checkpoint that is written.
-        key: of all that decides the result: params, data, code. Another key's are not seen.
+        folder: where this backbone's checkpoints lie; those of its other trainings are deleted
+            with the first checkpoint that is written.
+        key: digest of all that decides the result (params, data, code): checkpoints of another
+            key are not used.
     """
 
     def __init__(self, folder: Path, key: str) -> None:

@@ -115,7 +115,7 @@ def compile_network(
         model: on its device.
         choice: `auto` compiles on GPUs, if there is the C compiler that this takes; true does in
             any case, and without a compiler the first step fails.
-        device: which that is.
+        device: where the model is.
     """
     if choice == "auto":
         choice = device.type == "cuda" and _can_compile()

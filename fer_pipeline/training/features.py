@@ -42,7 +42,7 @@ def cache_features(job: Job, views: int, batch_size: int, precision: Precision) 
         job: whose network and images.
         views: K.
         batch_size: images per forward pass; fewer where memory does not suffice.
-        precision: of the network.
+        precision: the one that the network runs in.
 
     Raises:
         torch.OutOfMemoryError: memory does not suffice for so many views, or for two images.

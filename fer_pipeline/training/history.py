@@ -41,7 +41,7 @@ class Trained:
         history: all epochs.
         best: the one with the best val accuracy.
         state: its weights.
-        precision: that the network ran in.
+        precision: the one that the network ran in.
         seconds: of wall time, caching and measuring included; of a process that was cut off, up to
             its last checkpoint.
     """

@@ -44,11 +44,11 @@ class Job:
         fabric: the devices.
         model: on its device.
         backbone: its name in the catalogue.
-        params: of the backbone.
-        training: what all backbones share.
+        params: what params say of the backbone.
+        training: what they say of all trainings.
         train, val: the splits, on the device.
-        seed: of order, augmentation, mixup and dropout; `seed_of` the backbone.
-        observer: told what happens.
+        seed: from `seed_of`; order, augmentation, mixup and dropout are drawn from it.
+        observer: it is told what happens.
     """
 
     fabric: Fabric

@@ -17,7 +17,7 @@ class Targets:
     Attributes:
         labels: (B,) int64.
         others: (B,) int64, the labels of what was mixed in, or None.
-        share: of `labels`; the rest is that of `others`.
+        share: weight of `labels` in the loss; `others` have the rest.
     """
 
     labels: Tensor
@@ -37,8 +37,8 @@ def mix(
     Args:
         batch: (B, ...) network inputs.
         labels: (B,).
-        alpha: of the beta distribution of the share; 0 mixes nothing.
-        rng: of share and partners.
+        alpha: parameter of the beta distribution of the share; 0 mixes nothing.
+        rng: draws the share and the partners.
     """
     if not alpha:
         return batch, Targets(labels)
@@ -55,7 +55,7 @@ def classification_loss(
 
     Args:
         output: (B, C) logits, or Inception's pair of logits and auxiliary logits.
-        targets: of the same B images.
+        targets: the targets of the same B images.
         smoothing: label smoothing (Szegedy et al., arXiv 1512.00567).
         auxiliary: weight of the auxiliary logits' loss.
     """

@@ -33,7 +33,7 @@ OUT_OF_MEMORY_MESSAGES = (
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "can't allocate memory",
 )
-"""What errors say in which it was not torch's own allocator of GPU memory that had none left."""
+"""Texts of errors that mean out of memory, but do not come from torch's allocator of GPU memory."""
 
 
 RESIDENT_COPIES = 4
@@ -129,8 +129,8 @@ def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
 
     Args:
         job: whose network is as the phase wants it, and does not yet exchange anything.
-        precision: that the network runs in.
-        images: of one device's share.
+        precision: the one that the network runs in.
+        images: size of one device's share of a batch.
 
     Raises:
         NoMemoryError: on one of them not even the smallest number fits. All raise it.

@@ -57,9 +57,9 @@ class PhaseRun:
 
     Args:
         job: what is trained.
-        name: of the phase.
+        name: the phase.
         first_epoch: its number, counted over both phases.
-        precision: that the network runs in.
+        precision: the one that the network runs in.
         micro_batch: images per forward pass, at most; the gradients of a batch's parts are added.
     """
 

@@ -19,10 +19,13 @@ Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")
 
 WARM_STEPS = 1
+"""Steps that are not timed: the first one allocates memory."""
+
 TIMED_STEPS = 3
+"""Steps that are timed, of which the fastest counts."""
 
 MIN_GAIN = 1.05
-"""How much faster bf16 must be: a tie is not worth its rounding."""
+"""How many times as fast bf16 must be to be chosen: its rounding must be worth it."""
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
@@ -40,7 +43,7 @@ def measure_precision(
 
     Args:
         model: on its device; it is not changed.
-        device: which that is.
+        device: where the model is.
         loss: one forward pass through the given network, from which gradients flow back.
 
     Returns:

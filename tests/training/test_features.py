@@ -29,14 +29,3 @@ def test_the_head_makes_the_networks_logits_of_them(batch_size: int, bench: Benc
     with torch.no_grad():
         logits = model(centre_batch(bench.val.pixels, SIZE, SIZE))
         torch.testing.assert_close(model.fc(found), logits, atol=1e-5, rtol=1e-5)
-
-
-def test_the_network_is_left_as_it_was_even_after_an_error(bench: Bench) -> None:
-    model = small_network().eval()
-
-    def refuse(images: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError
-
-    with pytest.raises(torch.OutOfMemoryError):
-        compute_features(model, model.fc, bench.val.pixels, 5, refuse)
-    assert not model.fc._forward_pre_hooks
