@@ -78,7 +78,7 @@ def _run(stage: str, backbone: str) -> None:
 
 
 def _threads(stage: str, backbone: str, params: Params) -> int:
-    """The number in params; for `auto` that of the free cores, or what the same inputs took before."""
+    """The number in params; for `auto` what the same inputs took before, or the free cores."""
     wanted = params.training.threads if stage == "train" else params.predict.threads
     if wanted != "auto":
         return wanted
