@@ -38,8 +38,6 @@ from fer_pipeline.paths import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fer_pipeline.params.schema import Params
 
 log = logging.getLogger(__name__)
@@ -72,9 +70,16 @@ def evaluate(params: Params) -> None:
         ACCURACY,
         [{"model": name, "accuracy": one.accuracy} for name, one in evaluation.test.models.items()],
     )
-    for model, model_logits in _models(test).items():
-        _write_confusion(model_logits, split, confusion_file(model))
-    write_examples(TEST_EXAMPLES, _examples(cases, split))
+    for model, own in _models(test).items():
+        pairs = zip(split.labels, own.argmax(axis=1), strict=True)
+        rows = [{"actual": EMOTIONS[label], "predicted": EMOTIONS[guess]} for label, guess in pairs]
+        write_csv(confusion_file(model), rows)  # one row per image, as DVC's template counts them
+    examples = [
+        Example(kind, split.images[case.row], asdict(case))
+        for kind, found in cases.examples.items()
+        for case in found
+    ]
+    write_examples(TEST_EXAMPLES, examples)
     _announce(evaluation)
 
 
@@ -141,24 +146,6 @@ def _summary(evaluation: Evaluation) -> dict[str, object]:
         "fused_macro_f1": test.fused.macro_f1,
         "fused_clean": evaluation.clean.fused.accuracy if evaluation.clean else None,
     }
-
-
-def _write_confusion(logits: FloatArray, split: Split, path: Path) -> None:
-    """One row per test image, as DVC's confusion template counts them."""
-    rows = [
-        {"actual": EMOTIONS[label], "predicted": EMOTIONS[guess]}
-        for label, guess in zip(split.labels, logits.argmax(axis=1), strict=True)
-    ]
-    write_csv(path, rows)
-
-
-def _examples(cases: Cases, split: Split) -> list[Example]:
-    """The pixels of every case, kind by kind."""
-    return [
-        Example(kind, split.images[case.row], asdict(case))
-        for kind, found in cases.examples.items()
-        for case in found
-    ]
 
 
 def _announce(evaluation: Evaluation) -> None:
