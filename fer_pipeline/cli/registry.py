@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -145,11 +144,9 @@ def _registry() -> Iterator[tuple[Tracking, Params]]:
     """The store that has answered, and the params; what MLflow raises becomes one line."""
     from fer_pipeline.params.load import load_params
     from fer_pipeline.registry.tracking import connect, mlflow_errors
+    from fer_pipeline.stages.launch import set_up_log
 
-    # Steps are logged to stderr: what is on stdout may be read by a program.
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("alembic", "mlflow", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    set_up_log(sys.stderr)  # what is on stdout may be read by a program
     params = load_params(PARAMS)
     tracking = connect(params.registry.experiment)
     with mlflow_errors(tracking):

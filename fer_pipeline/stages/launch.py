@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import sys
+from typing import TextIO
 
 from fer_pipeline.choices import Choices, describe_cpu
 from fer_pipeline.errors import FerError, ParamsError
@@ -65,7 +66,9 @@ def main() -> int:
 
 
 def _run(stage: str, backbone: str) -> None:
-    _set_up_log()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows each epoch at once
+    set_up_log(sys.stdout)
     params = load_params(PARAMS)
     require_known(params.backbones)
     if stage in PER_BACKBONE and backbone not in params.backbones:
@@ -92,9 +95,8 @@ def _threads(stage: str, backbone: str, params: Params) -> int:
     return chosen
 
 
-def _set_up_log() -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows each epoch at once
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+def set_up_log(stream: TextIO) -> None:
+    """Write what the package logs to a stream, and only warnings of the chatty libraries."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=stream)
     for noisy in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
