@@ -15,6 +15,7 @@ from fer_pipeline.arrays import BoolArray as BoolArray
 from fer_pipeline.arrays import Int64Array as Int64Array
 from fer_pipeline.arrays import UInt8Array as UInt8Array
 from fer_pipeline.errors import DataError
+from fer_pipeline.paths import require
 
 SIDE = 48
 """Height and width of a FER2013 image in pixels."""
@@ -81,13 +82,7 @@ def split_sha256(split: Split) -> str:
 
 def save_split(split: Split, path: Path) -> None:
     """Write a split as an uncompressed `.npz`; the same split gives the same bytes."""
-    np.savez(
-        path,
-        images=split.images,
-        labels=split.labels,
-        groups=split.groups,
-        in_train=split.in_train,
-    )
+    np.savez(path, **vars(split))
 
 
 def load_split(path: Path) -> Split:
@@ -96,10 +91,8 @@ def load_split(path: Path) -> Split:
     Raises:
         DataError: the file is missing, or no prepared split.
     """
-    if not path.exists():
-        raise DataError(f"{path} is missing: run 'dvc repro prepare'")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(require(path, "prepare"), allow_pickle=False) as arrays:
             return Split(arrays["images"], arrays["labels"], arrays["groups"], arrays["in_train"])
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(

@@ -77,13 +77,11 @@ def read_pin(path: Path) -> Pin:
         raise DataError(
             f"{path} is missing: run 'fer source pin URI' in the project's folder"
         ) from None
-    except OSError as error:
-        reason = error.strerror or "can't be read"
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = f"{place}: {first['msg']}"
-    except (YAMLError, ValueError) as error:  # such as an impossible date
+    except (OSError, YAMLError, ValueError) as error:  # such as an impossible date
         reason = one_line(error)
     raise DataError(f"{path} is no source lock ({reason}): delete it and run 'fer source pin URI'")
 

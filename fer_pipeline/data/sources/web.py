@@ -25,12 +25,12 @@ _CHUNK_BYTES = 1 << 16
 _TIMEOUT_S = (5, 20)
 """To connect, and between two bytes."""
 
-_HEAD_REFUSED = (HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
-_TRY_AGAIN = (
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.TOO_EARLY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-)
+_HEAD_REFUSED = (403, 405, 501)
+"""Answers of servers that only know GET."""
+
+_TRY_AGAIN = (408, 425, 429)
+"""Answers that may be others in a moment: time-out, too early, too many requests."""
+
 _SECRET_NAME = re.compile(
     r"signature|token|secret|passw|pwd|credential|access_?-?key|key$"
     r"|(^|[-_.])(sig|auth|authorization|jwt|pass|session)($|[-_.])",
@@ -82,13 +82,9 @@ class Web:
         redirections, and with them the signatures of storage servers.
         """
         try:
+            headers["Accept-Encoding"] = "identity"
             return self._session.request(
-                method,
-                uri,
-                headers={"Accept-Encoding": "identity", **headers},
-                stream=True,
-                timeout=_TIMEOUT_S,
-                allow_redirects=True,
+                method, uri, headers=headers, stream=True, timeout=_TIMEOUT_S, allow_redirects=True
             )
         except (requests.ConnectionError, requests.Timeout) as error:
             if _is_untrusted(error):
