@@ -143,15 +143,6 @@ def test_a_jpeg_gives_its_greys_within_what_the_format_loses(mode: str) -> None:
     assert np.abs(pixels.astype(int) - smooth).max() <= 4
 
 
-@pytest.mark.parametrize("times", [2, 20])
-def test_an_enlarged_face_comes_back_exactly_and_is_told(times: int) -> None:
-    pixels, resized = decode_picture(
-        encode(np.kron(GREY, np.ones((times, times), np.uint8))), WHERE
-    )
-    np.testing.assert_array_equal(pixels, GREY)
-    assert resized
-
-
 def png_chunk(kind: bytes, content: bytes) -> bytes:
     checked = kind + content
     return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))

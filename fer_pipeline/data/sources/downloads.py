@@ -33,7 +33,7 @@ FIND_TIMEOUT_S = 10.0
 """The same for a question: somebody waits who may have mistyped the address."""
 
 WHOLE_FILE_TRIES = 10
-"""Attempts at a file from a server that can't go on in its middle."""
+"""Attempts at a file from a server that can't go on in its middle, whatever time they take."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there so far, and how many there will be, or None."""
@@ -162,8 +162,6 @@ class _Transfer:
         try:
             if not self.upstream.version or size is None:
                 raise WholeFileOnlyError
-            if self.done > size:  # not by this code
-                self.partial.unlink()
             while self.done < size or not self.partial.exists():
                 _retrying(stop_after_delay(idle_timeout_s))(self._read_on)
         except WholeFileOnlyError:

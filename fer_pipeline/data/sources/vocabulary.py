@@ -62,15 +62,13 @@ def read_emotions(values: Sequence[object], where: str, first_row: int = 1) -> n
     Raises:
         DataError: a value is neither; the message names its row, counted from `first_row`.
     """
-    codes = np.empty(len(values), np.int8)
-    for index, value in enumerate(values):
-        code = emotion_code(value)
-        if code is None:
-            raise DataError(
-                f"{where}, row {first_row + index}: emotion is {value!r}, not 0 to 6 or its name"
-            )
-        codes[index] = code
-    return codes
+    codes = [emotion_code(value) for value in values]
+    if None in codes:
+        row = codes.index(None)
+        raise DataError(
+            f"{where}, row {first_row + row}: emotion is {values[row]!r}, not 0 to 6 or its name"
+        )
+    return np.array(codes, np.int8)
 
 
 def read_usages(values: Sequence[object], where: str, first_row: int = 1) -> npt.NDArray[np.str_]:
@@ -81,9 +79,9 @@ def read_usages(values: Sequence[object], where: str, first_row: int = 1) -> npt
     """
     usages = [usage_named(value) for value in values]
     if None in usages:
-        index = usages.index(None)
+        row = usages.index(None)
         raise DataError(
-            f"{where}, row {first_row + index}: Usage is {values[index]!r}, "
+            f"{where}, row {first_row + row}: Usage is {values[row]!r}, "
             f"not Training, PublicTest or PrivateTest"
         )
     return np.array(usages, np.str_)

@@ -104,18 +104,6 @@ def test_an_image_counts_for_the_first_policy_only() -> None:
     assert cleaned(rows, replace(NOTHING, conflicts="majority")) == (rows[2:], Cleaning(0, 0, 2, 0))
 
 
-def test_with_the_papers_protocol_val_and_test_are_both_held_out() -> None:
-    faces = make_faces(ROWS)
-    masks = members(faces, "paper")
-    for of in ("val", "test", "both"):
-        policies = replace(NOTHING, drop_train_duplicates_of=of)
-        kept, _, cleaning = clean(
-            faces, group_by_pixels(faces), policies, masks["val"], masks["test"]
-        )
-        assert cleaning == Cleaning(0, 3, 0, 0)
-        assert len(kept) == len(ROWS) - 3
-
-
 ANY_ROWS = st.lists(
     st.tuples(st.sampled_from(USAGES), st.integers(0, 3), st.integers(0, 5)),
     min_size=1,

@@ -170,6 +170,18 @@ def test_after_the_idle_timeout_it_says_what_is_there_and_a_later_call_goes_on(
     assert target.read_bytes() == CONTENT
 
 
+def test_a_partial_file_that_is_too_long_is_thrown_away(
+    web: Web, server: WebServer, target: Path
+) -> None:
+    interrupted(web, server, target, at=PART)
+    (partial,) = partials(target)
+    partial.write_bytes(bytes(len(CONTENT) + 1))
+    with pytest.raises(DataError, match="bytes, not the .* that were announced"):
+        fetch(web, server, target)
+    fetch(web, server, target)
+    assert target.read_bytes() == CONTENT
+
+
 def test_a_full_disk_is_named(web: Web, server: WebServer, target: Path) -> None:
     interrupted(web, server, target, at=PART)
     (partial,) = partials(target)

@@ -115,14 +115,6 @@ def test_the_challenges_test_set_has_no_labels_so_it_is_refused(tmp_path: Path) 
     assert "data.unlabelled to 'ignore'" in message
 
 
-def test_where_told_the_challenges_test_set_is_ignored_and_counted(tmp_path: Path) -> None:
-    path = write(zip_bytes(challenge(FACES)), tmp_path / "faces.zip")
-    edition = read_edition(path, IGNORING)
-    assert (edition.name, edition.split_known) == ("the challenge's train.csv", False)
-    assert edition.unlabelled == 14
-    assert_same_faces(edition.faces, FACES.select(FACES.usage == "Training"))
-
-
 def test_the_challenges_training_set_has_no_splits_to_test_on(tmp_path: Path) -> None:
     path = write(challenge(FACES)["train.csv"], tmp_path / "train.csv")
     message = refusal(path, OFFICIAL)

@@ -13,7 +13,6 @@ from edition_files import (
     Files,
     assert_same_faces,
     encode,
-    in_order,
     pictures_by_folder,
     random_faces,
     refusal,
@@ -23,7 +22,6 @@ from edition_files import (
     zip_bytes,
 )
 
-from fer_pipeline.data.faces import Faces
 from fer_pipeline.data.sources.containers import open_container
 from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.data.sources.picture_files import read_pictures
@@ -52,16 +50,6 @@ def test_faces_stand_in_the_order_of_names_however_they_are_packed(
         for files in (PICTURES, turned)
     ]
     assert_same_faces(found[0], found[1])
-
-
-def test_faces_of_another_size_are_brought_to_48_and_counted(tmp_path: Path) -> None:
-    large = np.kron(FACES.pixels, np.ones((1, 2, 2), np.uint8))
-    files = PICTURES | pictures_by_folder(
-        Faces(large, FACES.emotion, FACES.usage).select(np.arange(5))
-    )
-    edition = read_edition(write(zip_bytes(files), tmp_path / "faces"), OFFICIAL)
-    assert edition.resized == 5
-    assert_same_faces(in_order(edition.faces), in_order(FACES))
 
 
 def test_pictures_without_splits_are_training_to_hold_out_from(tmp_path: Path) -> None:

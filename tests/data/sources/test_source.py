@@ -87,6 +87,7 @@ def test_a_file_that_changed_since_it_was_pinned_is_refused_with_both_digests(
     [
         ("missing.csv", "missing.csv is missing: give 'sample', an existing file or folder, "),
         ("", "the source is missing: give 'sample', "),
+        ("x" * 300, "xxx"),  # longer than a name can be
         ("empty.csv", "empty.csv is empty (0 bytes): fetch it again"),
         ("folder", "folder is empty: it holds no file"),
         ("ftp://x.org/fer.csv", "ftp:// is not known: give https://, http://, s3:// or a path"),
