@@ -153,35 +153,28 @@ def open_container(path: Path) -> Iterator[Container]:
             yield Folder(path)
             return
         with path.open("rb") as stream:
-            start = stream.read(512)
+            start = stream.read(2)
         if not start:
             raise DataError(f"{path} is empty (0 bytes): fetch it again")
-        if start.startswith(b"PK"):
+        if start == b"PK":
             with zipfile.ZipFile(path) as archive:
                 yield Zip(path, archive)
-        elif start.startswith(b"\x1f\x8b"):
-            yield from _open_gzip(path)
-        elif start[_TAR_MAGIC] == b"ustar":
-            with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            return
+        gzipped = start == b"\x1f\x8b"
+        with _gunzip(path) if gzipped else path.open("rb") as stream:
+            is_tar = stream.read(512)[_TAR_MAGIC] == b"ustar"
+            stream.seek(0)
+            if not is_tar:
+                yield SingleFile(path, gzipped)
+                return
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
                 yield Tar(path, tar, stream)
-        else:
-            yield SingleFile(path, gzipped=False)
     except NotImplementedError as error:  # zipfile's word for an unknown way of packing
         raise DataError(f"{path} can't be unpacked: {error}") from error
     except _BROKEN as error:
         raise DataError(
             f"{path} is damaged or cut off ({one_line(error)}): fetch it again"
         ) from error
-
-
-def _open_gzip(path: Path) -> Iterator[Container]:
-    with _gunzip(path) as stream:
-        is_tar = stream.read(512)[_TAR_MAGIC] == b"ustar"
-    if not is_tar:
-        yield SingleFile(path, gzipped=True)
-        return
-    with _gunzip(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-        yield Tar(path, tar, stream)
 
 
 def _gunzip(path: Path) -> BinaryIO:

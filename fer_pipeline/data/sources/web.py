@@ -87,7 +87,7 @@ class Web:
                 method, uri, headers=headers, stream=True, timeout=_TIMEOUT_S, allow_redirects=True
             )
         except (requests.ConnectionError, requests.Timeout) as error:
-            if _is_untrusted(error):
+            if any(isinstance(one, ssl.SSLCertVerificationError) for one in _causes(error)):
                 raise DataError(
                     f"{uri}: its TLS certificate is not trusted here: set REQUESTS_CA_BUNDLE to "
                     f"a file with the one of its authority"
@@ -178,10 +178,6 @@ def _require_no_secret(uri: str) -> None:
                 f"with the pin: put a login into ~/.netrc, or use s3:// with AWS_ACCESS_KEY_ID "
                 f"and AWS_SECRET_ACCESS_KEY"
             )
-
-
-def _is_untrusted(error: BaseException) -> bool:
-    return any(isinstance(one, ssl.SSLCertVerificationError) for one in _causes(error))
 
 
 def _reason(error: BaseException) -> str:
