@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -82,7 +83,7 @@ def read_edition(path: Path, reading: Reading, votes: Path | None = None) -> Edi
         found = _sort(container)
         edition = _read(container, found, reading)
         if reading.labels == "ferplus_majority":
-            edition = _with_votes(edition, container, found, votes)
+            edition = _with_votes(edition, container, votes)
     _require_whole(edition, path, reading)
     return edition
 
@@ -201,23 +202,15 @@ def _read_challenge(container: Container, found: Found, reading: Reading) -> Edi
     return Edition("the challenge's train.csv", faces, False, unlabelled=rows)
 
 
-def _with_votes(
-    edition: Edition, container: Container, found: Found, votes: Path | None
-) -> Edition:
-    if votes is None and found["votes"]:
-        name = found["votes"][0]
-        counted, where = read_votes(container, name), container.where(name)
-    elif votes is not None:
-        with open_container(votes) as other:
-            names = _sort(other)["votes"] or other.names
-            if not names:
-                raise DataError(f"{votes} is empty: it holds no {FILE_NAME}")
-            counted, where = read_votes(other, names[0]), other.where(names[0])
-    else:
-        raise DataError(
-            f"{container.path} has no {FILE_NAME} beside it, which data.labels needs: run "
-            f"'fer source pin URI --ferplus URI' with the URI of that file"
-        )
+def _with_votes(edition: Edition, container: Container, votes: Path | None) -> Edition:
+    with open_container(votes) if votes else nullcontext(container) as place:
+        names = _sort(place)["votes"] or (place.names if votes else [])
+        if not names:
+            raise DataError(
+                f"{place.path} holds no {FILE_NAME}, which data.labels needs: run "
+                f"'fer source pin URI --ferplus URI' with the URI of that file"
+            )
+        counted, where = read_votes(place, names[0]), place.where(names[0])
     faces, dropped = relabel(edition.faces, counted, where)
     name = f"{edition.name}, labels by FER+"
     return replace(edition, name=name, faces=faces, dropped=dropped)

@@ -167,7 +167,7 @@ CORRUPT_VOTES: dict[str, tuple[bytes, str]] = {
     ),
     "Latin-1": (votes_csv(ROWS).replace(b"fer.png", b"f\xe9r.png"), " is no csv in UTF-8"),
     "old Mac lines": (votes_csv(ROWS).replace(b"\n", b"\r"), " is no csv: "),
-    "an empty zip": (zip_bytes({}), " is empty: it holds no fer2013new.csv"),
+    "an empty zip": (zip_bytes({}), " holds no fer2013new.csv"),
 }  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def test_votes_in_a_file_of_their_own_are_pinned_with_their_own_digest(
     asking = data.model_copy(update={"labels": "ferplus_majority"})
     with pytest.raises(DataError, match="the built-in sample has no votes"):
         pin_source("sample", str(votes), asking, None, fetcher)
-    with pytest.raises(DataError, match=f"{path} has no {FILE_NAME} beside it, .* --ferplus URI"):
+    with pytest.raises(DataError, match=f"{path} holds no {FILE_NAME}, .* --ferplus URI"):
         pin_source(str(path), None, asking, None, fetcher)
     pin, _ = pin_source(str(path), str(votes), asking, None, fetcher)
     assert pin.ferplus is not None
