@@ -97,7 +97,7 @@ def _repair_dvc_lock(folder: Path) -> str | None:
 
 
 def _known_to_git(folder: Path) -> str | None:
-    """`dvc.lock` as last added or committed; it knows what DVC's remote holds."""
+    """`dvc.lock` as last added or committed; it lists what is in DVC's remote."""
     try:
         shown = subprocess.run(
             ["git", "show", f":./{DVC_LOCK}"],

@@ -90,7 +90,7 @@ def train(params: Params, backbone: str) -> None:
 def _observer(
     fabric: Fabric, tracking: Tracking, backbone: str, inputs: StageInputs
 ) -> Iterator[Observer]:
-    """Bar, log and MLflow run in the first process; the others are silent."""
+    """Bar, log and MLflow run in the first process; the others report nothing."""
     if not fabric.is_global_zero:
         yield Observer()
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -135,11 +135,9 @@ def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
     Raises:
         NoMemoryError: on one of them not even the smallest number fits. All raise it.
     """
-    try:
-        with unify_out_of_memory():
-            fitting = _fitting(job, precision, images)
-    except torch.OutOfMemoryError:
-        fitting = 0
+    fitting = 0
+    with suppress(torch.OutOfMemoryError), unify_out_of_memory():
+        fitting = _fitting(job, precision, images)
     torch.cuda.empty_cache()  # what exchanges gradients takes its memory elsewhere
     return least_of_all(job.fabric, fitting)
 

@@ -129,8 +129,8 @@ class PhaseRun:
         job, size = self._job, self._params.batch_size
         draws = draws_of_epoch(job.seed, epoch, job.fabric.device, job.fabric.global_rank)
         order = torch.randperm(len(job.train), generator=draws.order)
-        # Batch norm can't take a last batch of one image; a short one would also weigh more.
-        # All devices get as many, so that each goes as often through the network.
+        # Batch norm can't take a last batch of one image, and in a short one each image would count
+        # for more. All devices get as many, so that each goes as often through the network.
         count = min(self._steps * size, len(order))
         batches = torch.split(order[: count - count % job.fabric.world_size], size)
         losses = torch.zeros(len(batches), device=job.fabric.device)

@@ -68,9 +68,9 @@ def test_operations_run_in_the_named_precision(precision: str) -> None:
 def test_a_chosen_precision_is_noted_and_trains_as_if_it_were_named(bench: Bench) -> None:
     phases = HEAD, PHASE.model_copy(update={"batch_size": 28})
     auto, notebook = fitted(bench, *phases, precision="auto")
-    named, silent = fitted(bench, *phases, precision=notebook.notes["precision"])
+    named, unmeasured = fitted(bench, *phases, precision=notebook.notes["precision"])
     assert notebook.notes["precision"] in PRECISIONS
-    assert silent.notes == {}
+    assert unmeasured.notes == {}
     assert_same_bits(auto.state, named.state)
 
 
