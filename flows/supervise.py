@@ -35,9 +35,12 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> int:
-    arguments = _arguments()
-    on_linux = sys.platform == "linux"
-    libc = ctypes.CDLL(None) if on_linux else None
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--deadline-s", type=float, default=None)
+    parser.add_argument("--grace-s", type=float, default=5.0)
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc:
         # Orphans among the descendants become children of this process, and so can be found.
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -64,14 +67,6 @@ def main() -> int:
     if reason is not None:
         return reason
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--deadline-s", type=float, default=None)
-    parser.add_argument("--grace-s", type=float, default=5.0)
-    parser.add_argument("command", nargs="+")
-    return parser.parse_args()
 
 
 def _wake_up_on(*signals: signal.Signals) -> socket.socket:
