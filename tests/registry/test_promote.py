@@ -208,6 +208,20 @@ def test_a_champion_that_was_rolled_back_returns_by_force_alone(model: Model) ->
     assert "withdrawn" not in model.store.client.get_model_version(model.name, second).tags
 
 
+def test_a_rollback_does_not_wait_until_a_model_is_loaded(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> str:
+        raise AssertionError("a model was loaded")
+
+    first, second = model.version(6), model.version(2)
+    model.promote(first)
+    model.promote(second)
+    monkeypatch.setattr(promote_module, "check_version", load)
+    roll_back(model.store, model.name, **ASKING)
+    assert model.aliases == Aliases(first, second, None)
+
+
 def test_without_a_previous_champion_there_is_no_way_back(model: Model) -> None:
     model.promote(model.version(3))
     with pytest.raises(RegistryError, match="has no previous champion to go back to"):

@@ -80,9 +80,8 @@ class Servers:
         finally:
             client.close()
 
-    def fer(self, *arguments: str) -> tuple[str, float]:
-        """The output of `fer registry`, and the seconds that it took."""
-        started = time.monotonic()
+    def fer(self, *arguments: str) -> str:
+        """The output of `fer registry`."""
         command = [
             sys.executable,
             "-c",
@@ -93,7 +92,7 @@ class Servers:
             [*command, *arguments], cwd=self.folder, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout, time.monotonic() - started
+        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +176,10 @@ def test_register_promote_roll_back_and_load(servers: Servers, params: Params) -
     assert read_aliases(tracking, NAME) == Aliases("2", "1", None)
     assert any(key.endswith("resnet50.safetensors") for key in servers.objects())
 
-    said, seconds = servers.fer("rollback", "--reason", "it harms")
+    said = servers.fer("rollback", "--reason", "it harms")
     assert said == "champion: version 1, until now 2\n"
-    assert seconds < 10
     assert read_aliases(tracking, NAME) == Aliases("1", "2", None)
-    assert "it harms" in servers.fer("history", "--json")[0]
+    assert "it harms" in servers.fer("history", "--json")
 
     mlflow.set_tracking_uri(tracking.uri)
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
