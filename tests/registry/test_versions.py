@@ -130,9 +130,9 @@ def test_a_long_card_is_cut_after_a_line_and_says_so() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("machines", "contents"), [(1, "aaaaa"), (4, "abcde")], ids=["one machine", "four machines"]
+    ("machines", "contents"), [(1, "aa"), (4, "ab")], ids=["one machine", "four machines"]
 )
-def test_twenty_registrations_from_four_processes_make_one_version_per_content(
+def test_registrations_from_four_processes_at_once_make_one_version_per_content(
     machines: int, contents: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Machines see one database, but not each other's locks, which lie beside it."""
@@ -178,7 +178,7 @@ def test_twenty_registrations_from_four_processes_make_one_version_per_content(
         for line in out.splitlines()
         if line[:2] in {f"{c} " for c in contents}
     ]
-    assert len(answers) == 20
+    assert len(answers) == PROCESSES * len(contents)
     assert len(set(answers)) == len(set(contents))  # all say the same of a content
     left = store.client.search_model_versions("name = 'raced'")
     assert sorted(one.tags[CONTENT_TAG] for one in left) == sorted(set(contents))

@@ -70,17 +70,3 @@ def test_code_that_no_commit_has_is_not_accepted(copied: Workspace) -> None:
     done = copied.run("fer", "accept", "calibrate")
     assert done.returncode == 1
     assert "no commit has fer_pipeline/fusion as it was when it ran" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("path", "old", "new"),
-    [
-        ("fer_pipeline/reports/templates/page.html.j2", "<style>", "<style>/* wider */"),
-        ("locks/pages.txt", "jinja2==", "jinja2==9."),
-    ],
-)
-def test_a_style_or_another_jinja2_draws_the_pages_again_and_nothing_else(
-    path: str, old: str, new: str, copied: Workspace
-) -> None:
-    edit(copied, path, old, new)
-    assert ran(copied) == {"describe", "report"}
