@@ -50,16 +50,16 @@ MATRIX_ROWS = {"cpu": 2048, "cuda": 8192}
 """Rows of the square matrices whose product shows what the device can do."""
 
 HEAD_SIZE, HEAD_BATCH, HEAD_VIEWS = 40, 64, 2
-"""Of the head phase's comparison: small, so that it ends; its ratio hardly depends on them."""
+"""The input of the heads' comparison: small, so that it ends; its ratio hardly depends on it."""
 
 HEAD_IMAGES = (1400, 2800)
-"""In train and val: with so many in val, half a point of accuracy is 14 images."""
+"""The images in train and val: with so many in val, half a point of accuracy is 14 images."""
 
 HEAD_SEEDS = range(3)
 """Each head is trained so often: one training alone differs from the next by half a point."""
 
 LEARNT_EPOCHS = 6
-"""Of the network whose heads are compared."""
+"""The epochs after which the heads of a network are compared."""
 
 PAPER_HEAD_EPOCHS = 30
 
@@ -209,7 +209,7 @@ def matrix_flops(device: torch.device, precision: str) -> float:
 def augmentation_seconds(
     train: Split, own: BackboneParams, training: TrainingParams, device: torch.device
 ) -> float:
-    """Of one batch."""
+    """The seconds that one batch is augmented in."""
     pixels = to_device(train, device).pixels[: own.finetune.batch_size]
     draws = draws_of_epoch(0, 1, device).pictures
     return statistics.median(

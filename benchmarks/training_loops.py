@@ -79,7 +79,7 @@ def plain_images_per_s(
     train: Split,
     steps: int,
 ) -> float:
-    """Of fine-tuning with single images, PIL transforms, a DataLoader, fp32 and NCHW."""
+    """Images per second of a plain loop: single images, PIL transforms, DataLoader, fp32, NCHW."""
     model = build_backbone(name, "none").to(memory_format=torch.contiguous_format)
     model = model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=own.finetune.learning_rate)

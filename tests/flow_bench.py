@@ -123,7 +123,7 @@ class FlowBench:
         return free
 
     def newest_run(self) -> dict[str, Any]:
-        """Of those that began: what other tests deployed is scheduled for days to come."""
+        """The newest run that began: what other tests deployed is scheduled for days to come."""
         return next(run for run in self.server.flow_runs() if run["start_time"])
 
 

@@ -15,7 +15,7 @@ import psycopg2
 
 _READY_WITHIN_S = 60.0
 _USER = "postgres"
-"""Of the system, where this process is root's: PostgreSQL refuses root."""
+"""The system's user for it, where this process is root's: PostgreSQL refuses root."""
 
 
 def find_binaries() -> Path | None:

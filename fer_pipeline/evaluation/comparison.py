@@ -88,7 +88,7 @@ class Comparison:
 
     @property
     def gain(self) -> Gain:
-        """Of the fused model over the best single one."""
+        """The gain of the fused model over the best single one."""
         return self.gains[self.best_single]
 
     @property

@@ -10,7 +10,7 @@ from fer_pipeline.arrays import FloatArray, Int64Array
 from fer_pipeline.fusion.average import fuse, mean_nll, top1_accuracy
 
 MOST_POINTS = 5000
-"""Of a grid: enough for steps of a twentieth with up to four models."""
+"""The most points of a grid: enough for steps of a twentieth with up to four models."""
 
 
 def grid_points(models: int) -> Int64Array:

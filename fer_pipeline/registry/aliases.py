@@ -73,7 +73,7 @@ class Aliases:
 
     @classmethod
     def of_model(cls, found: Mapping[str, str]) -> Aliases:
-        """Of a model's aliases, among which there may be others."""
+        """Those three of a model's aliases, among which there may be others."""
         ours = (found.get(alias) for alias in (CHAMPION, PREVIOUS, CHALLENGER))
         return cls(*(str(number) if number else None for number in ours))
 

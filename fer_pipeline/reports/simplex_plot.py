@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from fer_pipeline.reports.theme import CLEAR, LEGEND_ABOVE, figure, label
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
-"""Of the methods that do not count, in their order; the one that does is a star."""
+"""The signs of the methods that do not count, in their order; the one that does is a star."""
 
 COLOUR_BAR = {
     "title": {"text": "val accuracy", "side": "top", "font": {"size": 13}},

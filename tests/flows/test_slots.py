@@ -20,7 +20,7 @@ from flows.slots import Slot, acquire_slot, machine_slots, visible_gpus
 
 CORES = len(os.sched_getaffinity(0))
 PATIENT = Processes(Path())
-"""Of a run that does not end: it waits for as long as it must."""
+"""Whether the run ends: it does not, so that it waits for as long as it must."""
 
 
 @pytest.fixture(autouse=True)

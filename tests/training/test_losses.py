@@ -65,7 +65,7 @@ def test_parts_of_targets_keep_labels_partners_and_share() -> None:
 
 
 def test_mixup_adds_images_as_it_says_in_its_targets() -> None:
-    """Of one-hot images, each pixel tells how much of which image is in it."""
+    """Images are one-hot: each pixel tells how much of which image is in it."""
     images, labels = torch.eye(6), torch.arange(6)
     mixed, targets = mix(images, labels, 0.4, np.random.default_rng(3))
     assert targets.others is not None

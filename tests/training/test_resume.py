@@ -108,7 +108,7 @@ def assert_same(found: Trained, wanted: Trained) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Of checkpoints, which pytest shall not keep."""
+    """A folder for checkpoints, which pytest shall not keep."""
     yield tmp_path / "all"
     shutil.rmtree(tmp_path / "all", ignore_errors=True)
 

@@ -258,7 +258,7 @@ def _size(path: Path) -> int:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file's bytes; of a folder, over the names and digests of the files in it."""
+    """The digest of a file's bytes, or of a folder: of the names and digests of its files."""
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
