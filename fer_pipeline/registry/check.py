@@ -101,9 +101,16 @@ def read_record(tracking: Tracking, name: str, number: str) -> Record:
 
 
 def load_record(folder: Path) -> Record:
-    """Read what `write_record` wrote."""
-    with np.load(folder / _RECORD, allow_pickle=False) as found:
-        arrays = {**found}
+    """Read what `write_record` wrote, now or in version 0.1, which made two files."""
+    if (folder / "test.npz").exists():
+        with np.load(folder / "test.npz", allow_pickle=False) as found:
+            arrays = {**found, "test_sha256": found["sha256"]}
+        del arrays["sha256"]
+        with np.load(folder / "drawn.npz", allow_pickle=False) as found:
+            arrays |= {"drawn": found["images"], "drawn_logits": found["logits"]}
+    else:
+        with np.load(folder / _RECORD, allow_pickle=False) as found:
+            arrays = {**found}
     return Record(**{**arrays, "test_sha256": str(arrays["test_sha256"])})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,9 +162,16 @@ def make_record(images: int) -> Record:
     return Record(logits, split.labels, split.groups, "none", split.images[:2], logits[:2])
 
 
-def test_a_record_is_read_back(tmp_path: Path) -> None:
+def write_record_of_version_0_1(record: Record, folder: Path) -> None:
+    measured = {key: getattr(record, key) for key in ("logits", "labels", "groups")}
+    np.savez(folder / "test.npz", **measured, sha256=np.array(record.test_sha256))
+    np.savez(folder / "drawn.npz", images=record.drawn, logits=record.drawn_logits)
+
+
+@pytest.mark.parametrize("write", [write_record, write_record_of_version_0_1])
+def test_a_record_is_read_back(write: Callable[[Record, Path], None], tmp_path: Path) -> None:
     record = make_record(9)
-    write_record(record, tmp_path)
+    write(record, tmp_path)
     found = load_record(tmp_path)
     assert found.test_sha256 == "none"
     for name in ("logits", "labels", "groups", "drawn", "drawn_logits"):
