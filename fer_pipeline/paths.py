@@ -10,7 +10,6 @@ PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 RECIPES = Path("recipes")
-REQUIREMENTS_LOCK = Path("requirements.lock")
 
 SOURCE_LOCK = Path("data/source.lock.yaml")
 DOWNLOADS = Path("data/downloads")

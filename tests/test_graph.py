@@ -123,7 +123,7 @@ def test_every_out_is_cached_and_none_persists(stages: dict[str, dict[str, Any]]
             assert options.get("cache", True) is True
 
 
-def test_the_layout_and_dvc_yaml_name_the_same_files(stages: dict[str, dict[str, Any]]) -> None:
+def test_the_paths_and_dvc_yaml_name_the_same_files(stages: dict[str, dict[str, Any]]) -> None:
     made = {path_of(entry) for stage in stages.values() for entry in out_entries(stage)}
     key = "${key}"
     named = {

@@ -178,14 +178,17 @@ def test_from_a_version_the_same_model_comes_back(copied: Workspace, tmp_path: A
     copied.check("mlflow", "artifacts", "download", "-u", lineage, "-d", str(tmp_path))
     shutil.copy(tmp_path / "lineage" / "dvc.lock", copied.folder)
     shutil.copy(tmp_path / "lineage" / "params.yaml", copied.folder)
+    shutil.copy(tmp_path / "lineage" / "source.lock.yaml", copied.folder / "data")
+    (copied.folder / "reports/report.html").unlink()
     # The stage `register` itself was still running when it kept the lock.
-    copied.check("dvc", "checkout", "--force", "--with-deps", "evaluate")
+    copied.check("dvc", "checkout", "--force", "--with-deps", "report")
 
     for name in BACKBONES:
         content = (copied.folder / f"models/{name}/model.safetensors").read_bytes()
         wanted = version.tags[f"sha256.{name}.safetensors"]
         assert hashlib.sha256(content).hexdigest() == wanted
     assert copied.outs()["data/prepared/test.npz"] == version.tags["dvc.data/prepared/test.npz"]
+    assert (copied.folder / "reports/report.html").exists()
 
 
 def test_with_auto_the_challenger_becomes_champion_by_itself(copied: Workspace) -> None:
