@@ -8,6 +8,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class StageInputs:
     @property
     def key(self) -> str:
         """What a checkpoint, an unfinished MLflow run and a stage's own choices go with."""
-        return _digest_of([self.stage, self.content])
+        return _digest_of([self.stage, self.content, version("torch")])
 
     @property
     def lineage(self) -> str:

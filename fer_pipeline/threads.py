@@ -15,6 +15,9 @@ from pathlib import Path
 VARIABLE = "OMP_NUM_THREADS"
 """What torch reads when it is imported; a user who sets it has chosen."""
 
+CORES_VARIABLE = "FER_CORES"
+"""The most cores that a stage shall use: a flow divides them among its trainings."""
+
 MEASURED_S = 1.0
 """How long the use of the cores is watched."""
 
@@ -25,24 +28,29 @@ _STAT = Path("/proc/stat")
 
 
 def choose_threads(processes: int = 1) -> int:
-    """The number of free cores, shared among so many processes; at least 1. Takes a second."""
-    return max(1, int(free_cores() + NEGLIGIBLE) // processes)
+    """The number of free cores, shared among so many processes; at least 1. Takes a second.
+
+    `FER_CORES` in the environment is the most that count.
+    """
+    free, most = int(free_cores() + NEGLIGIBLE), os.environ.get(CORES_VARIABLE, "")
+    return max(1, (min(free, int(most)) if most.isdecimal() else free) // processes)
 
 
 def free_cores(seconds: float = MEASURED_S) -> float:
     """How many of the cores that this process may use are free: their idle time over a while.
 
-    Where the system is not Linux, all count as free.
+    A core counts as free where the system does not say otherwise.
     """
     if not _STAT.exists():
         return float(os.cpu_count() or 1)
     before = _idle_and_total()
     time.sleep(seconds)
     after = _idle_and_total()
-    free = 0.0
+    free = float(len(os.sched_getaffinity(0)))
     for core, (idle, total) in after.items():
-        idle_before, total_before = before.get(core, (0, 0))
-        free += (idle - idle_before) / max(1, total - total_before)
+        idle_before, total_before = before.get(core, (idle, total))
+        if total > total_before:
+            free -= 1 - (idle - idle_before) / (total - total_before)
     return free
 
 

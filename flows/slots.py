@@ -94,7 +94,7 @@ def machine_slots(wanted: int) -> list[Slot]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // count)
     return [
-        Slot(f"CPU {number} of {count}", {"OMP_NUM_THREADS": str(threads)})
+        Slot(f"CPU {number} of {count}", {"FER_CORES": str(threads)})
         for number in range(1, count + 1)
     ]
 

@@ -32,7 +32,7 @@ plan = json.loads(Path("plan.json").read_text()).get(name, {})
 
 def note(what):
     with Path("notes.jsonl").open("a") as notes:
-        values = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+        values = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "FER_CORES")}
         notes.write(json.dumps({"stage": name, "what": what, "at": time.time(), **values}) + "\\n")
 
 note("begin")

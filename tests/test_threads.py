@@ -61,6 +61,21 @@ def test_where_the_system_does_not_tell_all_cores_count_as_free(
     assert free_cores() == os.cpu_count()
 
 
+def test_where_the_clocks_of_cores_stand_still_they_count_as_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stat").write_text(STAT.format(user=0, idle=0))
+    monkeypatch.setattr(threads, "_STAT", tmp_path / "stat")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 7})  # no line has the other
+    assert free_cores(0.01) == 2.0
+
+
+def test_a_flow_says_how_many_cores_count_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "free_cores", lambda: 8.0)
+    monkeypatch.setenv(threads.CORES_VARIABLE, "3")
+    assert choose_threads() == 3
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs Linux")
 def test_a_core_that_works_is_not_free() -> None:

@@ -68,7 +68,10 @@ def _fault(stage: str, changes: list[Any]) -> str:
         for dep, how in change["changed deps"].items():
             if how != "modified" or not _is_code(Path(dep)):
                 return f"{dep} has changed: run 'dvc repro {stage}'"
-            if fault := _difference(Path(dep), _on_record(stage, dep)):
+            recorded = _on_record(stage, dep)
+            if recorded is None:
+                return f"{dep} was no dependency when it ran: run 'dvc repro {stage}'"
+            if fault := _difference(Path(dep), recorded):
                 return f"{fault}: run 'dvc repro {stage}'"
     return ""
 
@@ -92,18 +95,19 @@ def dvc_hash(path: Path) -> str:
     """DVC's hash of a file, or of a folder and all in it."""
     if path.is_file():
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    files = sorted(file.relative_to(path).parts for file in path.rglob("*") if file.is_file())
-    entries = [
-        {"md5": dvc_hash(path.joinpath(*parts)), "relpath": "/".join(parts)} for parts in files
-    ]
+    files = {one.relative_to(path).as_posix(): one for one in path.rglob("*") if one.is_file()}
+    entries = [{"md5": dvc_hash(files[name]), "relpath": name} for name in sorted(files)]
     listing = json.dumps(entries, sort_keys=True).encode()
     return f"{hashlib.md5(listing, usedforsecurity=False).hexdigest()}.dir"
 
 
-def _on_record(stage: str, dep: str) -> str:
-    """The hash in `dvc.lock` of what a stage was made with."""
-    lock = YAML(typ="safe").load(DVC_LOCK.read_text(encoding="utf-8"))
-    return next(str(one["md5"]) for one in lock["stages"][stage]["deps"] if one["path"] == dep)
+def _on_record(stage: str, dep: str) -> str | None:
+    """The hash in `dvc.lock` of what a stage was made with; None where there is none."""
+    if not DVC_LOCK.exists():
+        return None
+    stages = YAML(typ="safe").load(DVC_LOCK.read_text(encoding="utf-8"))["stages"]
+    deps = stages.get(stage, {}).get("deps", [])
+    return next((str(one["md5"]) for one in deps if one["path"] == dep), None)
 
 
 def _extract(commit: str, path: Path, folder: Path) -> None:

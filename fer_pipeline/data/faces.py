@@ -15,7 +15,6 @@ from fer_pipeline.arrays import BoolArray as BoolArray
 from fer_pipeline.arrays import Int64Array as Int64Array
 from fer_pipeline.arrays import UInt8Array as UInt8Array
 from fer_pipeline.errors import DataError
-from fer_pipeline.paths import require
 
 SIDE = 48
 """Height and width of a FER2013 image in pixels."""
@@ -91,8 +90,10 @@ def load_split(path: Path) -> Split:
     Raises:
         DataError: the file is missing, or no prepared split.
     """
+    if not path.exists():  # not `paths.require`: a served model has no paths
+        raise DataError(f"{path} is missing: run 'dvc repro prepare'")
     try:
-        with np.load(require(path, "prepare"), allow_pickle=False) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             return Split(arrays["images"], arrays["labels"], arrays["groups"], arrays["in_train"])
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(

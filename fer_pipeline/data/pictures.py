@@ -112,10 +112,11 @@ def _require_size(picture: Image.Image, where: str, only_squares: bool) -> None:
 
 
 def _turn_upright(picture: Image.Image) -> Image.Image:
+    picture.load()  # so that damage of the pixels is not taken for that of the note
     try:
         return ImageOps.exif_transpose(picture)
-    except (struct.error, TypeError):  # the note on orientation is damaged
-        return picture
+    except (struct.error, TypeError, SyntaxError, ValueError, KeyError, OSError):
+        return picture  # the note on orientation is damaged
 
 
 def _grey(picture: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_pipeline.errors import FusionError
-from fer_pipeline.fusion.predictions import PredictSettings
+from fer_pipeline.fusion.predictions import PredictSettings, read_settings
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import BackboneParams
@@ -34,6 +34,19 @@ class Fusion:
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
+
+    def require_predictions(self) -> None:
+        """Refuse to fuse predictions that were computed in another way than those that were fitted.
+
+        Raises:
+            DataError: predictions are missing or damaged.
+            FusionError: a backbone's image sizes or the test-time augmentation are others.
+        """
+        if read_settings(list(self.weights)) != self.computed:
+            raise FusionError(
+                "the fusion was fitted to logits that were computed in another way than those in "
+                "predictions/: run 'dvc repro calibrate'"
+            )
 
     def require_settings(self, backbones: Mapping[str, BackboneParams], tta: str) -> None:
         """Refuse to fuse logits that are computed in another way than those that were fitted.

@@ -71,6 +71,7 @@ def make_candidate(
         DataError: the files of the graph are not those that were evaluated.
     """
     fusion = read_fusion(paths.FUSION)
+    fusion.require_predictions()
     record, folder = _record(params, fusion, bundle, evaluation), bundle.with_name("record")
     write_record(record, folder)
     tags = {

@@ -49,6 +49,10 @@ def score(folder: Path) -> np.ndarray:
     )
     for name, digest in request["sha256"].items():
         require_digest(version / "artifacts" / "bundle" / name, digest)
+    # An editable install of the project would supply the modules that the version lacks.
+    sys.meta_path[:] = [
+        one for one in sys.meta_path if "editable" not in getattr(one, "__module__", "")
+    ]
     model = mlflow.pyfunc.load_model(str(version))
     with np.load(folder / "images.npz", allow_pickle=False) as arrays:
         images = arrays["images"]

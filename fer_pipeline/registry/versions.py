@@ -10,7 +10,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,7 @@ import fer_pipeline
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RegistryBusyError, RegistryError, one_line
 from fer_pipeline.provenance import code_digest, content_digest
-from fer_pipeline.registry.aliases import Aliases, alias_lock, read_aliases
+from fer_pipeline.registry.aliases import alias_lock
 from fer_pipeline.registry.tracking import is_missing, open_storage, registry_lock
 
 if TYPE_CHECKING:
@@ -88,13 +88,18 @@ def write_model_code(folder: Path) -> Path:
 
 
 def version_digest(bundle: list[Path]) -> str:
-    """The digest that tells versions apart: of the bundle's files, and of what its code does.
+    """The digest that tells versions apart: of the bundle's files, its code and its requirements.
 
     A comment or a docstring in the code makes no other digest, another statement does.
     """
     package = Path(fer_pipeline.__file__).parent
     code = code_digest([MODEL_SCRIPT, *(package / name for name in STORED_FILES)])
-    return hashlib.sha256(f"{content_digest(bundle)} {code}".encode()).hexdigest()
+    parts = [content_digest(bundle), code, *_pinned_requirements()]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _pinned_requirements() -> list[str]:
+    return [f"{package}=={version(package)}" for package in _REQUIREMENTS]
 
 
 def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
@@ -176,11 +181,11 @@ def discard_version(tracking: Tracking, name: str, number: str) -> None:
             raise
 
 
-def superfluous(numbers: Iterable[str], aliases: Aliases, keep: int) -> list[str]:
+def superfluous(numbers: Iterable[str], aliased: Collection[str], keep: int) -> list[str]:
     """The versions that have no alias and are not among the newest `keep`, the oldest first."""
     ordered = sorted(numbers, key=int)
     newest = ordered[max(0, len(ordered) - keep) :]
-    return [number for number in ordered if number not in newest and not aliases.of(number)]
+    return [number for number in ordered if number not in newest and number not in aliased]
 
 
 def collect_garbage(tracking: Tracking, name: str, keep: int, *, dry_run: bool) -> list[str]:
@@ -191,10 +196,10 @@ def collect_garbage(tracking: Tracking, name: str, keep: int, *, dry_run: bool) 
     """
     # An interrupted move may need a version that has no alias yet: the lock sees to it.
     with nullcontext() if dry_run else alias_lock(tracking, name):
-        found = [
-            str(one.version) for one in tracking.client.search_model_versions(f"name = '{name}'")
-        ]
-        doomed = superfluous(found, read_aliases(tracking, name), keep)
+        versions = tracking.client.search_model_versions(f"name = '{name}'")
+        found = [str(one.version) for one in versions]
+        aliased = tracking.client.get_registered_model(name).aliases if found else {}
+        doomed = superfluous(found, set(map(str, aliased.values())), keep)
         for number in [] if dry_run else doomed:
             discard_version(tracking, name, number)
     return doomed
@@ -222,7 +227,7 @@ def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
                 code_paths=[str(write_model_code(Path(folder)))],
                 signature=_signature(),
                 input_example=candidate.example,
-                pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
+                pip_requirements=_pinned_requirements(),
             )
         tags = {**candidate.tags, CONTENT_TAG: candidate.content}
         mlflow.register_model(model.model_uri, name, tags=tags)

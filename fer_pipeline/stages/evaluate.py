@@ -51,6 +51,7 @@ def evaluate(params: Params) -> None:
     names = list(params.backbones)
     split = load_split(TEST)
     fusion = read_fusion(FUSION)
+    fusion.require_predictions()
     logits = read_logits(names, "test")
     weights = np.array([fusion.weights[name] for name in names])
     test = TestLogits(

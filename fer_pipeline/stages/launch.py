@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TextIO
 
 from fer_pipeline.choices import Choices, describe_cpu
@@ -50,7 +51,7 @@ def main() -> int:
     )
     chosen = parser.parse_args()
     # DVC says which of a group's stages it runs, so that no key of params.yaml reaches a shell.
-    _, _, of_group = os.environ.get("DVC_STAGE", "").partition("@")
+    _, _, of_group = os.environ.get("DVC_STAGE", "").rpartition("@")
     try:
         _run(chosen.stage, chosen.backbone or of_group)
     except FerError as error:
@@ -75,19 +76,25 @@ def _run(stage: str, backbone: str) -> None:
         known = ", ".join(params.backbones)
         raise ParamsError(f"{PARAMS} has no backbone '{backbone}': choose among {known}")
     if stage in PER_BACKBONE and VARIABLE not in os.environ:
-        os.environ[VARIABLE] = str(_threads(stage, backbone, params))
+        threads = _threads(stage, backbone, params)
+        os.environ.update({VARIABLE: str(threads)} if threads else {})
     work = getattr(importlib.import_module(f"fer_pipeline.stages.{stage}"), stage)
     work(params, *([backbone] if stage in PER_BACKBONE else []))
 
 
-def _threads(stage: str, backbone: str, params: Params) -> int:
-    """The number in params; for `auto` what the same inputs took before, or the free cores."""
+def _threads(stage: str, backbone: str, params: Params) -> int | None:
+    """The number in params; for `auto` what the same inputs took before, or the free cores.
+
+    None on a machine with GPUs, where Fabric divides the cores among the processes.
+    """
     wanted = params.training.threads if stage == "train" else params.predict.threads
     if wanted != "auto":
         return wanted
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return None
     choices, machine = Choices(StageInputs.read(stage, backbone, params).key), describe_cpu()
     known = choices.recall("threads", machine)
-    if known:
+    if known and known.isdecimal():
         return int(known)
     devices = params.training.devices if stage == "train" else "auto"
     chosen = choose_threads(1 if devices == "auto" else devices)

@@ -222,10 +222,12 @@ def test_damaged_exif_does_not_hide_a_whole_picture() -> None:
     exif[0x010F] = "maker"
     exif[0x0112] = 6
     encoded = saved(Image.new("L", (48, 48), 90), "JPEG", exif=exif)
-    # The maker's name under the number of the picture's width.
-    damaged = encoded.replace(b"\x01\x0f\0\x02", b"\x01\x00\0\x02", 1)
-    assert damaged != encoded
-    np.testing.assert_allclose(decode_picture(damaged, WHERE)[0], np.full((48, 48), 90), atol=1)
+    # The maker's name under the number of the picture's width; another kind of note altogether.
+    for whole, wrong in ((b"\x01\x0f\0\x02", b"\x01\x00\0\x02"), (b"Exif\0\0MM", b"Exif\0\0ZZ")):
+        damaged = encoded.replace(whole, wrong, 1)
+        assert damaged != encoded
+        grey = decode_picture(damaged, WHERE)[0]
+        np.testing.assert_allclose(grey, np.full((48, 48), 90), atol=1)
 
 
 def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_trainings_run_at_the_same_time_and_every_stage_after_its_parents(
     assert notes["prepare", "end"]["at"] < min(notes[name, "begin"]["at"] for name in trainings)
     assert notes["calibrate", "begin"]["at"] > max(notes[name, "end"]["at"] for name in trainings)
     share = str(max(1, len(os.sched_getaffinity(0)) // 3))
-    assert {notes[name, "begin"]["OMP_NUM_THREADS"] for name in trainings} == {share}
+    assert {notes[name, "begin"]["FER_CORES"] for name in trainings} == {share}
     run = bench.newest_run()
     assert run["state"]["message"] == "5 stages ran, 0 were up to date."
     assert {task["name"] for task in server.tasks(run["id"]).values()} == {"Completed"}

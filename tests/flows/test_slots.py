@@ -50,7 +50,7 @@ def test_without_gpu_and_word_there_are_as_many_as_are_wanted(wanted: int) -> No
 
 
 def test_there_is_always_one() -> None:
-    assert machine_slots(0) == [Slot("CPU 1 of 1", {"OMP_NUM_THREADS": str(CORES)})]
+    assert machine_slots(0) == [Slot("CPU 1 of 1", {"FER_CORES": str(CORES)})]
 
 
 def test_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,9 +70,7 @@ def test_what_is_no_number_of_slots_is_refused(said: str, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(("count", "threads"), [(1, 8), (2, 4), (3, 2), (8, 1), (9, 1)])
 def test_the_threads_are_divided(count: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert [slot.env for slot in machine_slots(count)] == [
-        {"OMP_NUM_THREADS": str(threads)}
-    ] * count
+    assert [slot.env for slot in machine_slots(count)] == [{"FER_CORES": str(threads)}] * count
 
 
 @pytest.mark.parametrize(
@@ -94,7 +92,7 @@ def test_gpus_are_those_of_cuda_visible_devices(
     monkeypatch.setenv("FER_TRAIN_SLOTS", "1")
     assert visible_gpus() == gpus
     expected = [Slot(f"GPU {gpu}", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
-    assert machine_slots(5) == (expected or [Slot("CPU 1 of 1", {"OMP_NUM_THREADS": str(CORES)})])
+    assert machine_slots(5) == (expected or [Slot("CPU 1 of 1", {"FER_CORES": str(CORES)})])
 
 
 def test_without_a_word_of_cuda_the_driver_is_asked(machine: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fer_pipeline.errors import FusionError
-from fer_pipeline.fusion.predictions import PredictSettings
+from fer_pipeline.fusion.predictions import PredictSettings, write_predictions
 from fer_pipeline.fusion.result import Fusion, read_fusion
 from fer_pipeline.params.schema import Params
 
@@ -68,3 +70,17 @@ def test_what_is_no_fusion_is_named_with_the_command_that_makes_it(
     with pytest.raises(FusionError) as refused:
         read_fusion(path)
     assert str(refused.value) == f"{path} is no fusion: run 'dvc repro --force calibrate'"
+
+
+def test_predictions_that_were_computed_in_another_way_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    logits = {"val": np.zeros((2, 7), np.float32), "test": np.zeros((2, 7), np.float32)}
+    for name, settings in FUSION.computed.items():
+        write_predictions(name, logits, settings)
+    FUSION.require_predictions()
+    for name, settings in FUSION.computed.items():
+        write_predictions(name, logits, replace(settings, tta="centre"))
+    with pytest.raises(FusionError, match="run 'dvc repro calibrate'"):
+        FUSION.require_predictions()

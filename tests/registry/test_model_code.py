@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fused_model import NAME
+from ruamel.yaml import YAML
 
 import fer_pipeline
 from fer_pipeline.registry import versions
@@ -58,6 +59,13 @@ def test_all_that_the_model_imports_is_stored_and_nothing_else() -> None:
     needed = files | {folder / "__init__.py" for folder in folders}
     assert set(STORED_FILES) == {file.relative_to(PACKAGE).as_posix() for file in needed}
     assert len(STORED_FILES) == len(set(STORED_FILES))
+
+
+def test_a_change_of_what_is_stored_runs_the_stage_that_stores_it(root: Path) -> None:
+    graph = YAML(typ="safe").load((root / "dvc.yaml").read_text())
+    deps = graph["stages"]["register"]["deps"]
+    code = [f"fer_pipeline/{name}" for name in STORED_FILES if not name.endswith("__init__.py")]
+    assert not [one for one in code if not any(f"{one}/".startswith(f"{dep}/") for dep in deps)]
 
 
 def test_the_stored_code_is_a_package_of_its_own(tmp_path: Path) -> None:

@@ -159,6 +159,8 @@ class _Transfer:
 
     def run(self, idle_timeout_s: float) -> None:
         size = self.upstream.size
+        if size is not None and self.done > size:
+            self.partial.unlink()  # what has come is something else
         try:
             if not self.upstream.version or size is None:
                 raise WholeFileOnlyError
