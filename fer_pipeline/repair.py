@@ -3,7 +3,8 @@
 DVC 3.67 rewrites two files in place, so a kill in the wrong moment tears them: `dvc.lock`, for a
 tenth of a second at the end of each stage, and `.dvc/tmp/rwlock`, its note of who reads and
 writes what, briefly and often. All else that it writes is renamed into place or is a SQLite
-journal, and it copes with what a kill leaves of that.
+journal, and it copes with what a kill leaves of that, but for an entry of its run-cache: the
+temporary file of one that was being written is read as the newest.
 
 Nothing computed is lost with `dvc.lock`: DVC has stored a stage in its run-cache before it writes
 the lock, and `dvc repro` takes the finished stages from there without running them.
@@ -26,6 +27,7 @@ from fer_pipeline.files import write_text
 from fer_pipeline.paths import DVC_LOCK
 
 _DVC_TMP = Path(".dvc/tmp")
+_RUN_CACHE = Path(".dvc/cache/runs")
 _LOCK_TIMEOUT_S = 5.0
 
 
@@ -39,7 +41,7 @@ def repair(folder: Path) -> list[str]:
         return []
     try:
         with FileLock(folder / _DVC_TMP / "lock", timeout=_LOCK_TIMEOUT_S):
-            done = (_repair_dvc_lock(folder), _repair_rwlock(folder))
+            done = (_repair_dvc_lock(folder), _repair_rwlock(folder), _repair_run_cache(folder))
     except Timeout:
         raise DataError("a DVC command is running here: wait until it has ended") from None
     return [step for step in done if step]
@@ -151,3 +153,11 @@ def _command_line(pid: int) -> str | None:
     except OSError:
         return None
     return b" ".join(arguments).decode(errors="replace")
+
+
+def _repair_run_cache(folder: Path) -> str | None:
+    """Delete what DVC had begun to write there: it takes the newest file for a finished run."""
+    begun = list((folder / _RUN_CACHE).glob("*/*/*.tmp"))
+    for path in begun:
+        path.unlink()
+    return "an unfinished entry of DVC's run-cache: removed" if begun else None

@@ -140,3 +140,15 @@ def test_a_rwlock_that_is_no_note_of_dvc_is_removed(folder: Path, note: str) -> 
     rwlock.write_text(note)
     assert len(repair(folder)) == 1
     assert not rwlock.exists()
+
+
+def test_an_unfinished_entry_of_the_run_cache_goes_and_a_whole_one_stays(tmp_path: Path) -> None:
+    """DVC reads the newest file there, and so took the beginning of an entry for a finished run."""
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    entries = tmp_path / ".dvc/cache/runs/f7/f7a1"
+    entries.mkdir(parents=True)
+    (entries / "9fc3").write_text("cmd: whole\n")
+    (entries / ".4kZ.tmp").write_text("cmd: begun")
+    assert module.repair(tmp_path) == ["an unfinished entry of DVC's run-cache: removed"]
+    assert [path.name for path in entries.iterdir()] == ["9fc3"]
+    assert module.repair(tmp_path) == []
