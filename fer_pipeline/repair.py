@@ -3,8 +3,9 @@
 DVC 3.67 rewrites two files in place, so a kill in the wrong moment tears them: `dvc.lock`, for a
 tenth of a second at the end of each stage, and `.dvc/tmp/rwlock`, its note of who reads and
 writes what, briefly and often. All else that it writes is renamed into place or is a SQLite
-journal, and it copes with what a kill leaves of that, but for an entry of its run-cache: the
-temporary file of one that was being written is read as the newest.
+journal, and it copes with what a kill leaves of that, but for an entry of its run-cache: it makes
+the entry's folder first, at which the next run fails as long as it is empty, and reads a temporary
+file in there as the newest entry.
 
 Nothing computed is lost with `dvc.lock`: DVC has stored a stage in its run-cache before it writes
 the lock, and `dvc repro` takes the finished stages from there without running them.
@@ -156,8 +157,14 @@ def _command_line(pid: int) -> str | None:
 
 
 def _repair_run_cache(folder: Path) -> str | None:
-    """Delete what DVC had begun to write there: it takes the newest file for a finished run."""
+    """Delete what DVC had begun to write there.
+
+    It takes the newest file in a run's folder for a finished run, and fails where there is none.
+    """
     begun = list((folder / _RUN_CACHE).glob("*/*/*.tmp"))
     for path in begun:
         path.unlink()
-    return "an unfinished entry of DVC's run-cache: removed" if begun else None
+    empty = [run for run in (folder / _RUN_CACHE).glob("*/*") if not any(run.iterdir())]
+    for run in empty:
+        run.rmdir()
+    return "an unfinished entry of DVC's run-cache: removed" if begun or empty else None

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from dvc.exceptions import ReproductionError
+from dvc.repo import Repo
 from filelock import FileLock
 
 from fer_pipeline import repair as module
@@ -142,13 +144,49 @@ def test_a_rwlock_that_is_no_note_of_dvc_is_removed(folder: Path, note: str) -> 
     assert not rwlock.exists()
 
 
-def test_an_unfinished_entry_of_the_run_cache_goes_and_a_whole_one_stays(tmp_path: Path) -> None:
-    """DVC reads the newest file there, and so took the beginning of an entry for a finished run."""
-    (tmp_path / ".dvc/tmp").mkdir(parents=True)
-    entries = tmp_path / ".dvc/cache/runs/f7/f7a1"
-    entries.mkdir(parents=True)
-    (entries / "9fc3").write_text("cmd: whole\n")
-    (entries / ".4kZ.tmp").write_text("cmd: begun")
-    assert module.repair(tmp_path) == ["an unfinished entry of DVC's run-cache: removed"]
-    assert [path.name for path in entries.iterdir()] == ["9fc3"]
-    assert module.repair(tmp_path) == []
+@pytest.fixture
+def runs(folder: Path) -> Path:
+    """Entries of DVC's run-cache."""
+    made = folder / ".dvc/cache/runs/f7"
+    made.mkdir(parents=True)
+    return made
+
+
+def test_a_whole_entry_of_the_run_cache_stays(folder: Path, runs: Path) -> None:
+    (runs / "f7a1").mkdir()
+    (runs / "f7a1/9fc3").write_text("cmd: whole\n")
+    assert repair(folder) == []
+    (runs / "f7a1/.4kZ.tmp").write_text("cmd: begun")
+    assert repair(folder) == ["an unfinished entry of DVC's run-cache: removed"]
+    assert [path.name for path in (runs / "f7a1").iterdir()] == ["9fc3"]
+
+
+@pytest.mark.parametrize("begun", [None, "", "cmd: begun"])
+def test_a_folder_of_the_run_cache_without_a_whole_entry_goes(
+    folder: Path, runs: Path, begun: str | None
+) -> None:
+    (runs / "f7a1").mkdir()
+    if begun is not None:
+        (runs / "f7a1/.4kZ.tmp").write_text(begun)
+    assert repair(folder) == ["an unfinished entry of DVC's run-cache: removed"]
+    assert list(runs.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of a library of DVC's
+def test_dvc_runs_again_a_stage_whose_entry_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    Path("dvc.yaml").write_text("stages: {a: {cmd: cp in out, deps: [in], outs: [out]}}")
+    Path("in").touch()
+    with Repo.init(no_scm=True) as repo:
+        repo.reproduce()
+        for path in (*Path(".dvc/cache/runs").glob("*/*/*"), Path("dvc.lock"), Path("out")):
+            path.unlink()
+        with pytest.raises(ReproductionError):
+            repo.reproduce()
+        repair(tmp_path)
+        repo.reproduce()
+    assert Path("out").exists()
