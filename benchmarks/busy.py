@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from commands import timed
 from rich.console import Console
 from rich.table import Table
 
@@ -70,7 +71,7 @@ def busy_cores(count: int) -> Iterator[None]:
 
 def speed_of(work: str, threads: int) -> float:
     command = [sys.executable, __file__, "--work", work, "--threads", str(threads)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return float(timed(command)[1])
 
 
 def compare(rounds: int) -> dict[str, float]:

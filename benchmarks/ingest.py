@@ -20,7 +20,6 @@ import hashlib
 import io
 import json
 import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -31,6 +30,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from commands import timed
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -120,8 +120,7 @@ def peak_memory_mb(path: Path) -> float:
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
     command = [sys.executable, "-c", script, str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout) * 1024 / 1e6
+    return int(timed(command)[1]) * 1024 / 1e6
 
 
 def write_csv(faces: Faces, path: Path) -> None:

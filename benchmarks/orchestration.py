@@ -29,10 +29,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from commands import failure, timed
+
 ROOT = Path(__file__).resolve().parents[1]
 FLOW = (sys.executable, "-m", "flows", "pipeline")
 REPRO = ("dvc", "repro")
 PORT = 4289
+READY_WITHIN_S = 120.0
 
 GRAPH = """
 stages:
@@ -73,16 +76,16 @@ def measure(folder: Path, seconds: int, repeats: int) -> dict[str, float]:
     home = {"PREFECT_HOME": str(folder / "prefect"), "TMPDIR": str(folder)}
 
     def alone() -> float:
-        return timed(project, FLOW, home | {"PREFECT_API_URL": ""})
+        return duration(project, FLOW, home | {"PREFECT_API_URL": ""})
 
     alone()  # the first start of a server migrates its database
     rounds: dict[str, list[float]] = {"repro": [], "flow": [], "alone": [], "noop": []}
     rounds["noop_repro"] = []
     for _ in range(repeats):
-        rounds["repro"].append(fresh(project, lambda: timed(project, REPRO, home)))
-        rounds["noop_repro"].append(timed(project, REPRO, home))
+        rounds["repro"].append(fresh(project, lambda: duration(project, REPRO, home)))
+        rounds["noop_repro"].append(duration(project, REPRO, home))
         with server(folder, home) as address:
-            rounds["flow"].append(fresh(project, lambda: timed(project, FLOW, home | address)))
+            rounds["flow"].append(fresh(project, lambda: duration(project, FLOW, home | address)))
         rounds["alone"].append(fresh(project, alone))
         rounds["noop"].append(alone())
     medians = {f"{name}_s": round(statistics.median(all_), 2) for name, all_ in rounds.items()}
@@ -97,7 +100,7 @@ def make_project(project: Path, seconds: int) -> None:
     project.mkdir()
     (project / "dvc.yaml").write_text(GRAPH.replace("SECONDS", str(seconds)))
     for command in (("git", "init", "--quiet"), ("dvc", "init", "--quiet")):
-        subprocess.run(command, cwd=project, check=True)
+        timed(command, project)
 
 
 def fresh(project: Path, run: Callable[[], float]) -> float:
@@ -108,48 +111,40 @@ def fresh(project: Path, run: Callable[[], float]) -> float:
     return run()
 
 
-def timed(project: Path, command: tuple[str, ...], env: dict[str, str]) -> float:
-    """Wall-clock seconds of a command that must succeed."""
-    started = time.perf_counter()
-    subprocess.run(
-        command,
-        cwd=project,
-        # Without GPUs: their number would be that of the slots.
-        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""} | env,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    return time.perf_counter() - started
+def duration(project: Path, command: tuple[str, ...], env: dict[str, str]) -> float:
+    """Seconds that a command takes, without GPUs: their number would be that of the slots."""
+    return timed(command, project, {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""} | env)[0]
 
 
 @contextmanager
 def server(folder: Path, home: dict[str, str]) -> Iterator[dict[str, str]]:
     """A Prefect server that is up; gives the variables that name it to a process."""
     address = {"PREFECT_API_URL": f"http://127.0.0.1:{PORT}/api"}
-    with (folder / "server.log").open("w") as log:
+    command = (sys.executable, "-m", "prefect", "server", "start", "--port", str(PORT))
+    log = folder / "server.log"
+    with log.open("w") as stream:
         process = subprocess.Popen(
-            [*(sys.executable, "-m", "prefect", "server", "start", "--port", str(PORT))],
-            env=os.environ | home | address,
-            stdout=log,
-            stderr=subprocess.STDOUT,
+            command, env=os.environ | home | address, stdout=stream, stderr=subprocess.STDOUT
         )
     try:
-        wait_until_up(f"{address['PREFECT_API_URL']}/health")
+        if not is_up(process, f"{address['PREFECT_API_URL']}/health"):
+            raise SystemExit(failure(command, process.poll(), log.read_text()))
         yield address
     finally:
         process.terminate()
         process.wait()
 
 
-def wait_until_up(url: str) -> None:
-    for _ in range(600):
+def is_up(process: subprocess.Popen[bytes], url: str) -> bool:
+    """Wait until the server answers, ends, or has had its time."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(url, timeout=1):
-                return
+                return True
         except OSError:
             time.sleep(0.2)
-    raise SystemExit(f"no Prefect server at {url}")
+    return False
 
 
 if __name__ == "__main__":

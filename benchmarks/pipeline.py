@@ -16,12 +16,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import tempfile
-import time
 from pathlib import Path
 
+from commands import timed
+
 ROOT = Path(__file__).resolve().parents[1]
+REPRO = ("dvc", "repro")
 STAGE = ("python", "-m", "fer_pipeline.stages", "--help")
 
 
@@ -33,18 +34,21 @@ def main() -> None:
         figures = measure(Path(folder) / "clone", repeats)
     for name, value in figures.items():
         print(f"{name:16} {value:8.2f}")
-    print(json.dumps(figures))
+    print(json.dumps({name: round(value, 2) for name, value in figures.items()}))
 
 
 def measure(clone: Path, repeats: int) -> dict[str, float]:
     """Seconds per step, the number of stages in the second run, and the import speed-up."""
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    setup_s, _ = timed(clone, "make", "setup")
-    repro_s, _ = timed(clone, "dvc", "repro")
-    again = [timed(clone, "dvc", "repro") for _ in range(repeats)]
+    # Bytecode is never written, so that a run from source stays one.
+    path = f"{clone / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    no_bytecode = env | {"PYTHONPYCACHEPREFIX": str(clone / "none")}
+    timed(("git", "clone", "--quiet", str(ROOT), str(clone)))
+    setup_s, _ = timed(("make", "setup"), clone, env)
+    repro_s, _ = timed(REPRO, clone, env)
+    again = [timed(REPRO, clone, env) for _ in range(repeats)]
     pairs = [
-        (timed(clone, *STAGE)[0], timed(clone, *STAGE, PYTHONPYCACHEPREFIX=str(clone / "none"))[0])
-        for _ in range(repeats)
+        (timed(STAGE, clone, env)[0], timed(STAGE, clone, no_bytecode)[0]) for _ in range(repeats)
     ]
     return {
         "setup_s": setup_s,
@@ -54,18 +58,6 @@ def measure(clone: Path, repeats: int) -> dict[str, float]:
         "start_s": statistics.median(compiled for compiled, _ in pairs),
         "bytecode_speedup": statistics.median(source / compiled for compiled, source in pairs),
     }
-
-
-def timed(clone: Path, *command: str, **extra_env: str) -> tuple[float, str]:
-    """Wall-clock seconds and output of a command that must succeed.
-
-    Bytecode is never written, so that a run from source stays one.
-    """
-    path = f"{clone / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    env = os.environ | {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"} | extra_env
-    started = time.perf_counter()
-    done = subprocess.run(command, cwd=clone, env=env, check=True, capture_output=True, text=True)
-    return round(time.perf_counter() - started, 2), done.stdout
 
 
 if __name__ == "__main__":
