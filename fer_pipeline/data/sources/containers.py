@@ -13,9 +13,10 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
@@ -34,20 +35,23 @@ _TAR_MAGIC = slice(257, 262)
 _LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
-class Container(ABC):
+@dataclass(frozen=True)
+class Container:
     """Named files.
 
     Attributes:
         path: of the folder, archive or file on disk, for messages.
         names: with forward slashes, sorted; what systems leave behind (`__MACOSX`) is left out.
+        open: gives a stream of one file's bytes, to be closed.
+        joint: what messages put between the path and a name; None for a single file.
+        offsets: where the files begin, if they are best read in that order.
     """
 
     path: Path
     names: list[str]
-
-    @abstractmethod
-    def open(self, name: str) -> BinaryIO:
-        """A stream of one file's bytes, to be closed."""
+    open: Callable[[str], BinaryIO]
+    joint: str | None = ": "
+    offsets: Mapping[str, int] = field(default_factory=dict)
 
     def read(self, name: str) -> bytes:
         with self.open(name) as stream:
@@ -55,89 +59,14 @@ class Container(ABC):
 
     def read_each(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
         """Name and content of many files, in the order that reads fastest."""
-        return ((name, self.read(name)) for name in names)
+        # A compressed archive can only be read forwards: going back starts from its beginning.
+        for name in sorted(names, key=lambda name: self.offsets.get(name, 0)):
+            yield name, self.read(name)
 
     def where(self, name: str) -> str:
         """What messages call a file."""
-        return f"{self.path}: {on_one_line(name)}"
-
-
-class Folder(Container):
-    """The files below a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.names = _kept(
-            file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()
-        )
-
-    def open(self, name: str) -> BinaryIO:
-        return (self.path / name).open("rb")
-
-    def where(self, name: str) -> str:
-        return str(self.path / on_one_line(name))
-
-
-class SingleFile(Container):
-    """One file, gzipped or not, as a container of itself."""
-
-    def __init__(self, path: Path, gzipped: bool) -> None:
-        self.path, self._gzipped = path, gzipped
-        self.names = [path.name]
-
-    def open(self, name: str) -> BinaryIO:
-        return _gunzip(self.path) if self._gzipped else self.path.open("rb")
-
-    def where(self, name: str) -> str:
-        return str(self.path)
-
-
-class Zip(Container):
-    """The members of a zip archive."""
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self.path, self._archive = path, archive
-        members = [info for info in archive.infolist() if not info.filename.endswith("/")]
-        _require_sane([(info.filename, info.file_size) for info in members], path)
-        for info in members:
-            if stat.S_ISLNK(info.external_attr >> 16):
-                raise DataError(f"{path}: member {info.filename!r} is a link, which is refused")
-            if info.flag_bits & 1:
-                raise DataError(f"{path}: member {info.filename!r} is encrypted: unpack it first")
-        self.names = _kept(info.filename for info in members)
-
-    def open(self, name: str) -> BinaryIO:
-        return cast(BinaryIO, self._archive.open(name))
-
-
-class Tar(Container):
-    """The members of a tar archive, compressed by gzip or not."""
-
-    def __init__(self, path: Path, archive: tarfile.TarFile, stream: BinaryIO) -> None:
-        self.path, self._archive = path, archive
-        self._members: dict[str, tarfile.TarInfo] = {}
-        for count, member in enumerate(archive, start=1):  # one pass over the whole archive
-            _require_few(count, path)
-            if not (member.isfile() or member.isdir()):
-                kind = "a link" if member.islnk() or member.issym() else "no plain file"
-                raise DataError(f"{path}: member {member.name!r} is {kind}, which is refused")
-            if member.isfile():
-                self._members[member.name] = member
-        # At a damaged header tarfile just stops; a whole archive stops at a block of zeros.
-        stream.seek(archive.offset)
-        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"no member and no end at byte {archive.offset}")
-        while stream.read(1 << 20):
-            pass  # to the very end, where gzip keeps its checksum
-        _require_sane([(one.name, one.size) for one in self._members.values()], path)
-        self.names = _kept(self._members)
-
-    def open(self, name: str) -> BinaryIO:
-        return cast(BinaryIO, self._archive.extractfile(self._members[name]))
-
-    def read_each(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
-        # A compressed archive can only be read forwards: going back starts from its beginning.
-        return super().read_each(sorted(names, key=lambda name: self._members[name].offset))
+        name = "" if self.joint is None else f"{self.joint}{on_one_line(name)}"
+        return f"{self.path}{name}"
 
 
 @contextmanager
@@ -150,25 +79,29 @@ def open_container(path: Path) -> Iterator[Container]:
     """
     try:
         if path.is_dir():
-            yield Folder(path)
+            yield Container(path, names_in(path), lambda name: (path / name).open("rb"), "/")
             return
-        with path.open("rb") as stream:
-            start = stream.read(2)
+        with path.open("rb") as file:
+            start = file.read(2)
         if not start:
             raise DataError(f"{path} is empty (0 bytes): fetch it again")
         if start == b"PK":
             with zipfile.ZipFile(path) as archive:
-                yield Zip(path, archive)
+                yield _zip(path, archive)
             return
         gzipped = start == b"\x1f\x8b"
-        with _gunzip(path) if gzipped else path.open("rb") as stream:
+
+        def open_file(_: str = "") -> BinaryIO:
+            return cast(BinaryIO, _Bounded(path)) if gzipped else path.open("rb")
+
+        with open_file() as stream:
             is_tar = stream.read(512)[_TAR_MAGIC] == b"ustar"
             stream.seek(0)
             if not is_tar:
-                yield SingleFile(path, gzipped)
+                yield Container(path, [path.name], open_file, None)
                 return
             with tarfile.open(fileobj=stream, mode="r:") as tar:
-                yield Tar(path, tar, stream)
+                yield _tar(path, tar, stream)
     except NotImplementedError as error:  # zipfile's word for an unknown way of packing
         raise DataError(f"{path} can't be unpacked: {error}") from error
     except _BROKEN as error:
@@ -177,47 +110,68 @@ def open_container(path: Path) -> Iterator[Container]:
         ) from error
 
 
-def _gunzip(path: Path) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(_Bounded(path), 1 << 20))
+def names_in(folder: Path) -> list[str]:
+    """The files below a folder, without what systems leave behind."""
+    return _kept(
+        file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
+    )
 
 
-class _Bounded(io.RawIOBase):
+def _zip(path: Path, archive: zipfile.ZipFile) -> Container:
+    members = [info for info in archive.infolist() if not info.filename.endswith("/")]
+    _require_sane([(info.filename, info.file_size) for info in members], path)
+    for info in members:
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise DataError(f"{path}: member {info.filename!r} is a link, which is refused")
+        if info.flag_bits & 1:
+            raise DataError(f"{path}: member {info.filename!r} is encrypted: unpack it first")
+    names = _kept(info.filename for info in members)
+    return Container(path, names, lambda name: cast(BinaryIO, archive.open(name)))
+
+
+def _tar(path: Path, archive: tarfile.TarFile, stream: BinaryIO) -> Container:
+    members = list(islice(archive, MAX_MEMBERS + 1))  # one pass over the whole archive
+    for member in members:
+        if not (member.isfile() or member.isdir()):
+            kind = "a link" if member.islnk() or member.issym() else "no plain file"
+            raise DataError(f"{path}: member {member.name!r} is {kind}, which is refused")
+    _require_sane([(one.name, one.size) for one in members], path)
+    # At a damaged header tarfile just stops; a whole archive stops at a block of zeros.
+    stream.seek(archive.offset)
+    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no member and no end at byte {archive.offset}")
+    while stream.read(1 << 20):
+        pass  # to the very end, where gzip keeps its checksum
+    files = {member.name: member for member in members if member.isfile()}
+    offsets = {name: member.offset for name, member in files.items()}
+
+    def open_member(name: str) -> BinaryIO:
+        return cast(BinaryIO, archive.extractfile(files[name]))
+
+    return Container(path, _kept(files), open_member, offsets=offsets)
+
+
+class _Bounded(gzip.GzipFile):
     """A gzipped file's content that ends with an error where it goes beyond `MAX_BYTES`."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inner = gzip.open(path, "rb")  # noqa: SIM115 (closed in close)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+    def read(self, size: int | None = -1) -> bytes:
+        chunk = super().read(MAX_BYTES + 1 if size is None or size < 0 else size)
+        self._require_within(self.tell())
+        return chunk
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if offset > MAX_BYTES:  # going there would unpack all that lies before
-            raise DataError(_too_large(self._path))
-        return self._inner.seek(offset, whence)
+        self._require_within(offset)  # going there unpacks all that lies before
+        return super().seek(offset, whence)
 
-    def tell(self) -> int:
-        return self._inner.tell()
-
-    def readinto(self, buffer: object) -> int:
-        target = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        chunk = self._inner.read(len(target))
-        if self._inner.tell() > MAX_BYTES:
-            raise DataError(_too_large(self._path))
-        target[: len(chunk)] = chunk
-        return len(chunk)
-
-    def close(self) -> None:
-        self._inner.close()
-        super().close()
+    def _require_within(self, offset: int) -> None:
+        if offset > MAX_BYTES:
+            raise DataError(_too_large(self.name))
 
 
 def _require_sane(members: list[tuple[str, int]], path: Path) -> None:
     """Refuse names that leave the archive's folder, and more content than any edition has."""
-    _require_few(len(members), path)
+    if len(members) > MAX_MEMBERS:
+        raise DataError(f"{path} has over {MAX_MEMBERS:,} members: FER2013 has 35,887 images")
     if sum(size for _, size in members) > MAX_BYTES:
         raise DataError(_too_large(path))
     for name, _ in members:
@@ -226,12 +180,7 @@ def _require_sane(members: list[tuple[str, int]], path: Path) -> None:
             raise DataError(f"{path}: member {name!r} points outside the archive, which is refused")
 
 
-def _require_few(members: int, path: Path) -> None:
-    if members > MAX_MEMBERS:
-        raise DataError(f"{path} has over {MAX_MEMBERS:,} members: FER2013 has 35,887 images")
-
-
-def _too_large(path: Path) -> str:
+def _too_large(path: object) -> str:
     return f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which FER2013 never does"
 
 

@@ -35,6 +35,9 @@ FIND_TIMEOUT_S = 10.0
 WHOLE_FILE_TRIES = 10
 """Attempts at a file from a server that can't go on in its middle, whatever time they take."""
 
+_TRY_AGAIN = (408, 425, 429)
+"""Answers that may be others in a moment: time-out, too early, too many requests."""
+
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there so far, and how many there will be, or None."""
 
@@ -62,6 +65,28 @@ class BrokenConnectionError(Exception):
 
 class VersionGoneError(DataError):
     """The server has not the pinned version any more; whoever knows the pin says what to do."""
+
+
+def refusal(uri: str, status: int, said: str, login: str, pinned: bool) -> Exception:
+    """What a server means that answers with an HTTP status from 300 on.
+
+    Args:
+        uri: what was asked for.
+        status: of the answer.
+        said: the status or another word of the server for it, for the message.
+        login: what to do where the server wants another login.
+        pinned: whether one version was asked for.
+    """
+    if status >= 500 or status in _TRY_AGAIN:
+        return BrokenConnectionError(f"the server answers {said}")
+    if pinned and status in (404, 410, 412, 416):
+        happened = "has gone" if status in (404, 410) else "has changed"
+        return VersionGoneError(f"{uri} {happened} since it was pinned ({said})")
+    if status in (404, 410):
+        return DataError(f"{uri} is not there ({said}): check the address (a and A differ)")
+    if status in (401, 403):
+        return DataError(f"{uri} is refused ({said}): {login}")
+    return DataError(f"{uri} can't be read ({said}): check the address")
 
 
 class WholeFileOnlyError(Exception):
@@ -102,7 +127,7 @@ def find(place: Place, uri: str, timeout_s: float = FIND_TIMEOUT_S) -> Upstream:
         return _retrying(stop_after_delay(timeout_s))(place.find, uri)
     except BrokenConnectionError as error:
         raise SourceUnreachableError(
-            f"{uri} can't be reached ({error}): check the address and the network, then try again"
+            f"{uri} can't be reached ({error}): check the address and the network"
         ) from error
 
 
@@ -113,7 +138,7 @@ def download(
     progress: Progress,
     idle_timeout_s: float = IDLE_TIMEOUT_S,
 ) -> None:
-    """Fetch exactly this version to `target`, going on where an earlier call stopped.
+    """Write exactly this version to `target`, going on where an earlier call stopped.
 
     Without a version, or from a server that only sends whole files, it starts from the beginning,
     and again after each break.
@@ -143,58 +168,53 @@ def download(
         partial.replace(target)
 
 
-@dataclass(frozen=True)
 class _Transfer:
     """One file's way from a server into its partial file."""
 
-    place: Place
-    upstream: Upstream
-    partial: Path
-    progress: Progress
+    def __init__(self, place: Place, upstream: Upstream, partial: Path, progress: Progress) -> None:
+        self._place, self._upstream = place, upstream
+        self._partial, self._progress = partial, progress
+        # Whether it can only come from beginning to end.
+        self._whole = not upstream.version or upstream.size is None
 
     @property
     def done(self) -> int:
         """The bytes that have come."""
-        return self.partial.stat().st_size if self.partial.exists() else 0
+        return self._partial.stat().st_size if self._partial.exists() else 0
 
     def run(self, idle_timeout_s: float) -> None:
-        size = self.upstream.size
-        if size is not None and self.done > size:
-            self.partial.unlink()  # what has come is something else
-        try:
-            if not self.upstream.version or size is None:
-                raise WholeFileOnlyError
-            while self.done < size or not self.partial.exists():
-                _retrying(stop_after_delay(idle_timeout_s))(self._read_on)
-        except WholeFileOnlyError:
-            _retrying(stop_after_attempt(WHOLE_FILE_TRIES))(self._read_whole)
+        if self._whole or self.done > (self._upstream.size or 0):
+            self._partial.unlink(missing_ok=True)  # what has come may be something else
+        ended = self._partial.exists() and self.done == self._upstream.size
+        while not ended:
+            tries, delay = stop_after_attempt(WHOLE_FILE_TRIES), stop_after_delay(idle_timeout_s)
+            ended = _retrying(tries if self._whole else delay)(self._attempt)
 
-    def _read_on(self) -> None:
-        """Read until the end or a break; a break is an error only if nothing came before it."""
-        start = self.done
+    def _attempt(self) -> bool:
+        """Whether the end was reached; a break is an error only if nothing came before it."""
+        start = 0 if self._whole else self.done
         try:
             self._append(start)
+            return True
+        except WholeFileOnlyError:
+            self._whole = True
         except BrokenConnectionError:
-            if self.done == start:
+            if self._whole or self.done == start:
                 raise
-        if self.done == start < (self.upstream.size or 0):
-            raise BrokenConnectionError("the answer was empty")
-
-    def _read_whole(self) -> None:
-        self.partial.unlink(missing_ok=True)
-        self._append(0)
-        if self.done < (self.upstream.size or 0):
-            raise BrokenConnectionError("the answer was cut short")
+        return False
 
     def _append(self, done: int) -> None:
-        chunks = self.place.read(self.upstream, done)
-        with closing(chunks), _explained(self.partial), self.partial.open("ab") as stream:
-            self.progress(done, self.upstream.size)
+        size, chunks = self._upstream.size, self._place.read(self._upstream, done)
+        mode = "ab" if done else "wb"
+        with closing(chunks), _explained(self._partial), self._partial.open(mode) as stream:
+            self._progress(done, size)
             for chunk in chunks:
                 stream.write(chunk)
                 stream.flush()  # so that a killed process leaves all that it was given
                 done += len(chunk)
-                self.progress(done, self.upstream.size)
+                self._progress(done, size)
+        if done < (size or 0):
+            raise BrokenConnectionError("the answer was cut short")
 
 
 def _retrying(stop: stop_base) -> Retrying:

@@ -17,8 +17,14 @@ from typing import Literal
 import numpy as np
 
 from fer_pipeline.data.faces import USAGES, Faces
-from fer_pipeline.data.sources.containers import Container, SingleFile, on_one_line, open_container
-from fer_pipeline.data.sources.csv_files import count_rows, no_edition, read_csv, read_header
+from fer_pipeline.data.sources.containers import Container, on_one_line, open_container
+from fer_pipeline.data.sources.csv_files import (
+    count_rows,
+    csv_kind,
+    no_edition,
+    read_csv,
+    read_header,
+)
 from fer_pipeline.data.sources.ferplus import FILE_NAME, is_votes, read_votes, relabel
 from fer_pipeline.data.sources.parquet_files import read_parquet
 from fer_pipeline.data.sources.picture_files import is_picture, read_pictures
@@ -98,7 +104,7 @@ def _sort(container: Container) -> Found:
 def _kind_of(container: Container, name: str) -> str:
     """One of `READERS`; or `labelled` or `unlabelled`, the challenge's two csv files; or `votes`,
     FER+'s; or `archive`, or `other`."""
-    if is_picture(name) and not isinstance(container, SingleFile):
+    if is_picture(name) and container.joint:
         return "pictures"
     with container.open(name) as stream:
         start = stream.read(8)
@@ -117,9 +123,10 @@ def _kind_of_text(container: Container, name: str) -> str:
             return "votes" if PurePosixPath(name).name == FILE_NAME else "other"
     with container.open(name) as stream:
         header = read_header(stream, container.where(name))
-    if header.kind == "complete":
+    kind = csv_kind(header)
+    if kind == "complete":
         return "csv"
-    return "votes" if is_votes(header.names) else header.kind
+    return "votes" if is_votes(header.names) else kind
 
 
 def _read(container: Container, found: Found, reading: Reading) -> Edition:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fer_pipeline.data.faces import Faces, Int64Array
 from fer_pipeline.data.sources.containers import Container
-from fer_pipeline.data.sources.vocabulary import emotion_code, usage_named
+from fer_pipeline.data.sources.vocabulary import emotion_code, read_usages
 from fer_pipeline.errors import DataError
 
 FILE_NAME = "fer2013new.csv"
@@ -54,27 +54,24 @@ def read_votes(container: Container, name: str) -> Votes:
     where = container.where(name)
     try:
         text = container.read(name).decode("utf-8-sig")
+        header, *rows = [row for row in csv.reader(io.StringIO(text)) if row] or [[]]
     except UnicodeDecodeError:
         raise DataError(f"{where} is no csv in UTF-8") from None
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text)) if row]
     except csv.Error as error:
         raise DataError(f"{where} is no csv: {error}") from None
-    header = [column.strip().lower() for column in rows[0]] if rows else []
+    header = [column.strip().lower() for column in header]
     if not is_votes(tuple(header)) or "usage" not in header:
         raise DataError(f"{where} has not the columns of FER+ (Usage, {', '.join(_VOTES)})")
-    places = [header.index(column) for column in _VOTES]
-    counts = np.empty((len(rows) - 1, len(_VOTES)), np.int64)
-    usage = []
-    for number, row in enumerate(rows[1:], start=1):
+    for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise DataError(f"{where}, row {number}: {len(row)} columns, not {len(header)}")
-        counts[number - 1] = [_votes(row[place], f"{where}, row {number}") for place in places]
-        split = usage_named(row[header.index("usage")])
-        if split is None:
-            raise DataError(f"{where}, row {number}: Usage is {row[header.index('usage')]!r}")
-        usage.append(split)
-    return Votes(counts, np.array(usage, np.str_))
+    places = [header.index(column) for column in _VOTES]
+    counts = [
+        [_votes(row[place], f"{where}, row {number}") for place in places]
+        for number, row in enumerate(rows, start=1)
+    ]
+    usages = read_usages([row[header.index("usage")] for row in rows], where)
+    return Votes(np.array(counts, np.int64).reshape(-1, len(_VOTES)), usages)
 
 
 def majority_labels(votes: Votes) -> tuple[Int64Array, dict[str, int]]:

@@ -14,7 +14,7 @@ import numpy as np
 from fer_pipeline.data.faces import SIDE, Faces
 from fer_pipeline.data.pictures import decode_picture
 from fer_pipeline.data.sources.containers import Container
-from fer_pipeline.data.sources.vocabulary import emotion_code, usage_named, usage_of_file
+from fer_pipeline.data.sources.vocabulary import emotion_code, usage_above, usage_of_file
 from fer_pipeline.errors import DataError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
@@ -36,7 +36,8 @@ def read_pictures(container: Container, names: list[str]) -> tuple[Faces, int, b
             others with one, or a file that is no picture.
     """
     emotion = np.array([_emotion(name, container) for name in names], np.int8)
-    usages = [_usage(name) for name in names]
+    paths = map(PurePosixPath, names)
+    usages = [usage_of_file(path.stem) or usage_above(path.parent.parent) for path in paths]
     if any(usages) and None in usages:
         raise DataError(
             f"{container.where(names[usages.index(None)])}: no folder above it is a split, such as "
@@ -62,12 +63,3 @@ def _emotion(name: str, container: Container) -> int:
             f"{container.where(name)}: folder {folder!r} is none of the seven expressions"
         )
     return code
-
-
-def _usage(name: str) -> str | None:
-    path = PurePosixPath(name)
-    official = usage_of_file(path.stem)
-    if official:
-        return official
-    above = [usage_named(part) for part in reversed(path.parts[:-2])]
-    return next((usage for usage in above if usage), None)

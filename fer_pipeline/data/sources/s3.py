@@ -23,7 +23,12 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from fer_pipeline.data.sources.downloads import BrokenConnectionError, Upstream, VersionGoneError
+from fer_pipeline.data.sources.downloads import (
+    BrokenConnectionError,
+    Upstream,
+    VersionGoneError,
+    refusal,
+)
 from fer_pipeline.errors import DataError, one_line
 
 SCHEME = "s3://"
@@ -38,7 +43,11 @@ _CONFIG = Config(
     response_checksum_validation="when_required",
 )
 _BROKEN = (ConnectionError, HTTPClientError, IncompleteReadError)
-_TRY_AGAIN = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "429"}
+_STATUS = {"RequestTimeout": 408, "ExpiredToken": 403, "InvalidToken": 403} | dict.fromkeys(
+    ("SlowDown", "Throttling", "ThrottlingException", "429"), 429
+)
+"""HTTP statuses that say better what codes of S3 mean than those which come with them."""
+
 _CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
@@ -101,21 +110,14 @@ class S3:
     def _meaning(self, error: ClientError, uri: str, pinned: bool) -> Exception:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if status >= 500 or code in _TRY_AGAIN:
-            return BrokenConnectionError(f"{self._server} answers {code}")
         if code == "NoSuchBucket":
             return DataError(
                 f"{uri}: {self._server} has no such bucket: check its name and AWS_ENDPOINT_URL"
             )
-        if status == 412 or status == 416:
-            return VersionGoneError(f"{uri} has changed since it was pinned ({code})")
-        if pinned and (status in (404, 405) or code == "InvalidArgument"):
-            return VersionGoneError(f"{uri} has gone since it was pinned ({code})")
-        if status == 404:
-            return DataError(f"{uri} is not there: check the key (upper and lower case differ)")
-        if status in (401, 403) or code in ("ExpiredToken", "InvalidToken"):
-            return DataError(f"{uri} is refused by {self._server} ({code}): check {_CREDENTIALS}")
-        return DataError(f"{uri} can't be read: {self._server} answers {code}")
+        if pinned and (status == 405 or code == "InvalidArgument"):
+            status = 404  # the version that is named was deleted
+        status = _STATUS.get(code, status)
+        return refusal(uri, status, f"{self._server}: {code}", f"check {_CREDENTIALS}", pinned)
 
     @property
     def _server(self) -> str:

@@ -97,8 +97,7 @@ class Person:
     eye_size: float  # half the width of an eye
     brow: float  # px above the eye
     nose: float  # length
-    mouth: float  # y
-    mouth_width: float  # half
+    mouth: tuple[float, float]  # y and half the width
     glasses: bool
     turn: float  # px that the features shift sideways as the head turns
 
@@ -122,11 +121,8 @@ def draw_sample(train: int, val: int, test: int, seed: int) -> Faces:
         splits[0][0][rng.integers(train)] = rng.integers(256)
     for split in (1, 2):
         _plant_copies(splits[split], splits[0], _child(seed, split, 1))
-    return Faces(
-        np.concatenate([pixels for pixels, _ in splits]),
-        np.concatenate([emotion for _, emotion in splits]),
-        np.repeat(np.array(USAGES), list(sizes.values())),
-    )
+    pixels, emotion = (np.concatenate(one) for one in zip(*splits, strict=True))
+    return Faces(pixels, emotion, np.repeat(USAGES, [train, val, test]))
 
 
 def count_copies(size: int) -> tuple[int, int]:
@@ -182,21 +178,15 @@ def _plant_copies(split: Drawn, train: Drawn, rng: np.random.Generator) -> None:
 
 
 def _draw_person(rng: np.random.Generator) -> Person:
-    skin = rng.uniform(110, 220)
+    draw = rng.uniform
+    skin = draw(110, 220)
     return Person(
-        head=(rng.uniform(15.5, 19), rng.uniform(20, 22.5)),
-        skin=skin,
-        hair=min(rng.uniform(15, 160), skin * 0.9),
+        head=(draw(15.5, 19), draw(20, 22.5)), skin=skin, hair=min(draw(15, 160), skin * 0.9),
         hair_length=rng.choice([-18.0, 0.0, 30.0]),
-        eye=(rng.uniform(7.2, 8.6), rng.uniform(-5.5, -3.5)),
-        eye_size=rng.uniform(3.8, 4.9),
-        brow=rng.uniform(4.6, 5.8),
-        nose=rng.uniform(7.5, 9.5),
-        mouth=rng.uniform(10, 12),
-        mouth_width=rng.uniform(5.2, 6.8),
-        glasses=bool(rng.random() < 0.15),
-        turn=float(np.clip(rng.normal(0, 1.4), -3, 3)),
-    )
+        eye=(draw(7.2, 8.6), draw(-5.5, -3.5)), eye_size=draw(3.8, 4.9), brow=draw(4.6, 5.8),
+        nose=draw(7.5, 9.5), mouth=(draw(10, 12), draw(5.2, 6.8)),
+        glasses=bool(rng.random() < 0.15), turn=float(np.clip(rng.normal(0, 1.4), -3, 3)),
+    )  # fmt: skip
 
 
 def _draw_pulls(emotion: int, rng: np.random.Generator) -> Pulls:
@@ -287,8 +277,8 @@ def _draw_nose(sketch: _Sketch, who: Person, pulls: Pulls) -> None:
 
 def _draw_mouth(sketch: _Sketch, who: Person, pulls: Pulls) -> None:
     t = np.linspace(-1.0, 1.0, 13)
-    xs = who.turn * 1.1 + max(2.2, who.mouth_width + pulls.lip_stretch) * t
-    middle = who.mouth - pulls.lip_corner * (t**2 - 0.35) - pulls.lip_skew * t / 2
+    xs = who.turn * 1.1 + max(2.2, who.mouth[1] + pulls.lip_stretch) * t
+    middle = who.mouth[0] - pulls.lip_corner * (t**2 - 0.35) - pulls.lip_skew * t / 2
     bulge = (1 - t**2) * max(0.0, pulls.lip_part)
     upper, lower = middle - 0.4 * bulge, middle + 0.6 * bulge
     lips = [np.column_stack([xs, edge]) for edge in (upper, lower)]

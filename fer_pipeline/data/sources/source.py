@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fer_pipeline.data.profile import profile_of
 from fer_pipeline.data.sources import s3, web
-from fer_pipeline.data.sources.containers import Folder
+from fer_pipeline.data.sources.containers import names_in
 from fer_pipeline.data.sources.downloads import (
     Place,
     Progress,
@@ -71,13 +71,13 @@ class Fetcher:
         place = place_of(uri)
         if place is None:
             path = _require_local(uri)
-            return FilePin(uri, "", _size(path), _sha256(path)), path
+            return FilePin(uri, "", *_measure(path)), path
         upstream = find(place, uri)
         path = self._path(uri, upstream.version)
         # What lies there is that version, unless the disk has lost a part of it.
-        if not upstream.version or not path.exists() or _size(path) != upstream.size:
+        if not upstream.version or not path.exists() or path.stat().st_size != upstream.size:
             download(place, upstream, path, self._progress)
-        return FilePin(uri, upstream.version, _size(path), _sha256(path)), path
+        return FilePin(uri, upstream.version, *_measure(path)), path
 
     def pinned(self, pin: FilePin, command: str) -> Path:
         """The file whose bytes are the pinned ones.
@@ -90,23 +90,22 @@ class Fetcher:
             DataError: it is not there any more, or its bytes are others.
         """
         place = place_of(pin.uri)
-        if place is None:
-            path = _require_local(pin.uri)
-            _require_same(pin, path, "has changed since it was pinned", command)
-            return path
-        path = self._path(pin.uri, pin.version)
-        if path.exists() and _sha256(path) == pin.sha256:
-            return path
-        path.unlink(missing_ok=True)  # bytes that the disk, or somebody, has changed
-        try:
-            download(place, Upstream(pin.uri, pin.version, pin.size), path, self._progress)
-        except VersionGoneError as error:
-            raise DataError(f"{error}: run '{command}' to take what is there now") from error
-        try:
-            _require_same(pin, path, "is not what was pinned", command)
-        except DataError:
-            path.unlink()
-            raise
+        path = self._path(pin.uri, pin.version) if place else _require_local(pin.uri)
+        now, what = _measure(path)[1] if path.exists() else "", "has changed since it was pinned"
+        if place and now != pin.sha256:
+            path.unlink(missing_ok=True)  # bytes that the disk, or somebody, has changed
+            try:
+                download(place, Upstream(pin.uri, pin.version, pin.size), path, self._progress)
+            except VersionGoneError as error:
+                raise DataError(f"{error}: run '{command}' to take what is there now") from error
+            now, what = _measure(path)[1], "is not what was pinned"
+            if now != pin.sha256:
+                path.unlink()
+        if now != pin.sha256:
+            raise DataError(
+                f"{pin.uri} {what} ({_digests(pin.sha256, now)}): run '{command}' to accept what "
+                f"it is now"
+            )
         return path
 
     def _path(self, uri: str, version: str) -> Path:
@@ -160,16 +159,10 @@ def read_pinned(pin: Pin, params: DataParams, fetcher: Fetcher) -> tuple[Faces, 
     votes = fetcher.pinned(pin.ferplus, pin.command) if pin.ferplus else None
     edition = read_edition(path, reading(params), votes)
     origin = Origin(
-        uri=pin.source.uri,
-        version=pin.source.version,
-        sha256=pin.source.sha256,
-        synthetic=False,
-        edition=edition.name,
-        labels=params.labels,
-        resized=edition.resized,
-        unlabelled=edition.unlabelled,
-        dropped=edition.dropped,
-    )
+        pin.source.uri, pin.source.version, pin.source.sha256, synthetic=False,
+        edition=edition.name, labels=params.labels, resized=edition.resized,
+        unlabelled=edition.unlabelled, dropped=edition.dropped,
+    )  # fmt: skip
     return edition.faces, origin
 
 
@@ -185,7 +178,7 @@ def upstream_moved(pin: FilePin) -> str:
         return "" if pin == SAMPLE_PIN else f"version {pin.version!r}, now {SAMPLE_VERSION!r}"
     place = place_of(pin.uri)
     if place is None:
-        sha256 = _sha256(_require_local(pin.uri))
+        _, sha256 = _measure(_require_local(pin.uri))
         return "" if sha256 == pin.sha256 else _digests(pin.sha256, sha256)
     now = find(place, pin.uri)
     if now.version != pin.version:
@@ -240,36 +233,15 @@ def _require_local(uri: str) -> Path:
     return path
 
 
-def _require_same(pin: FilePin, path: Path, what: str, command: str) -> None:
-    sha256 = _sha256(path)
-    if sha256 != pin.sha256:
-        raise DataError(
-            f"{pin.uri} {what} ({_digests(pin.sha256, sha256)}): run '{command}' to accept what it "
-            f"is now"
-        )
-
-
 def _digests(before: str, now: str) -> str:
     return f"sha256 {before[:12]}…, now {now[:12]}…"
 
 
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for _, file in _files(path))
-
-
-def _sha256(path: Path) -> str:
-    """The digest of a file's bytes, or of a folder: of the names and digests of its files."""
+def _measure(path: Path) -> tuple[int, str]:
+    """Bytes and digest of a file, or of a folder: the digest of its files' names and digests."""
     if path.is_file():
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for name, file in _files(path):
-        digest.update(f"{name}\n{_sha256(file)}\n".encode())
-    return digest.hexdigest()
-
-
-def _files(path: Path) -> list[tuple[str, Path]]:
-    """A file itself, or of a folder what is read of it: not what systems leave behind."""
-    if path.is_file():
-        return [(path.name, path)]
-    return [(name, path / name) for name in Folder(path).names]
+            return path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
+    files = [(name, *_measure(path / name)) for name in names_in(path)]
+    listed = "".join(f"{name}\n{sha256}\n" for name, _, sha256 in files)
+    return sum(size for _, size, _ in files), hashlib.sha256(listed.encode()).hexdigest()

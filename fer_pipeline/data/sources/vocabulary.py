@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,11 @@ def usage_of_file(stem: str) -> str | None:
     return usage_named(found[1]) if found else None
 
 
+def usage_above(folder: PurePosixPath) -> str | None:
+    """The split that a folder is called after, or else the nearest one above it that is."""
+    return next((usage for part in reversed(folder.parts) if (usage := usage_named(part))), None)
+
+
 def read_emotions(values: Sequence[object], where: str, first_row: int = 1) -> npt.NDArray[np.int8]:
     """(N,) labels of a column of names or of FER2013's numbers.
 
@@ -63,11 +69,7 @@ def read_emotions(values: Sequence[object], where: str, first_row: int = 1) -> n
         DataError: a value is neither; the message names its row, counted from `first_row`.
     """
     codes = [emotion_code(value) for value in values]
-    if None in codes:
-        row = codes.index(None)
-        raise DataError(
-            f"{where}, row {first_row + row}: emotion is {values[row]!r}, not 0 to 6 or its name"
-        )
+    _require_known(codes, values, "emotion is {!r}, not 0 to 6 or its name", where, first_row)
     return np.array(codes, np.int8)
 
 
@@ -78,10 +80,14 @@ def read_usages(values: Sequence[object], where: str, first_row: int = 1) -> npt
         DataError: a value names none; the message names its row, counted from `first_row`.
     """
     usages = [usage_named(value) for value in values]
-    if None in usages:
-        row = usages.index(None)
-        raise DataError(
-            f"{where}, row {first_row + row}: Usage is {values[row]!r}, "
-            f"not Training, PublicTest or PrivateTest"
-        )
+    wanted = "Usage is {!r}, not Training, PublicTest or PrivateTest"
+    _require_known(usages, values, wanted, where, first_row)
     return np.array(usages, np.str_)
+
+
+def _require_known(
+    found: Sequence[object], values: Sequence[object], wrong: str, where: str, first_row: int
+) -> None:
+    if None in found:
+        row = found.index(None)
+        raise DataError(f"{where}, row {first_row + row}: {wrong.format(values[row])}")

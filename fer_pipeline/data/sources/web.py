@@ -16,6 +16,7 @@ from fer_pipeline.data.sources.downloads import (
     Upstream,
     VersionGoneError,
     WholeFileOnlyError,
+    refusal,
 )
 from fer_pipeline.errors import DataError
 
@@ -27,9 +28,6 @@ _TIMEOUT_S = (5, 20)
 
 _HEAD_REFUSED = (403, 405, 501)
 """Answers of servers that only know GET."""
-
-_TRY_AGAIN = (408, 425, 429)
-"""Answers that may be others in a moment: time-out, too early, too many requests."""
 
 _SECRET_NAME = re.compile(
     r"signature|token|secret|passw|pwd|credential|access_?-?key|key$"
@@ -101,25 +99,12 @@ class Web:
 
 def _require_good(answer: requests.Response, uri: str, pinned: bool) -> None:
     status = answer.status_code
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TRY_AGAIN:
-        raise BrokenConnectionError(f"the server answers HTTP {status}")
-    if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        if pinned:
-            raise VersionGoneError(f"{uri} has gone since it was pinned (HTTP {status})")
-        raise DataError(f"{uri} is not there (HTTP {status}): check the address")
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        raise DataError(
-            f"{uri} is refused without the right login (HTTP {status}): put one for "
-            f"{urlsplit(uri).hostname} into ~/.netrc"
-        )
     if status >= HTTPStatus.MULTIPLE_CHOICES:
-        raise DataError(f"{uri} can't be read (HTTP {status}): check the address")
+        login = f"put a login for {urlsplit(uri).hostname} into ~/.netrc"
+        raise refusal(uri, status, f"HTTP {status}", login, pinned)
 
 
 def _require_pinned(answer: requests.Response, upstream: Upstream) -> None:
-    """Asked for a range of another version, a server may find it not satisfiable."""
-    if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        raise _changed(upstream, "another size")
     _require_good(answer, upstream.uri, pinned=True)
     if upstream.version and _version(answer) != upstream.version:
         raise _changed(upstream, _version(answer) or "no version")

@@ -120,7 +120,7 @@ def test_a_file_that_vanished_is_named(
     ("status", "message"),
     [
         (404, "is not there .* check the address"),
-        (403, r"put one for 127\.0\.0\.1 into ~/\.netrc"),
+        (403, r"put a login for 127\.0\.0\.1 into ~/\.netrc"),
         (400, r"can't be read \(HTTP 400\)"),
     ],
 )
