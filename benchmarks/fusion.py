@@ -80,8 +80,7 @@ def draw_logits(models: int) -> tuple[Int64Array, FloatArray]:
 def fit_all(
     logits: FloatArray, labels: Int64Array, settings: FusionParams
 ) -> dict[str, FittedMethod]:
-    names = [f"model{number}" for number in range(len(logits))]
-    return fit_methods(prepare_methods(logits, labels, names, settings), logits, labels)
+    return fit_methods(prepare_methods(logits, labels, settings), logits, labels)
 
 
 def show_models(logits: FloatArray, labels: Int64Array, settings: FusionParams) -> None:
@@ -98,8 +97,7 @@ def show_models(logits: FloatArray, labels: Int64Array, settings: FusionParams) 
 def time_stability(
     logits: FloatArray, labels: Int64Array, settings: FusionParams, rounds: int
 ) -> float:
-    names = [f"model{number}" for number in range(len(logits))]
-    fitters = prepare_methods(logits, labels, names, settings)
+    fitters = prepare_methods(logits, labels, settings)
     groups = np.arange(len(labels))
     draws = settings.stability_draws
     return seconds(lambda: measure_stability(fitters, logits, labels, groups, draws, SEED), rounds)

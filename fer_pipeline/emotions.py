@@ -5,14 +5,6 @@ machine learning contests" (2013). Folder names sorted by alphabet give another 
 whoever maps labels by name maps them through this tuple.
 """
 
-EMOTIONS: tuple[str, ...] = (
-    "angry",
-    "disgust",
-    "fear",
-    "happy",
-    "sad",
-    "surprise",
-    "neutral",
-)
+EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 NUM_EMOTIONS = len(EMOTIONS)

@@ -20,12 +20,24 @@ from fer_pipeline.evaluation.result import (
     ValAccuracies,
 )
 from fer_pipeline.evaluation.significance import Gain
+from fer_pipeline.fusion.result import Fusion
+from fer_pipeline.params.schema import BackboneParams, HeadParams, PhaseParams
 from fer_pipeline.reports.report import ReportInputs
 
 IMAGES = (491, 55, 528, 879, 594, 416, 626)
 PAPER = ("resnet50", "resnet101", "inception_v3")
 METHODS = {"uniform": 1.21, "accuracy": 1.22, "nll": 1.24}
 """Temperatures of some fusion methods."""
+
+BACKBONE = BackboneParams(
+    weights="imagenet",
+    weights_sha256=None,
+    image_size=224,
+    eval_resize=224,
+    auxiliary_weight=0.0,
+    head=HeadParams(epochs=2, batch_size=64, learning_rate=1e-3, cached_views=0),
+    finetune=PhaseParams(epochs=6, batch_size=64, learning_rate=1e-3),
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -163,12 +175,12 @@ def make_inputs(names: tuple[str, ...] = PAPER, synthetic: bool = False) -> Repo
     rng = np.random.default_rng(0)
     return ReportInputs(
         evaluation=make_evaluation(names),
-        fusion={
-            "method": "nll",
-            "weights": {name: 1 / len(names) for name in names},
-            "temperature": 1.24,
-            "methods": {name: _method(names, value) for name, value in METHODS.items()},
-        },
+        fusion=Fusion(
+            method="nll",
+            weights={name: 1 / len(names) for name in names},
+            temperature=1.24,
+            methods={name: _method(names, value) for name, value in METHODS.items()},
+        ),
         data=make_data(synthetic=synthetic),
         verdict=Verdict(True, ("fused 71.80% beats resnet50 68.70% by more than 0 points",)),
         curves={name: _curve(8) for name in names},
@@ -185,16 +197,6 @@ def make_inputs(names: tuple[str, ...] = PAPER, synthetic: bool = False) -> Repo
             }
             for name in names
         },
-        recipe={
-            "seed": 7,
-            "backbones": {
-                name: {
-                    "weights": "imagenet",
-                    "image_size": 224,
-                    "head_epochs": 2,
-                    "finetune_epochs": 6,
-                }
-                for name in names
-            },
-        },
+        seed=7,
+        backbones=dict.fromkeys(names, BACKBONE),
     )

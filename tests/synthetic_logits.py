@@ -52,8 +52,7 @@ def fit(
 def fit_all(
     logits: FloatArray, labels: Int64Array, settings: FusionParams = SETTINGS
 ) -> dict[str, FittedMethod]:
-    names = [NAMES[n] if n < len(NAMES) else f"model{n}" for n in range(len(logits))]
-    return fit_methods(prepare_methods(logits, labels, names, settings), logits, labels)
+    return fit_methods(prepare_methods(logits, labels, settings), logits, labels)
 
 
 def assert_on_the_simplex(weights: FloatArray) -> None:

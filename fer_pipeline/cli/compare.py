@@ -67,7 +67,7 @@ def read_run(revision: str) -> RunScores:
             evaluation = read_evaluation(folder / EVALUATION)
             fusion = read_fusion(folder / FUSION)
             split = load_split(folder / TEST)
-            logits = read_logits(list(fusion.weights), "test", folder)
+            logits = read_logits(list(fusion.weights), "test", len(split), folder)
             hits = image_hits(fuse(logits, np.array(list(fusion.weights.values()))), split.labels)
         except (ValueError, DataError, FusionError) as error:
             raise DataError(f"the run of {revision} can't be read: {error}") from error

@@ -6,7 +6,6 @@ They lie in `.npz` files of plain arrays, so that the stages that draw pages nee
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.errors import DataError
-from fer_pipeline.files import whole_file
-from fer_pipeline.paths import require
+from fer_pipeline.files import reading, whole_file
 
 
 @dataclass(frozen=True)
@@ -53,11 +50,6 @@ def read_examples(path: Path, stage: str) -> tuple[Example, ...]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    try:
-        with np.load(require(path, stage), allow_pickle=False) as arrays:
-            rows = zip(arrays["kinds"], arrays["pixels"], arrays["facts"], strict=True)
-            return tuple(Example(str(kind), own, json.loads(facts)) for kind, own, facts in rows)
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} holds no examples of faces ({error}): run 'dvc repro --force {stage}'"
-        ) from error
+    with reading(path, stage), np.load(path, allow_pickle=False) as arrays:
+        rows = zip(arrays["kinds"], arrays["pixels"], arrays["facts"], strict=True)
+        return tuple(Example(str(kind), own, json.loads(facts)) for kind, own, facts in rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from fer_pipeline.arrays import BoolArray as BoolArray
 from fer_pipeline.arrays import Int64Array as Int64Array
 from fer_pipeline.arrays import UInt8Array as UInt8Array
-from fer_pipeline.errors import DataError
+from fer_pipeline.files import reading
 
 SIDE = 48
 """Height and width of a FER2013 image in pixels."""
@@ -90,12 +89,5 @@ def load_split(path: Path) -> Split:
     Raises:
         DataError: the file is missing, or no prepared split.
     """
-    if not path.exists():  # not `paths.require`: a served model has no paths
-        raise DataError(f"{path} is missing: run 'dvc repro prepare'")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Split(arrays["images"], arrays["labels"], arrays["groups"], arrays["in_train"])
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is not a prepared split ({error}): run 'dvc repro --force prepare'"
-        ) from error
+    with reading(path, "prepare"), np.load(path, allow_pickle=False) as arrays:
+        return Split(arrays["images"], arrays["labels"], arrays["groups"], arrays["in_train"])

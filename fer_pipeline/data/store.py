@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_pipeline.data.faces import SIDE, Faces
-from fer_pipeline.errors import DataError, one_line
+from fer_pipeline.files import reading
 
 PIXELS = SIDE * SIDE
 
@@ -64,17 +64,12 @@ def read_faces(path: Path) -> tuple[Faces, Origin]:
     """Read what `write_faces` wrote.
 
     Raises:
-        DataError: the file is not that, or an earlier version of the code wrote it.
+        DataError: the file is missing, not that, or an earlier version of the code wrote it.
     """
-    try:
+    with reading(path, "ingest"):
         table = pq.read_table(path)
         origin = Origin(**json.loads((table.schema.metadata or {})[_ORIGIN_KEY]))
         table = table.cast(_SCHEMA)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path} is no ingested set of faces ({one_line(error)}): "
-            f"run 'dvc repro --force ingest'"
-        ) from error
     pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
     faces = Faces(
         pixels.reshape(-1, SIDE, SIDE),

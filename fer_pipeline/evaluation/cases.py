@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import softmax
 
-from fer_pipeline.arrays import BoolArray, FloatArray, Int64Array
 from fer_pipeline.evaluation.comparison import TestLogits
 
 
@@ -59,33 +57,15 @@ def find_cases(test: TestLogits, best_single: str, most: int) -> Cases:
     fused, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right, single_right = fused == test.labels, single == test.labels
 
-    def case(row: int) -> Case:
-        return Case(
-            row,
-            actual=int(test.labels[row]),
-            fused=int(fused[row]),
-            single=int(single[row]),
-            confidence=float(confidence[row]),
-        )
-
     kinds = {"rescued": right & ~single_right, "broken": ~right & single_right, "mistakes": ~right}
-    return Cases(
-        {
-            kind: _clearest(rows, confidence, test.groups, most, case)
-            for kind, rows in kinds.items()
-        },
-        {kind: int(rows.sum()) for kind, rows in kinds.items()},
-    )
-
-
-def _clearest(
-    chosen: BoolArray,
-    confidence: FloatArray,
-    groups: Int64Array,
-    most: int,
-    case: Callable[[int], Case],
-) -> tuple[Case, ...]:
-    rows = np.flatnonzero(chosen)
-    rows = rows[np.argsort(-confidence[rows], kind="stable")]
-    _, first = np.unique(groups[rows], return_index=True)  # of each picture, its surest answer
-    return tuple(case(int(row)) for row in rows[np.sort(first)[:most]])
+    examples = {}
+    for kind, chosen in kinds.items():
+        rows = np.flatnonzero(chosen)
+        rows = rows[np.argsort(-confidence[rows], kind="stable")]
+        _, first = np.unique(test.groups[rows], return_index=True)  # of each picture, its surest
+        columns = (rows, test.labels[rows], fused[rows], single[rows], confidence[rows])
+        clearest = np.sort(first)[:most]
+        examples[kind] = tuple(
+            Case(*own) for own in zip(*(one[clearest].tolist() for one in columns), strict=True)
+        )
+    return Cases(examples, {kind: int(rows.sum()) for kind, rows in kinds.items()})

@@ -37,6 +37,11 @@ class TestLogits:
     labels: Int64Array
     groups: Int64Array
 
+    @property
+    def models(self) -> dict[str, FloatArray]:
+        """The logits of `fused` and of every backbone."""
+        return {"fused": self.fused, **self.single}
+
     def select(self, rows: BoolArray) -> TestLogits:
         """The same for some of the images."""
         return TestLogits(

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fer_pipeline.evaluation.comparison import Comparison
-
-
-class Rule(Protocol):
-    """How much better a model must be: the sections `gate` and `promotion` of the params.
-
-    Attributes:
-        min_gain: the gain in accuracy must be strictly above it, a fraction.
-        max_p: McNemar's p must be at most that; None where it does not matter.
-    """
-
-    @property
-    def min_gain(self) -> float: ...
-
-    @property
-    def max_p(self) -> float | None: ...
+    from fer_pipeline.params.schema import Rule
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from fer_pipeline.errors import DataError, one_line
 from fer_pipeline.evaluation.comparison import Comparison
 from fer_pipeline.evaluation.metrics import METRICS, Bin
-from fer_pipeline.paths import require
+from fer_pipeline.files import read_json, reading
 
 
 @dataclass(frozen=True)
@@ -121,10 +119,5 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         DataError: the file is missing or no evaluation.
     """
-    text = require(path, "evaluate").read_bytes()
-    try:
-        return Evaluation.from_json(json.loads(text))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} is no evaluation ({one_line(error)}): run 'dvc repro --force evaluate'"
-        ) from error
+    with reading(path, "evaluate"):
+        return Evaluation.from_json(read_json(path, "evaluate"))

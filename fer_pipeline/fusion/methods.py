@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from fer_pipeline.arrays import FloatArray, Int64Array
 from fer_pipeline.errors import FusionError
-from fer_pipeline.fusion.average import Fitter, fuse, mean_nll, top1_accuracy
+from fer_pipeline.fusion.average import Fitter, fuse, mean_nll, scale_of, top1_accuracy
 from fer_pipeline.fusion.search import prepare_greedy, prepare_grid
-from fer_pipeline.fusion.temperature import fit_temperature
 from fer_pipeline.fusion.weights import prepare_accuracy, prepare_nll, prepare_uniform
 
 if TYPE_CHECKING:
@@ -85,24 +85,19 @@ def require_method(name: str, models: int) -> None:
 
 
 def prepare_methods(
-    logits: FloatArray, labels: Int64Array, names: list[str], settings: FusionParams
+    logits: FloatArray, labels: Int64Array, settings: FusionParams
 ) -> dict[str, Fitter]:
     """A fitter of every method that takes so many models, by name.
 
     Args:
         logits: (M, N, C) of val.
         labels: (N,).
-        names: of the M backbones, for messages.
         settings: of the methods.
-
-    Raises:
-        FusionError: some logits are not finite, or shapes do not agree.
     """
-    _require_usable(logits, labels, names)
     return {
         name: method.prepare(logits, labels, settings)
         for name, method in METHODS.items()
-        if method.takes(len(names))
+        if method.takes(len(logits))
     }
 
 
@@ -114,6 +109,27 @@ def fit_methods(
     return {name: _fitted(logits, labels, fit(once)[0]) for name, fit in fitters.items()}
 
 
+def fit_temperature(fused: FloatArray, labels: Int64Array) -> float:
+    """The temperature that minimises the NLL of softmax(z / T), Guo et al. 2017.
+
+    One is fitted to the fused logits whatever the method, because an average of calibrated models
+    is not calibrated itself (Rahaman and Thiery, 2021).
+
+    It is sought from a hundredth to a hundred times the logits' standard deviation.
+
+    Args:
+        fused: (N, C) logits.
+        labels: (N,).
+    """
+    scale = scale_of(fused)
+    found = minimize_scalar(
+        lambda log_t: mean_nll(fused / (scale * np.exp(log_t)), labels),
+        bounds=(np.log(0.01), np.log(100.0)),
+        method="bounded",
+    )
+    return float(scale * np.exp(found.x))
+
+
 def _fitted(logits: FloatArray, labels: Int64Array, weights: FloatArray) -> FittedMethod:
     fused = fuse(logits, weights)
     temperature = fit_temperature(fused, labels)
@@ -123,16 +139,3 @@ def _fitted(logits: FloatArray, labels: Int64Array, weights: FloatArray) -> Fitt
         val_accuracy=top1_accuracy(fused, labels),
         val_nll=mean_nll(fused / temperature, labels),
     )
-
-
-def _require_usable(logits: FloatArray, labels: Int64Array, names: list[str]) -> None:
-    if logits.ndim != 3 or logits.shape[:2] != (len(names), len(labels)):
-        raise FusionError(
-            f"val logits have shape {logits.shape}, not ({len(names)}, {len(labels)}, classes)"
-        )
-    for name, own in zip(names, logits, strict=True):
-        if not np.isfinite(own).all():
-            wrong = int((~np.isfinite(own)).any(axis=1).sum())
-            raise FusionError(
-                f"{name}: the logits of {wrong} val images are not finite: train it again"
-            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from fer_pipeline.arrays import Float32Array, FloatArray
+from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import DataError, FusionError
-from fer_pipeline.files import whole_file
-from fer_pipeline.paths import predictions, require
+from fer_pipeline.files import reading, whole_file
+from fer_pipeline.paths import predictions
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,31 @@ def write_predictions(
 
 
 def read_logits(
-    backbones: list[str], split: Literal["val", "test"], folder: Path = Path()
+    backbones: list[str], split: Literal["val", "test"], images: int, folder: Path = Path()
 ) -> FloatArray:
-    """(M, N, C) logits of one split, in the order of the backbones.
+    """(M, N, C) logits of one split of N images, in the order of the backbones.
 
     `folder` is the one with `predictions` in it.
 
     Raises:
-        DataError: a file is missing or damaged, or the files are of different splits.
+        DataError: a file is missing, damaged, or of another split.
+        FusionError: some logits are not finite.
     """
     stack: list[FloatArray] = []
     for name in backbones:
         (logits,) = _read(name, (f"{split}_logits",), folder)
-        stack.append(logits.astype(np.float64))
-        if stack[-1].shape != stack[0].shape:
+        if logits.shape != (images, NUM_EMOTIONS):
             raise DataError(
-                f"{folder / predictions(name)}: logits have shape {stack[-1].shape}, those of "
-                f"{backbones[0]} {stack[0].shape}: run 'dvc repro'"
+                f"{folder / predictions(name)}: {split} logits have shape {logits.shape}, not "
+                f"{(images, NUM_EMOTIONS)}: run 'dvc repro'"
             )
+        wrong = int((~np.isfinite(logits)).any(axis=1).sum())
+        if wrong:
+            raise FusionError(
+                f"{folder / predictions(name)}: the logits of {wrong} {split} images are not "
+                f"finite: train it again, with 'dvc repro --force --single-item train@{name}'"
+            )
+        stack.append(logits.astype(np.float64))
     return np.stack(stack)  # (M, N, C)
 
 
@@ -82,11 +89,6 @@ def read_settings(backbones: list[str]) -> dict[str, PredictSettings]:
 
 
 def _read(backbone: str, keys: tuple[str, ...], folder: Path = Path()) -> list[Any]:
-    path = require(folder / predictions(backbone), f"predict@{backbone}")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [arrays[key] for key in keys]
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} holds no logits ({error}): run 'dvc repro --force predict@{backbone}'"
-        ) from error
+    path = folder / predictions(backbone)
+    with reading(path, f"predict@{backbone}"), np.load(path, allow_pickle=False) as arrays:
+        return [arrays[key] for key in keys]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from fer_pipeline.errors import FusionError
+from fer_pipeline.files import read_json, reading
 from fer_pipeline.fusion.predictions import PredictSettings, read_settings
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import BackboneParams
+
+Weight = Annotated[float, Field(ge=0.0, le=1.0)]
+Temperature = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -25,27 +30,28 @@ class Fusion:
         temperature: the fused logits are divided by it before softmax.
         computed: how the logits of each backbone were computed to which weights and temperature
             were fitted. Empty in files from before it was recorded.
+        methods: what every method gives: its note, weights, temperature, val_accuracy, val_nll and
+            stability.
     """
 
     method: str
-    weights: dict[str, float]
-    temperature: float
+    weights: dict[str, Weight]
+    temperature: Temperature
     computed: dict[str, PredictSettings] = field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
-
-    def require_predictions(self) -> None:
-        """Refuse to fuse predictions that were computed in another way than those that were fitted.
+    def require_predictions(self, backbones: list[str]) -> None:
+        """Refuse to fuse other predictions than those that were fitted.
 
         Raises:
             DataError: predictions are missing or damaged.
-            FusionError: a backbone's image sizes or the test-time augmentation are others.
+            FusionError: they are of other backbones, or image sizes or the test-time augmentation
+                are others.
         """
-        if read_settings(list(self.weights)) != self.computed:
+        if set(self.weights) != set(backbones) or read_settings(backbones) != self.computed:
             raise FusionError(
-                "the fusion was fitted to logits that were computed in another way than those in "
-                "predictions/: run 'dvc repro calibrate'"
+                "the fusion was fitted to logits of other backbones than those in predictions/, or "
+                "computed in another way: run 'dvc repro calibrate'"
             )
 
     def require_settings(self, backbones: Mapping[str, BackboneParams], tta: str) -> None:
@@ -68,19 +74,10 @@ def read_fusion(path: Path) -> Fusion:
     """Read `fusion.json`; keys beyond those of `Fusion` are ignored.
 
     Raises:
-        FusionError: the file is missing or no fusion.
+        DataError: the file is missing or no fusion.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        weights = {str(name): float(weight) for name, weight in content["weights"].items()}
-        computed = {
-            name: PredictSettings(**own) for name, own in content.get("computed", {}).items()
-        }
-        return Fusion(content["method"], weights, float(content["temperature"]), computed)
-    except FileNotFoundError:
-        raise FusionError(f"{path} is missing: run 'dvc repro calibrate'") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FusionError(f"{path} is no fusion: run 'dvc repro --force calibrate'") from error
+    with reading(path, "calibrate"):
+        return TypeAdapter(Fusion).validate_python(read_json(path, "calibrate"))
 
 
 def _text(settings: PredictSettings) -> str:

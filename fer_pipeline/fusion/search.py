@@ -6,20 +6,24 @@ Each `prepare_…` takes val logits (M, N, C) and labels (N,), and gives a `Fitt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fer_pipeline.arrays import BoolArray, FloatArray, Int64Array
-from fer_pipeline.fusion.average import Fitter, fuse, image_hits, image_nll
-from fer_pipeline.fusion.simplex import grid_points
+from fer_pipeline.fusion.average import Fitter, fuse, image_hits, image_nll, mean_nll, top1_accuracy
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import FusionParams
 
 SAME_NLL = 1e-9
 """Relative difference of two NLLs below which only the rounding of sums tells them apart."""
+
+MOST_POINTS = 5000
+"""The most points of a grid: enough for steps of a twentieth with up to four models."""
 
 
 def prepare_greedy(logits: FloatArray, labels: Int64Array, settings: FusionParams) -> Fitter:
@@ -86,6 +90,36 @@ def prepare_grid(logits: FloatArray, labels: Int64Array, settings: FusionParams)
         return int(tied[spread[tied].argmin()])
 
     return fit
+
+
+def grid_points(models: int) -> Int64Array:
+    """(P, M) the grid in steps: every row has the same sum, which is the steps per side.
+
+    It has the most steps per side, at most 20, that keep it within `MOST_POINTS`.
+    """
+    steps = max(k for k in range(1, 21) if k == 1 or math.comb(k + models - 1, k) <= MOST_POINTS)
+    # Each way to write the steps as a sum of M numbers is a place for M - 1 bars among them.
+    places = steps + models - 1
+    bars = np.array(list(combinations(range(places), models - 1)), np.int64)  # (P, M - 1)
+    ends = np.full((len(bars), 1), -1), np.full((len(bars), 1), places)
+    return np.asarray(np.diff(np.hstack([ends[0], bars, ends[1]]), axis=1) - 1, np.int64)
+
+
+def simplex_rows(
+    logits: FloatArray, labels: Int64Array, names: list[str]
+) -> list[dict[str, object]]:
+    """Val accuracy and NLL (at temperature 1) over the grid: one row per point."""
+    rows: list[dict[str, object]] = []
+    for point in grid_points(len(logits)):
+        weights = point / point.sum()
+        fused = fuse(logits, weights)
+        row: dict[str, object] = {
+            name: round(float(weight), 4) for name, weight in zip(names, weights, strict=True)
+        }
+        row["val_accuracy"] = round(top1_accuracy(fused, labels), 6)
+        row["val_nll"] = round(mean_nll(fused, labels), 6)
+        rows.append(row)
+    return rows
 
 
 def _label_first(labels: Int64Array, classes: int) -> Int64Array:

@@ -218,24 +218,25 @@ class EvaluationParams(Section):
     """Bins of the expected calibration error."""
 
 
-class GateParams(Section):
-    """What a fused model must show on test to be registered."""
+class Rule(Section):
+    """How much better a model must be than another on the same test images."""
 
     min_gain: Annotated[float, Field(ge=-1.0, le=1.0)]
-    """Its accuracy less every single model's must be above this fraction; 0.01 is one point."""
+    """Its accuracy less the other's must be above this fraction; 0.01 is one point."""
     max_p: Fraction | None
-    """If set, the largest McNemar p against the best single model."""
+    """If set, the largest McNemar p."""
 
 
-class PromotionParams(Section):
-    """When a version that passed the gate becomes the champion."""
+class GateParams(Rule):
+    """What a fused model must show to be registered: the gain is over every single model, p is
+    that against the best one."""
+
+
+class PromotionParams(Rule):
+    """When a version that passed the gate becomes the champion: gain and p are against the last."""
 
     auto: bool
     """Whether `register` promotes what the policy allows; else `fer registry promote` does."""
-    min_gain: Annotated[float, Field(ge=-1.0, le=1.0)]
-    """Accuracy less the champion's, on the same test images, must be above this fraction."""
-    max_p: Fraction | None
-    """If set, the largest McNemar p against the champion."""
 
 
 class RegistryParams(Section):

@@ -15,11 +15,12 @@ from fer_pipeline.data.faces import load_split, split_sha256
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import DataError, ParamsError
+from fer_pipeline.files import read_json
 from fer_pipeline.fusion.average import fuse, top1_accuracy
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import Fusion, read_fusion
 from fer_pipeline.params.load import load_params
-from fer_pipeline.paths import model_file, require, training_metrics
+from fer_pipeline.paths import model_file, training_metrics
 from fer_pipeline.provenance import StageInputs, dvc_hashes, file_sha256, git_state
 from fer_pipeline.registry.check import FILE_TAG, IMAGES, SIZE_TAG, Record, write_record
 from fer_pipeline.registry.policy import GATE_TAG
@@ -71,7 +72,7 @@ def make_candidate(
         DataError: the files of the graph are not those that were evaluated.
     """
     fusion = read_fusion(paths.FUSION)
-    fusion.require_predictions()
+    fusion.require_predictions(list(params.backbones))
     record, folder = _record(params, fusion, bundle, evaluation), bundle.with_name("record")
     write_record(record, folder)
     tags = {
@@ -131,7 +132,7 @@ def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: Evaluation
     """
     test, names = load_split(paths.TEST), list(params.backbones)
     weights = np.array([fusion.weights[name] for name in names])
-    logits = fuse(read_logits(names, "test"), weights)
+    logits = fuse(read_logits(names, "test", len(test)), weights)
     # Example and check faces are drawn, so that no picture of a person ends up in a registry.
     drawn = _draw_faces(params.seed)
     drawn_logits = FusedPredictor.load(bundle).predict(drawn).logits
@@ -156,7 +157,7 @@ def _draw_faces(seed: int) -> npt.NDArray[np.uint8]:
 def _lineage_tags(params: Params, fusion: Fusion) -> dict[str, str]:
     """What made the version: commit, DVC hashes of data and models, params."""
     git, hashes = git_state(), dvc_hashes(paths.DVC_LOCK)
-    metrics = json.loads(require(paths.DATA_METRICS, "prepare").read_text(encoding="utf-8"))
+    metrics = read_json(paths.DATA_METRICS, "prepare")
     data = metrics["source"]
     tracked = [paths.FACES, paths.TRAIN, paths.VAL, paths.TEST, paths.FUSION]
     tracked += map(model_file, params.backbones)
@@ -179,7 +180,7 @@ def _run_tags(params: Params, tracking: Tracking) -> dict[str, str]:
     tags = {}
     for name in params.backbones:
         inputs = StageInputs.read("train", name, params)
-        reached = json.loads(require(training_metrics(name), f"train@{name}").read_text("utf-8"))
+        reached = read_json(training_metrics(name), f"train@{name}")
         run_id = find_training_run(tracking, inputs, reached["val_accuracy"])
         tags[f"run.train.{name}"] = run_id or "not in this store"
     return tags

@@ -95,10 +95,6 @@ def _environment(escape: bool) -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["percent"] = percent
-    environment.filters["points"] = points
-    environment.filters["p_value"] = p_value
-    environment.filters["png"] = png_uri
-    environment.filters["metric"] = metric
-    environment.filters["count"] = count
+    shown = {one.__name__: one for one in (percent, points, p_value, png_uri, metric, count)}
+    environment.filters.update(shown)
     return environment

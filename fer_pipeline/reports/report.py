@@ -18,16 +18,9 @@ from fer_pipeline.evaluation.gate import Verdict
 from fer_pipeline.evaluation.metrics import METRICS
 from fer_pipeline.evaluation.result import Evaluation
 from fer_pipeline.evaluation.significance import conclude
-from fer_pipeline.reports import plots
-from fer_pipeline.reports.page import (
-    NBSP,
-    embed,
-    p_value,
-    percent,
-    points,
-    render_page,
-    render_text,
-)
+from fer_pipeline.fusion.result import Fusion
+from fer_pipeline.params.schema import BackboneParams
+from fer_pipeline.reports import page, plots
 from fer_pipeline.reports.simplex_plot import simplex_map
 
 
@@ -37,31 +30,32 @@ class ReportInputs:
 
     Attributes:
         evaluation: of the fused and the single models.
-        fusion: the content of `fusion.json`.
+        fusion: weights, temperature, and what the other methods give.
         data: the content of `metrics/data.json`.
         verdict: of the gate.
         curves: rows of each backbone's training curve.
         simplex: rows of the grid of weights: one column per backbone, and val_accuracy.
         examples: faces of the kinds `rescued`, `broken` and `mistakes`, with a `Case` as facts.
-        recipe: seed, and per backbone weights, image_size, head_epochs, finetune_epochs.
         provenance: per backbone seconds, hardware, precision, torch, commit, dirty.
+        seed, backbones: as in `params.yaml`.
     """
 
     evaluation: Evaluation
-    fusion: Mapping[str, Any]
+    fusion: Fusion
     data: Mapping[str, Any]
     verdict: Verdict
     curves: Mapping[str, Sequence[Mapping[str, str]]]
     simplex: Sequence[Mapping[str, str]]
     examples: Sequence[Example]
-    recipe: Mapping[str, Any]
     provenance: Mapping[str, Mapping[str, Any]]
+    seed: int
+    backbones: Mapping[str, BackboneParams]
 
 
 def render_report(inputs: ReportInputs) -> str:
     """The whole page as HTML."""
     evaluation = inputs.evaluation
-    return render_page(
+    return page.render_page(
         "report.html.j2",
         **_shared(inputs),
         meaning=conclude(
@@ -72,7 +66,7 @@ def render_report(inputs: ReportInputs) -> str:
         clean_gain=gain_sentence(evaluation.clean) if evaluation.clean else "",
         figures=_figures(inputs),
         confusions=[
-            (name, embed(plots.confusion_matrix(counts), f"plot-confusion-{index}"))
+            (name, page.embed(plots.confusion_matrix(counts), f"plot-confusion-{index}"))
             for index, (name, counts) in enumerate(evaluation.confusion.items())
         ],
     )
@@ -81,17 +75,18 @@ def render_report(inputs: ReportInputs) -> str:
 def render_model_card(inputs: ReportInputs) -> str:
     """The card as Markdown."""
     rare = plots.rare_classes(inputs.evaluation.test.fused)
-    return render_text("model_card.md.j2", **_shared(inputs), rare=rare)
+    return page.render_text("model_card.md.j2", **_shared(inputs), rare=rare)
 
 
 def gain_sentence(test: Comparison) -> str:
     """What the fused model gains on all test images or on the clean ones, in one sentence."""
     best, gain = test.single[test.best_single], test.gain
-    low, high = (points(value) for value in gain.ci95)
+    low, high = (page.points(value) for value in gain.ci95)
     return (
-        f"Fused {percent(test.fused.accuracy)} vs best single {percent(best.accuracy)}: "
-        f"{points(gain.accuracy, '+')} points "
-        f"(95{NBSP}% interval {low} to {high}, McNemar p{NBSP}{p_value(gain.mcnemar_p)})"
+        f"Fused {page.percent(test.fused.accuracy)} vs best single {page.percent(best.accuracy)}: "
+        f"{page.points(gain.accuracy, '+')} points "
+        f"(95{page.NBSP}% interval {low} to {high}, "
+        f"McNemar p{page.NBSP}{page.p_value(gain.mcnemar_p)})"
     )
 
 
@@ -108,12 +103,12 @@ def _shared(inputs: ReportInputs) -> dict[str, Any]:
 
 def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:
     test, reliability = inputs.evaluation.test, inputs.evaluation.reliability
-    methods = {name: own["weights"] for name, own in inputs.fusion["methods"].items()}
+    methods = {name: own["weights"] for name, own in inputs.fusion.methods.items()}
     figures = {
         "accuracy": plots.accuracy_bars({name: one.accuracy for name, one in test.models.items()}),
-        "simplex": simplex_map(inputs.simplex, methods, inputs.fusion["method"]),
+        "simplex": simplex_map(inputs.simplex, methods, inputs.fusion.method),
         "reliability": plots.reliability_diagram(reliability.before, reliability.after),
         "recall": plots.recall_bars(test.fused, test.single[test.best_single], test.best_single),
         "curves": plots.training_curves(inputs.curves),
     }
-    return {name: figure and embed(figure, f"plot-{name}") for name, figure in figures.items()}
+    return {name: figure and page.embed(figure, f"plot-{name}") for name, figure in figures.items()}

@@ -13,7 +13,7 @@ from fer_pipeline.files import write_csv, write_json
 from fer_pipeline.fusion.methods import METHODS, fit_methods, prepare_methods, require_method
 from fer_pipeline.fusion.predictions import read_logits, read_settings
 from fer_pipeline.fusion.result import Fusion
-from fer_pipeline.fusion.simplex import simplex_rows
+from fer_pipeline.fusion.search import simplex_rows
 from fer_pipeline.fusion.stability import measure_stability
 from fer_pipeline.paths import FUSION, SIMPLEX, VAL
 
@@ -34,22 +34,20 @@ def calibrate(params: Params) -> None:
     require_method(settings.method, len(names))
     val = load_split(VAL)
     computed = read_settings(names)
-    logits = read_logits(names, "val")
-    fitters = prepare_methods(logits, val.labels, names, settings)
+    logits = read_logits(names, "val", len(val))
+    fitters = prepare_methods(logits, val.labels, settings)
     fitted = fit_methods(fitters, logits, val.labels)
     stability = measure_stability(
         fitters, logits, val.labels, val.groups, settings.stability_draws, params.seed
     )
     methods = {
-        method: {
-            "note": METHODS[method].note,
-            **_by_name(names, asdict(own) | {"stability": asdict(stability[method])}),
-        }
+        method: {"note": METHODS[method].note}
+        | _by_name(names, asdict(own) | {"stability": asdict(stability[method])})
         for method, own in fitted.items()
     }
     chosen = methods[settings.method]
-    fusion = Fusion(settings.method, chosen["weights"], chosen["temperature"], computed)
-    write_json(FUSION, {**fusion.to_json(), "methods": methods})
+    fusion = Fusion(settings.method, chosen["weights"], chosen["temperature"], computed, methods)
+    write_json(FUSION, asdict(fusion))
     write_csv(SIMPLEX, simplex_rows(logits, val.labels, names))
     for method, own in fitted.items():
         log.info(

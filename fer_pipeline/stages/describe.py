@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING
 
 from fer_pipeline.data.examples import read_examples
-from fer_pipeline.files import read_csv, write_text
-from fer_pipeline.paths import DATA_EXAMPLES, DATA_METRICS, DATA_PAGE, GREYS, require
-from fer_pipeline.reports.data_page import DataPageInputs, read_histograms, render_data_page
+from fer_pipeline.files import read_csv, read_json, write_text
+from fer_pipeline.paths import DATA_EXAMPLES, DATA_METRICS, DATA_PAGE, GREYS
+from fer_pipeline.reports.data_page import render_data_page
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
@@ -19,10 +18,6 @@ log = logging.getLogger(__name__)
 
 def describe(params: Params) -> None:
     """Write `reports/data.html`."""
-    inputs = DataPageInputs(
-        data=json.loads(require(DATA_METRICS, "prepare").read_text(encoding="utf-8")),
-        examples=read_examples(DATA_EXAMPLES, "prepare"),
-        histograms=read_histograms(read_csv(require(GREYS, "prepare"))),
-    )
-    write_text(DATA_PAGE, render_data_page(inputs))
+    data, examples = read_json(DATA_METRICS, "prepare"), read_examples(DATA_EXAMPLES, "prepare")
+    write_text(DATA_PAGE, render_data_page(data, examples, read_csv(GREYS, "prepare")))
     log.info("see %s", DATA_PAGE)

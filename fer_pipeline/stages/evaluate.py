@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fer_pipeline import paths
 from fer_pipeline.arrays import FloatArray
 from fer_pipeline.data.examples import Example, write_examples
 from fer_pipeline.data.faces import Split, load_split, split_sha256
@@ -16,26 +16,11 @@ from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.cases import Cases, find_cases
 from fer_pipeline.evaluation.comparison import TestLogits, compare
 from fer_pipeline.evaluation.metrics import confusion, reliability
-from fer_pipeline.evaluation.result import (
-    Evaluation,
-    MethodAccuracies,
-    Reliability,
-    ValAccuracies,
-)
+from fer_pipeline.evaluation.result import Evaluation, MethodAccuracies, Reliability, ValAccuracies
 from fer_pipeline.files import write_csv, write_json
 from fer_pipeline.fusion.average import fuse, top1_accuracy
 from fer_pipeline.fusion.predictions import read_logits
-from fer_pipeline.fusion.result import read_fusion
-from fer_pipeline.paths import (
-    ACCURACY,
-    EVALUATION,
-    FUSION,
-    SUMMARY,
-    TEST,
-    TEST_EXAMPLES,
-    VAL,
-    confusion_file,
-)
+from fer_pipeline.fusion.result import Fusion, read_fusion
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
@@ -49,10 +34,9 @@ CASES = 12
 def evaluate(params: Params) -> None:
     """Write `metrics/evaluation.json`, its summary, confusion matrices and faces for the report."""
     names = list(params.backbones)
-    split = load_split(TEST)
-    fusion = read_fusion(FUSION)
-    fusion.require_predictions()
-    logits = read_logits(names, "test")
+    split, fusion = load_split(paths.TEST), read_fusion(paths.FUSION)
+    fusion.require_predictions(names)
+    logits = read_logits(names, "test", len(split))
     weights = np.array([fusion.weights[name] for name in names])
     test = TestLogits(
         fused=fuse(logits, weights),
@@ -64,23 +48,22 @@ def evaluate(params: Params) -> None:
     val = _val_accuracies(names, weights)
     best_single = max(val.single, key=val.single.__getitem__)  # on val: test is for reporting
     cases = find_cases(test, best_single, CASES)
-    evaluation = _evaluation(params, test, split, val, best_single, cases)
-    write_json(EVALUATION, evaluation.to_json())
-    write_json(SUMMARY, _summary(evaluation))
-    write_csv(
-        ACCURACY,
-        [{"model": name, "accuracy": one.accuracy} for name, one in evaluation.test.models.items()],
-    )
-    for model, own in _models(test).items():
+    evaluation = _evaluation(params, test, split, fusion, val, best_single, cases)
+    write_json(paths.EVALUATION, evaluation.to_json())
+    write_json(paths.SUMMARY, _summary(evaluation))
+    scores = evaluation.test.models.items()
+    write_csv(paths.ACCURACY, [{"model": name, "accuracy": one.accuracy} for name, one in scores])
+    for model, own in test.models.items():
         pairs = zip(split.labels, own.argmax(axis=1), strict=True)
         rows = [{"actual": EMOTIONS[label], "predicted": EMOTIONS[guess]} for label, guess in pairs]
-        write_csv(confusion_file(model), rows)  # one row per image, as DVC's template counts them
+        # One row per image, as DVC's template counts them.
+        write_csv(paths.confusion_file(model), rows)
     examples = [
         Example(kind, split.images[case.row], asdict(case))
         for kind, found in cases.examples.items()
         for case in found
     ]
-    write_examples(TEST_EXAMPLES, examples)
+    write_examples(paths.TEST_EXAMPLES, examples)
     _announce(evaluation)
 
 
@@ -88,6 +71,7 @@ def _evaluation(
     params: Params,
     test: TestLogits,
     split: Split,
+    fusion: Fusion,
     val: ValAccuracies,
     best_single: str,
     cases: Cases,
@@ -98,12 +82,12 @@ def _evaluation(
         test_sha256=split_sha256(split),
         val=val,
         test=compare(test, best_single, params.evaluation, params.seed),
-        methods=_method_accuracies(test),
+        methods=_method_accuracies(fusion, test),
         clean=compare(test.select(clean), best_single, params.evaluation, params.seed)
         if clean.any()
         else None,
         cases=cases.images,
-        confusion={name: confusion(one, test.labels) for name, one in _models(test).items()},
+        confusion={name: confusion(one, test.labels) for name, one in test.models.items()},
         reliability=Reliability(
             before=reliability(test.fused, test.labels, 1.0, bins),
             after=reliability(test.fused, test.labels, test.temperature, bins),
@@ -112,7 +96,8 @@ def _evaluation(
 
 
 def _val_accuracies(names: list[str], weights: FloatArray) -> ValAccuracies:
-    labels, logits = load_split(VAL).labels, read_logits(names, "val")
+    labels = load_split(paths.VAL).labels
+    logits = read_logits(names, "val", len(labels))
     return ValAccuracies(
         images=len(labels),
         fused=top1_accuracy(fuse(logits, weights), labels),
@@ -120,20 +105,14 @@ def _val_accuracies(names: list[str], weights: FloatArray) -> ValAccuracies:
     )
 
 
-def _method_accuracies(test: TestLogits) -> dict[str, MethodAccuracies]:
-    methods = json.loads(FUSION.read_text(encoding="utf-8"))["methods"]
+def _method_accuracies(fusion: Fusion, test: TestLogits) -> dict[str, MethodAccuracies]:
     stack = np.stack(list(test.single.values()))
     found = {}
-    for method, own in methods.items():
+    for method, own in fusion.methods.items():
         weights = np.array([own["weights"][name] for name in test.single])
         accuracy = top1_accuracy(fuse(stack, weights), test.labels)
         found[method] = MethodAccuracies(own["val_accuracy"], accuracy)
     return found
-
-
-def _models(test: TestLogits) -> dict[str, FloatArray]:
-    """The logits of `fused` and of every backbone."""
-    return {"fused": test.fused, **test.single}
 
 
 def _summary(evaluation: Evaluation) -> dict[str, object]:

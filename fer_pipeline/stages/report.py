@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fer_pipeline import paths
 from fer_pipeline.data.examples import read_examples
 from fer_pipeline.evaluation.gate import judge
 from fer_pipeline.evaluation.result import read_evaluation
-from fer_pipeline.files import read_csv, write_text
-from fer_pipeline.paths import (
-    DATA_METRICS,
-    EVALUATION,
-    FUSION,
-    MODEL_CARD,
-    REPORT,
-    SIMPLEX,
-    TEST_EXAMPLES,
-    provenance,
-    require,
-    training_curve,
-)
+from fer_pipeline.files import read_csv, read_json, write_text
+from fer_pipeline.fusion.result import read_fusion
 from fer_pipeline.reports.report import ReportInputs, render_model_card, render_report
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fer_pipeline.params.schema import Params
 
 log = logging.getLogger(__name__)
@@ -38,41 +25,23 @@ def report(params: Params) -> None:
     Neither says when or from which commit it was drawn: a new style sheet changes the page, and
     leaves the card as it is.
     """
-    evaluation = read_evaluation(EVALUATION)
+    evaluation = read_evaluation(paths.EVALUATION)
     inputs = ReportInputs(
         evaluation=evaluation,
-        fusion=_read(FUSION, "calibrate"),
-        data=_read(DATA_METRICS, "prepare"),
+        fusion=read_fusion(paths.FUSION),
+        data=read_json(paths.DATA_METRICS, "prepare"),
         verdict=judge(evaluation.test, params.gate),
         curves={
-            name: read_csv(require(training_curve(name), f"train@{name}"))
-            for name in params.backbones
+            name: read_csv(paths.training_curve(name), f"train@{name}") for name in params.backbones
         },
-        simplex=read_csv(require(SIMPLEX, "calibrate")),
-        examples=read_examples(TEST_EXAMPLES, "evaluate"),
-        provenance={name: _read(provenance(name), f"train@{name}") for name in params.backbones},
-        recipe=_recipe(params),
+        simplex=read_csv(paths.SIMPLEX, "calibrate"),
+        examples=read_examples(paths.TEST_EXAMPLES, "evaluate"),
+        provenance={
+            name: read_json(paths.provenance(name), f"train@{name}") for name in params.backbones
+        },
+        seed=params.seed,
+        backbones=params.backbones,
     )
-    write_text(REPORT, render_report(inputs))
-    write_text(MODEL_CARD, render_model_card(inputs))
-    log.info("see %s and %s", REPORT, MODEL_CARD)
-
-
-def _recipe(params: Params) -> dict[str, Any]:
-    return {
-        "seed": params.seed,
-        "backbones": {
-            name: {
-                "weights": own.weights,
-                "image_size": own.image_size,
-                "head_epochs": own.head.epochs if own.head else 0,
-                "finetune_epochs": own.finetune.epochs,
-            }
-            for name, own in params.backbones.items()
-        },
-    }
-
-
-def _read(path: Path, stage: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(require(path, stage).read_text(encoding="utf-8"))
-    return content
+    write_text(paths.REPORT, render_report(inputs))
+    write_text(paths.MODEL_CARD, render_model_card(inputs))
+    log.info("see %s and %s", paths.REPORT, paths.MODEL_CARD)

@@ -33,5 +33,5 @@ def test_a_missing_or_damaged_file_names_the_stage_that_writes_it(tmp_path: Path
     with pytest.raises(DataError, match="is missing: run 'dvc repro prepare'"):
         read_examples(path, "prepare")
     path.write_bytes(b"PK nothing of the kind")
-    with pytest.raises(DataError, match="run 'dvc repro --force prepare'"):
+    with pytest.raises(DataError, match="run 'dvc repro --force --single-item prepare'"):
         read_examples(path, "prepare")

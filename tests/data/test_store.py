@@ -86,6 +86,6 @@ def test_a_file_that_is_no_ingested_set_is_refused_with_the_command(
     spoil(path)
     with pytest.raises(DataError) as refused:
         read_faces(path)
-    assert str(refused.value).startswith(f"{path} is ")
-    assert str(refused.value).endswith("run 'dvc repro --force ingest'")
+    assert str(refused.value).startswith(f"{path} can't be read (")
+    assert str(refused.value).endswith("run 'dvc repro --force --single-item ingest'")
     assert "\n" not in str(refused.value)

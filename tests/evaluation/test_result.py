@@ -48,7 +48,7 @@ def test_what_is_no_evaluation_is_one_error(content: bytes, tmp_path: Path) -> N
     with pytest.raises(DataError, match="is missing: run 'dvc repro evaluate'"):
         read_evaluation(path)
     path.write_bytes(content)
-    with pytest.raises(DataError, match="run 'dvc repro --force evaluate'"):
+    with pytest.raises(DataError, match="run 'dvc repro --force --single-item evaluate'"):
         read_evaluation(path)
 
 

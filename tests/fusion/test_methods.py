@@ -1,4 +1,4 @@
-"""All methods together: what each gives, and logits that no method can use."""
+"""All methods together: what each gives, and how many models it takes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import get_args
 import numpy as np
 import pytest
 from synthetic_logits import (
-    IMAGES,
-    NAMES,
-    SETTINGS,
     accuracy,
     assert_on_the_simplex,
     fit,
@@ -21,7 +18,7 @@ from synthetic_logits import (
 )
 
 from fer_pipeline.errors import FusionError
-from fer_pipeline.fusion.methods import METHODS, prepare_methods, require_method
+from fer_pipeline.fusion.methods import METHODS, require_method
 from fer_pipeline.params.schema import FusionParams
 
 
@@ -33,24 +30,6 @@ def test_identical_models_fuse_to_themselves() -> None:
         assert_on_the_simplex(fitted.weights)
         np.testing.assert_allclose(fuse(one.repeat(3, axis=0), fitted.weights), one[0], atol=1e-12)
         assert fitted.val_accuracy == (one[0].argmax(axis=1) == labels).mean()
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_no_numbers_are_refused_with_their_backbone(value: float) -> None:
-    labels = make_labels()
-    logits = make_logits(labels, [1.0, 1.0, 1.0])
-    logits[1, [3, 4], 2] = value
-    with pytest.raises(FusionError) as refused:
-        fit_all(logits, labels)
-    assert str(refused.value) == (
-        "resnet101: the logits of 2 val images are not finite: train it again"
-    )
-
-
-@pytest.mark.parametrize("shape", [(2, IMAGES, 7), (3, IMAGES - 1, 7), (3, IMAGES)])
-def test_logits_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(FusionError, match=r"val logits have shape \(.*\), not \(3, 300, classes\)"):
-        prepare_methods(np.zeros(shape), make_labels(), NAMES, SETTINGS)
 
 
 def test_a_fitted_says_what_its_weights_and_temperature_give() -> None:

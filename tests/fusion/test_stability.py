@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_logits import (
-    NAMES,
     SETTINGS,
     accuracy,
     fit,
@@ -33,7 +32,7 @@ DRAWS, SEED = 8, 5
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Stability]:
-    fitters = prepare_methods(LOGITS, LABELS, NAMES, SETTINGS)
+    fitters = prepare_methods(LOGITS, LABELS, SETTINGS)
     return measure_stability(fitters, LOGITS, LABELS, GROUPS, DRAWS, SEED)
 
 
@@ -92,7 +91,7 @@ def test_where_a_model_learnt_val_by_heart_only_what_was_held_out_is_believed() 
 
 
 def test_the_seed_decides_resamples_and_folds() -> None:
-    fitters = prepare_methods(LOGITS, LABELS, NAMES, SETTINGS)
+    fitters = prepare_methods(LOGITS, LABELS, SETTINGS)
     one, same, other = (
         measure_stability(fitters, LOGITS, LABELS, GROUPS, 5, seed)["nll"] for seed in (1, 1, 2)
     )
@@ -103,7 +102,7 @@ def test_the_seed_decides_resamples_and_folds() -> None:
 
 
 def test_more_draws_leave_the_folds_alone() -> None:
-    fitters = prepare_methods(LOGITS, LABELS, NAMES, SETTINGS)
+    fitters = prepare_methods(LOGITS, LABELS, SETTINGS)
     few, many = (measure_stability(fitters, LOGITS, LABELS, GROUPS, d, 1)["nll"] for d in (3, 9))
     np.testing.assert_array_equal(few.folds.mean, many.folds.mean)
     assert not np.array_equal(few.bootstrap.mean, many.bootstrap.mean)
@@ -148,7 +147,7 @@ def test_fewer_groups_than_folds_are_refused_with_their_number() -> None:
 def test_a_class_that_resamples_and_val_lack_is_no_obstacle() -> None:
     labels = np.array([0, 0, 0, 1, 1, 1, 2, 3, 4, 4])  # two classes stand there once, two never
     logits = make_logits(labels, [0.5, 1.0, 1.5])
-    fitters = prepare_methods(logits, labels, NAMES, SETTINGS)
+    fitters = prepare_methods(logits, labels, SETTINGS)
     for own in measure_stability(fitters, logits, labels, np.arange(10), 20, 0).values():
         for spread in (own.bootstrap, own.folds):
             assert spread.mean.sum() == pytest.approx(1.0)

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 from synthetic_logits import IMAGES, make_labels, make_logits
 
-from fer_pipeline.fusion.temperature import fit_temperature
+from fer_pipeline.fusion.methods import fit_temperature
 
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])

@@ -100,7 +100,9 @@ def test_logits_that_do_not_say_how_they_were_computed_are_refused(
     names = list(quick.backbones)
     write_inputs(splits["val"], names)
     np.savez(predictions(names[1]), val_logits=np.zeros((len(splits["val"]), 7), np.float32))
-    with pytest.raises(DataError, match=f"run 'dvc repro --force predict@{names[1]}'"):
+    with pytest.raises(
+        DataError, match=f"run 'dvc repro --force --single-item predict@{names[1]}'"
+    ):
         calibrate(quick)
 
 

@@ -170,7 +170,7 @@ def test_a_damaged_split_is_named_with_the_command_that_makes_it(
     broken = [b"", b"no zip", whole[:-30], whole[: len(whole) // 2]]
     for content in [*broken, (tmp_path / "other.npz").read_bytes(), pickled.read_bytes()]:
         path.write_bytes(content)
-        with pytest.raises(DataError, match="is not a prepared split") as refused:
+        with pytest.raises(DataError, match="can't be read") as refused:
             load_split(path)
         assert str(refused.value).startswith(str(path))
-        assert str(refused.value).endswith("run 'dvc repro --force prepare'")
+        assert str(refused.value).endswith("run 'dvc repro --force --single-item prepare'")
