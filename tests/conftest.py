@@ -79,7 +79,9 @@ def splits() -> dict[SplitName, Split]:
 
 
 @pytest.fixture(scope="session")
-def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def finished(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+) -> Workspace:
     """A workspace after one undisturbed `dvc repro`, the same for all workers; to be read only."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
@@ -88,6 +90,7 @@ def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
+            shutil.copy(empty_database, folder)
             make_workspace(root, folder).check("dvc", "repro")
             done.touch()
     return Workspace(folder, environment(folder))

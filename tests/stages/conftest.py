@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,12 +23,15 @@ from fer_pipeline.stages.launch import main
 
 
 @pytest.fixture(scope="session")
-def prepared_once(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def prepared_once(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+) -> Workspace:
     """A folder without DVC in which the sample is prepared; to be read only."""
     bare = make_bare_workspace(root, tmp_path_factory.mktemp("prepared"))
     workspace = InProcess(bare.folder, bare.env)
     workspace.check(*stage("ingest"))
     workspace.check(*stage("prepare"))
+    shutil.copy(empty_database, workspace.folder)
     return workspace
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import re
 import shutil
 import sys
@@ -17,7 +18,7 @@ from dvc.repo import Repo
 from mlflow.tracking import MlflowClient
 from PIL import Image
 from typer.testing import CliRunner
-from workspace import Workspace, copy_workspace
+from workspace import InProcess, Workspace, copy_workspace, stage
 
 from fer_pipeline.cli.main import app
 from fer_pipeline.emotions import EMOTIONS
@@ -44,6 +45,12 @@ numpy.savez(sys.argv[2], logits=logits.to_numpy(), chances=chances.to_numpy())
 
 def client(workspace: Workspace) -> MlflowClient:
     return MlflowClient(f"sqlite:///{workspace.folder / 'mlflow.db'}")
+
+
+def in_process(workspace: Workspace) -> InProcess:
+    """The workspace without DVC: its stages run in this process."""
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{workspace.folder / 'mlflow.db'}"}
+    return InProcess(workspace.folder, workspace.env | store)
 
 
 def read(workspace: Workspace, name: str) -> dict[str, Any]:
@@ -192,8 +199,9 @@ def test_from_a_version_the_same_model_comes_back(copied: Workspace, tmp_path: A
 
 
 def test_with_auto_the_challenger_becomes_champion_by_itself(copied: Workspace) -> None:
-    copied.edit_params(promotion__auto=True)
-    copied.check("dvc", "repro")
+    here = in_process(copied)
+    here.edit_params(promotion__auto=True)
+    here.check(*stage("register"))
     verdict = read(copied, "registry/verdict.json")
     assert verdict["aliases"] == ["champion"]
     assert verdict["promotion"] == {
@@ -202,7 +210,7 @@ def test_with_auto_the_challenger_becomes_champion_by_itself(copied: Workspace) 
     }
     tags = client(copied).get_model_version_by_alias("fer-fusion", "champion").tags
     assert (tags["move.by"], tags["move.from"]) == ("stage register", "none")
-    copied.check("dvc", "repro", "--force", "--single-item", "register")
+    here.check(*stage("register"))
     again = read(copied, "registry/verdict.json")
     assert (again["aliases"], again["version"]) == (["champion"], "1")  # of the same content
     assert len(client(copied).search_model_versions("name = 'fer-fusion'")) == 1
@@ -337,10 +345,15 @@ def test_a_new_style_neither_scores_test_again_nor_registers_again(copied: Works
         assert "border-radius: 9px" in (copied.folder / f"reports/{page}.html").read_text()
 
 
-def test_a_gate_that_does_not_pass_registers_nothing_and_is_no_error(copied: Workspace) -> None:
-    copied.edit_params(gate__min_gain=1.0, registry__model_name="refused")
-    output = copied.check("dvc", "repro")
-    assert "gate not passed: nothing registered" in output
+def test_a_gate_that_does_not_pass_registers_nothing_and_is_no_error(
+    copied: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = in_process(copied)
+    here.edit_params(gate__min_gain=1.0, registry__model_name="refused")
+    here.check(*stage("report"))
+    with caplog.at_level(logging.INFO, "fer_pipeline"):
+        here.check(*stage("register"))
+    assert "gate not passed: nothing registered" in caplog.messages
     verdict = read(copied, "registry/verdict.json")
     assert (verdict["passed"], verdict["version"], verdict["aliases"]) == (False, None, [])
     assert not client(copied).search_registered_models("name = 'refused'")

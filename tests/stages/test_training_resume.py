@@ -21,7 +21,7 @@ from workspace import TRAIN, TrainHere, Workspace, copy_workspace, tiny_backbone
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = 6  # half of each phase
+EPOCHS = 4  # half of each phase
 
 
 @pytest.fixture(scope="module")
