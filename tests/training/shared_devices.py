@@ -1,6 +1,7 @@
-"""A training on several CPU processes: `python shared_devices.py KIND OUT DEVICES`.
+"""Trainings on several CPU processes, one after another.
 
-With several devices this process starts the others, each of which runs this file again.
+`python shared_devices.py FOLDER DEVICES KIND...`: with several devices this process starts the
+others, each of which runs this file again.
 """
 
 from __future__ import annotations
@@ -102,28 +103,34 @@ def abandon(fabric: Fabric, pid_file: Path) -> int:
     return 1
 
 
-def main(kind: str, out: Path, devices: int) -> int:
-    fabric = choose_devices(devices, {})
-    fabric.launch()
-    if kind == "abandoned":
-        return abandon(fabric, out.with_suffix(".pid"))
-    RANK[0] = fabric.global_rank
+def train(kind: str, folder: Path, fabric: Fabric) -> None:
+    """Write what came of it, or in each process why nothing did."""
+    out = folder / f"{kind}-{fabric.world_size}.json"
     job = make_job(kind, fabric)
-    folder = out.parent / "checkpoints" / f"{kind}-{fabric.world_size}"
     try:
-        trained = fit(job, folder)
+        trained = fit(job, folder / "checkpoints" / out.stem)
     except SharedTrainingError as error:
         out.with_suffix(f".{fabric.global_rank}").write_text(str(error))
-        fabric.barrier()  # whoever ends first would have the other killed
-        return 1
+        return
     if fabric.is_global_zero:
         torch.save(trained.state, out.with_suffix(".pt"))
         history = [asdict(record) for record in trained.history]
         notes = job.observer.notes  # type: ignore[attr-defined]
         out.write_text(json.dumps({"history": history, "notes": notes}))
+
+
+def main(folder: Path, devices: int, *kinds: str) -> int:
+    fabric = choose_devices(devices, {})
+    fabric.launch()
+    RANK[0] = fabric.global_rank
+    for kind in kinds:
+        if kind == "abandoned":
+            return abandon(fabric, folder / "abandoned.pid")
+        train(kind, folder, fabric)
+        fabric.barrier()  # whoever ends first would have the other killed
     return 0
 
 
 if __name__ == "__main__":
     end_with_parent()
-    sys.exit(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

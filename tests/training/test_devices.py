@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -95,15 +96,28 @@ def test_batch_norms_of_several_gpus_are_shared_with_the_weights_they_have(
     assert list(model.state_dict()) == state
 
 
-def train_on_two(kind: str, out: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, SCRIPT, kind, out, "2"],
+@dataclass(frozen=True)
+class Shared:
+    """What became of trainings on two processes: a launch costs more than they do."""
+
+    folder: Path
+    status: int
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    folder = tmp_path_factory.mktemp("shared")
+    kinds = ("cached", "cramped", "normed", "poisoned", "full", "abandoned")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, folder, "2", *kinds],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
+    return Shared(folder, done.returncode, done.stderr)
 
 
 @on_cpus
@@ -113,23 +127,27 @@ def train_on_two(kind: str, out: Path) -> subprocess.CompletedProcess[str]:
     ("kind", "notes"),
     [("cached", {}), ("cramped", {"micro_batch.head": "3", "micro_batch.finetune": "3"})],
 )
-def test_two_processes_train_as_one_does(kind: str, notes: dict[str, str], tmp_path: Path) -> None:
+def test_two_processes_train_as_one_does(
+    kind: str, notes: dict[str, str], shared: Shared, tmp_path: Path
+) -> None:
     """Also where memory does not suffice in one of them for its share of a batch.
 
     A network without batch norm, so that nothing depends on how a batch is shared.
     """
-    assert runpy.run_path(str(SCRIPT))["main"](kind, tmp_path / "1.json", 1) == 0
-    done = train_on_two(kind, tmp_path / "2.json")
-    assert done.returncode == 0, done.stderr
-    one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))
-    state, shared_state = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
+    assert runpy.run_path(str(SCRIPT))["main"](tmp_path, 1, kind) == 0
+    alone, both = tmp_path / f"{kind}-1.json", shared.folder / f"{kind}-2.json"
+    assert both.exists(), shared.errors
+    one, two = (json.loads(path.read_text()) for path in (alone, both))
+    state, shared_state = (
+        torch.load(path.with_suffix(".pt"), weights_only=True) for path in (alone, both)
+    )
     assert (one["notes"], two["notes"]) == ({}, notes)
     assert [record["phase"] for record in one["history"]] == ["head"] * 2 + ["finetune"] * 3
-    for alone, shared in zip(one["history"], two["history"], strict=True):
+    for own, together in zip(one["history"], two["history"], strict=True):
         for key in ("phase", "epoch", "learning_rate", "val_accuracy"):
-            assert alone[key] == shared[key]
+            assert own[key] == together[key]
         for key in ("train_loss", "val_loss"):
-            assert shared[key] == pytest.approx(alone[key], abs=1e-4)
+            assert together[key] == pytest.approx(own[key], abs=1e-4)
     for key, value in state.items():
         torch.testing.assert_close(shared_state[key], value, atol=1e-4, rtol=1e-3)
 
@@ -138,10 +156,10 @@ def test_two_processes_train_as_one_does(kind: str, notes: dict[str, str], tmp_p
 @on_two_cores
 @pytest.mark.slow
 def test_where_each_normalises_its_share_the_figures_are_those_of_the_stored_weights(
-    bench: Bench, tmp_path: Path
+    bench: Bench, shared: Shared
 ) -> None:
-    out = tmp_path / "2.json"
-    assert (done := train_on_two("normed", out)).returncode == 0, done.stderr
+    out = shared.folder / "normed-2.json"
+    assert out.exists(), shared.errors
     best = max(json.loads(out.read_text())["history"], key=lambda one: one["val_accuracy"])
     job = runpy.run_path(str(SCRIPT))["make_job"]("normed", bench.fabric)
     job.model.load_state_dict(torch.load(out.with_suffix(".pt"), weights_only=True))
@@ -167,17 +185,16 @@ def test_where_each_normalises_its_share_the_figures_are_those_of_the_stored_wei
         ),
     ],
 )
-def test_what_ends_one_process_ends_both(kind: str, says: str, tmp_path: Path) -> None:
-    done = train_on_two(kind, tmp_path / "2.json")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert [(tmp_path / f"2.{rank}").read_text() for rank in (0, 1)] == [says, says]
+def test_what_ends_one_process_ends_both(kind: str, says: str, shared: Shared) -> None:
+    assert "Traceback" not in shared.errors
+    found = [(shared.folder / f"{kind}-2.{rank}").read_text() for rank in (0, 1)]
+    assert found == [says, says]
 
 
 @on_cpus
 @on_two_cores
 @pytest.mark.slow
-def test_no_process_outlives_the_first(tmp_path: Path) -> None:
-    assert train_on_two("abandoned", tmp_path / "2.json").returncode == 1
-    other = int((tmp_path / "2.pid").read_text())
+def test_no_process_outlives_the_first(shared: Shared) -> None:
+    assert shared.status == 1, shared.errors
+    other = int((shared.folder / "abandoned.pid").read_text())
     wait_until(lambda: not psutil.pid_exists(other), what=f"process {other} is gone")
