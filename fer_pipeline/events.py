@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from fer_pipeline.errors import DataError, FerError, one_line
 
 VARIABLE = "FER_EVENTS"
 
@@ -27,6 +31,36 @@ def emit(event: str, **values: str | float | bool | None) -> None:
     # One write of an appending stream: the lines of two processes do not mix.
     with Path(path).open("ab", buffering=0) as stream:
         stream.write(line.encode())
+
+
+def exit_status(work: Callable[[], object]) -> int:
+    """Do a command's work; any error that the user can mend is one line, and an event.
+
+    With `FER_DEBUG` in the environment it is a traceback.
+
+    Returns:
+        0 done, 1 an error that the user can mend, 130 interrupted.
+    """
+    try:
+        work()
+    except (FerError, OSError) as error:
+        told = error if isinstance(error, FerError) else _described(error)
+        emit("error", message=str(told), transient=told.transient)
+        if os.environ.get("FER_DEBUG"):
+            raise
+        sys.stderr.write(f"error: {told}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    return 0
+
+
+def _described(error: OSError) -> FerError:
+    """What the system refused, where nobody has said it in better words."""
+    if error.filename is None or not error.strerror:
+        return DataError(one_line(error))
+    return DataError(f"{error.filename}: {error.strerror}: look at its folder, then run it again")
 
 
 class Listener:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 import re
@@ -108,9 +109,10 @@ def read_csv(path: Path, stage: str) -> list[dict[str, str]]:
     Raises:
         DataError: the file is missing, or some row has not a value for each column.
     """
-    with reading(path, stage), path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream, restval="", strict=True))
-        if not rows or any(None in row or "" in row.values() for row in rows):
+    with reading(path, stage):
+        text = path.read_bytes().decode("utf-8")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True))
+        if not text.endswith("\n") or not rows or any("" in row.values() for row in rows):
             raise ValueError("rows are cut or missing")
         return rows
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from fer_pipeline.cli import registry as registry_cli
-from fer_pipeline.errors import FerError
-from fer_pipeline.events import emit
+from fer_pipeline.events import exit_status
 from fer_pipeline.paths import DOWNLOADS, FUSION, PARAMS, SOURCE_LOCK, model_file, require
 
 if TYPE_CHECKING:
@@ -194,14 +192,7 @@ def compare(
 
 def main() -> None:
     """Entry point: one line and exit status 1 for every error that the user can mend."""
-    try:
-        app()
-    except FerError as error:
-        emit("error", message=str(error), transient=error.transient)
-        if os.environ.get("FER_DEBUG"):
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+    sys.exit(exit_status(app))
 
 
 def chances_table(names: list[str], chances: NDArray[np.float32], console: Console) -> Table:

@@ -1,7 +1,4 @@
-"""How a stage starts and ends: arguments, validated params, log, and one line for an error.
-
-Exit status: 0 done, 1 an error that the user can mend, 130 interrupted.
-"""
+"""How a stage starts: arguments, validated params, log, threads."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ from pathlib import Path
 from typing import TextIO
 
 from fer_pipeline.choices import Choices, describe_cpu
-from fer_pipeline.errors import FerError, ParamsError
-from fer_pipeline.events import emit
+from fer_pipeline.errors import ParamsError
+from fer_pipeline.events import exit_status
 from fer_pipeline.models.catalog import require_known
 from fer_pipeline.params.load import load_params
 from fer_pipeline.params.schema import Params
@@ -52,18 +49,7 @@ def main() -> int:
     chosen = parser.parse_args()
     # DVC says which of a group's stages it runs, so that no key of params.yaml reaches a shell.
     _, _, of_group = os.environ.get("DVC_STAGE", "").rpartition("@")
-    try:
-        _run(chosen.stage, chosen.backbone or of_group)
-    except FerError as error:
-        emit("error", message=str(error), transient=error.transient)
-        if os.environ.get("FER_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: _run(chosen.stage, chosen.backbone or of_group))
 
 
 def _run(stage: str, backbone: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fer_pipeline.errors import TrainingError
+from fer_pipeline.errors import DataError, TrainingError
 from fer_pipeline.files import whole_file
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,8 @@ class Checkpoints:
             with whole_file(path) as partial:
                 partial.write_bytes(content)
             self._clean()
-        except OSError as error:
-            raise TrainingError(
-                f"{path} can't be written ({error.strerror}): free some space, then run it again"
-            ) from error
+        except (DataError, OSError) as error:
+            raise TrainingError(str(error)) from error
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, or None; damaged ones are reported and deleted."""

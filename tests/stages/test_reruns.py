@@ -63,7 +63,7 @@ def test_nothing_else_is_accepted(copied: Workspace) -> None:
     edit(copied, "dvc.yaml", "- fer_pipeline/training", "- fer_pipeline/training\n        - flows")
     assert "flows was no dependency when it ran" in refused("train@resnet50")
 
-    fitted = "fer_pipeline/fusion/temperature.py"
+    fitted = "fer_pipeline/fusion/weights.py"
     edit(copied, fitted, '"""', '"""Ran like this. ')
     copied.check("dvc", "commit", "--force", "calibrate")  # as after a run of uncommitted code
     edit(copied, fitted, '"""', '"""And was edited. ')
