@@ -97,6 +97,21 @@ def register_bundle(
         return register_once(tracking, name, candidate)
 
 
+def register_content(tracking: Tracking, name: str, content: str, folder: Path) -> str:
+    """Register a content that is only a word: the bundle is none, and is not read."""
+    (folder / "spec.json").write_text("{}")
+    with open_run(tracking, str(folder), {"content": content}) as run:
+        candidate = Candidate(
+            content=content,
+            run_id=run.run_id,
+            folders={"bundle": folder},
+            example=np.zeros((1, 48, 48), np.uint8),
+            tags={},
+            description="A card",
+        )
+        return register_once(tracking, name, candidate)
+
+
 def make_version(
     tracking: Tracking, folder: Path, name: str, wrong: list[int], split: Split, **tags: str
 ) -> str:
