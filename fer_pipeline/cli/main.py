@@ -219,7 +219,7 @@ def chances_table(names: list[str], chances: NDArray[np.float32], console: Conso
 
 
 def _warn_of_other_counts(edition: Edition, params: Params) -> None:
-    """Labels in another order than FER2013's, but without names, show in the counts alone."""
+    """Faces that were left out or added show in the counts alone."""
     from fer_pipeline.data.quality.duplicates import count_classes, differences_from_known
 
     if params.data.labels != "fer" or params.data.protocol == "holdout":
@@ -227,8 +227,8 @@ def _warn_of_other_counts(edition: Edition, params: Params) -> None:
     differences = differences_from_known(count_classes(edition.faces))
     if differences:
         typer.echo(
-            f"note: class counts differ from FER2013's in {len(differences)} places: if this is "
-            f"the whole of it, its labels are numbered in another order"
+            f"note: class counts differ from FER2013's in {len(differences)} places: this is a part "
+            f"of it, or another set"
         )
 
 

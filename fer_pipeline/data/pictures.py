@@ -30,6 +30,9 @@ from fer_pipeline.errors import DataError, one_line
 MAX_PIXELS = 25_000_000
 """The largest picture that is decoded, as width times height: a small file can claim any size."""
 
+MAX_FACE_BYTES = 8 << 20
+"""The largest file of one face of a data set."""
+
 MAX_FACE_SIDE = 1024
 """The largest side of a face of a data set; a larger picture is hardly a copy of FER2013."""
 
@@ -122,7 +125,10 @@ def _turn_upright(picture: Image.Image) -> Image.Image:
 def _grey(picture: Image.Image) -> Image.Image:
     """As 8-bit grey; Pillow itself would cut 16 bits off at 255 and ignore transparency."""
     if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        values = np.asarray(picture)
+        if 0 < values.max() <= 255:  # all would become black
+            raise ValueError("its 16 bits hold values up to 255: save it with 8 bits")
+        return Image.fromarray((values >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise ValueError(f"32 bits a pixel (mode {picture.mode}) have no known white")
     if picture.has_transparency_data:

@@ -46,7 +46,8 @@ class DataParams(Section):
     labels: Literal["fer", "ferplus_majority"]
     """FER2013's own labels, or the majority of FER+'s votes."""
     unlabelled: Literal["refuse", "ignore"]
-    """What becomes of the challenge's `test.csv` beside its `train.csv`."""
+    """What becomes of the challenge's `test.csv` beside its `train.csv`, and of faces of a class
+    that is none of the seven."""
     protocol: Literal["official", "paper", "holdout"]
     """`official`: Training trains, PublicTest is val, PrivateTest is test. `paper`: Training
     trains, the two others together are val and test at once, as in Cao et al. `holdout`: splits

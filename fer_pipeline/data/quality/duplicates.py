@@ -21,14 +21,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from fer_pipeline.data.faces import USAGES, BoolArray, Faces, Int64Array, UInt8Array
+from fer_pipeline.data.profile import KNOWN_COUNTS
 from fer_pipeline.emotions import EMOTIONS
-
-KNOWN_COUNTS: dict[str, tuple[int, ...]] = {
-    "Training": (3995, 436, 4097, 7215, 4830, 3171, 4965),
-    "PublicTest": (467, 56, 496, 895, 653, 415, 607),
-    "PrivateTest": (491, 55, 528, 879, 594, 416, 626),
-}
-"""FER2013's own images per split, in the order of `EMOTIONS`."""
 
 MAX_DISTANCE = 6
 """The largest distance of two hashes of near duplicates, in bits out of 64."""

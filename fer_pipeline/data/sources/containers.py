@@ -27,6 +27,9 @@ MAX_BYTES = 2 << 30
 
 MAX_MEMBERS = 200_000
 
+LFS_POINTER = b"version https://git-lfs"
+"""How the small file begins that Git LFS leaves where the data were not fetched."""
+
 _BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError,
     UnicodeDecodeError, EOFError, OSError,
@@ -53,15 +56,34 @@ class Container:
     joint: str | None = ": "
     offsets: Mapping[str, int] = field(default_factory=dict)
 
-    def read(self, name: str) -> bytes:
-        with self.open(name) as stream:
-            return stream.read()
+    def read(self, name: str, at_most: int) -> bytes:
+        """The content of a file that has no more than `at_most` bytes, whatever it claims.
 
-    def read_each(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
+        Raises:
+            DataError: it has more, or is only a pointer to the data.
+        """
+        with self.open(name) as stream:
+            content = stream.read(at_most + 1)
+        if len(content) > at_most:
+            raise DataError(
+                f"{self.where(name)} has more than {at_most:,} bytes, which FER2013 never has"
+            )
+        self.require_data(name, content)
+        return content
+
+    def read_each(self, names: list[str], at_most: int) -> Iterator[tuple[str, bytes]]:
         """Name and content of many files, in the order that reads fastest."""
         # A compressed archive can only be read forwards: going back starts from its beginning.
         for name in sorted(names, key=lambda name: self.offsets.get(name, 0)):
-            yield name, self.read(name)
+            yield name, self.read(name, at_most)
+
+    def require_data(self, name: str, start: bytes) -> None:
+        """Refuse a file that begins like a pointer to what it stands for."""
+        if start.startswith(LFS_POINTER):
+            raise DataError(
+                f"{self.where(name)} is a Git LFS pointer, not the data: run 'git lfs pull' where "
+                f"it was cloned"
+            )
 
     def where(self, name: str) -> str:
         """What messages call a file."""

@@ -16,14 +16,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from fer_pipeline.data.faces import Faces
 from fer_pipeline.data.sources.containers import Container
-from fer_pipeline.data.sources.tables import Columns, find_columns, read_images
-from fer_pipeline.data.sources.vocabulary import read_emotions, read_usages
+from fer_pipeline.data.sources.tables import Columns, Part, find_columns, read_rows
+from fer_pipeline.data.sources.vocabulary import usage_of_table
 from fer_pipeline.errors import DataError
 
 BLOCK_BYTES = 8 << 20
@@ -37,9 +35,9 @@ CsvKind = Literal["complete", "labelled", "unlabelled", "other"]
 
 def csv_kind(columns: Columns) -> CsvKind:
     """`complete` has labels and splits, `labelled` labels, `unlabelled` pixels alone."""
-    if columns.image is None:
+    if not columns.images:
         return "other"
-    if columns.emotion is None:
+    if not columns.labels:
         return "unlabelled"
     return "complete" if columns.usage else "labelled"
 
@@ -64,8 +62,8 @@ def read_header(stream: BinaryIO, where: str) -> Columns:
     return find_columns(names, where, images=("pixels",))
 
 
-def read_csv(container: Container, name: str) -> Faces:
-    """Read the faces of a csv with labels; without a Usage column all of them are Training.
+def read_csv(container: Container, name: str) -> Part:
+    """Read the faces of a csv with labels; without a column of splits its name says theirs.
 
     Raises:
         DataError: a row that is no labelled face; the message gives file, row (counted from 1,
@@ -74,10 +72,10 @@ def read_csv(container: Container, name: str) -> Faces:
     where = container.where(name)
     with container.open(name) as stream:
         header = read_header(stream, where)
-    parts = list(_parse_all(_blocks(container, name, header), header, where))
+    parts = list(_parse_all(_blocks(container, name, header), header, where, usage_of_table(name)))
     if not parts:
         raise DataError(f"{where} has a header and no rows: is the file cut off?")
-    return Faces.joined(parts)
+    return Part.joined(parts, where)
 
 
 def count_rows(container: Container, name: str) -> int:
@@ -92,7 +90,6 @@ def _blocks(
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Some rows at a time as text, and the number of the first one."""
     where = container.where(name)
-    wanted = [column for column in (header.emotion, header.image, header.usage) if column]
     first_row = 1
     try:
         with (
@@ -101,7 +98,8 @@ def _blocks(
                 stream,
                 pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
                 convert_options=pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted
+                    column_types=dict.fromkeys(header.wanted, pa.string()),
+                    include_columns=header.wanted,
                 ),
             ) as reader,
         ):
@@ -122,25 +120,21 @@ def _fault(reason: str, where: str, first_row: int) -> str:
 
 
 def _parse_all(
-    blocks: Iterator[tuple[int, pa.RecordBatch]], header: Columns, where: str
-) -> Iterator[Faces]:
+    blocks: Iterator[tuple[int, pa.RecordBatch]], header: Columns, where: str, usage: str | None
+) -> Iterator[Part]:
     """Parse in threads, in order, with no more than a few blocks waiting."""
+
+    def parse(first_row: int, batch: pa.RecordBatch) -> Part:
+        rows = pa.Table.from_batches([batch])
+        return read_rows(rows, header, where, first_row=first_row, usage=usage)
+
     with ThreadPoolExecutor(PARSERS) as pool:
-        waiting: deque[Future[Faces]] = deque()
+        waiting: deque[Future[Part]] = deque()
         for first_row, batch in blocks:
-            waiting.append(pool.submit(_parse, batch, header, where, first_row))
+            waiting.append(pool.submit(parse, first_row, batch))
             if len(waiting) > 2 * PARSERS:
                 yield waiting.popleft().result()
         yield from (one.result() for one in waiting)
-
-
-def _parse(batch: pa.RecordBatch, header: Columns, where: str, first_row: int) -> Faces:
-    pixels, _ = read_images(batch.column(header.image), where, first_row)
-    emotion = read_emotions(batch.column(header.emotion).to_pylist(), where, first_row)
-    if header.usage is None:
-        return Faces(pixels, emotion, np.full(len(pixels), "Training"))
-    usage = read_usages(batch.column(header.usage).to_pylist(), where, first_row)
-    return Faces(pixels, emotion, usage)
 
 
 def no_edition(header: Columns, path: Path) -> str:

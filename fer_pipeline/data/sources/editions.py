@@ -12,12 +12,18 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from fer_pipeline.data.faces import USAGES, Faces
-from fer_pipeline.data.sources.containers import Container, on_one_line, open_container
+from fer_pipeline.data.profile import other_order
+from fer_pipeline.data.sources.containers import (
+    LFS_POINTER,
+    Container,
+    on_one_line,
+    open_container,
+)
 from fer_pipeline.data.sources.csv_files import (
     count_rows,
     csv_kind,
@@ -27,8 +33,15 @@ from fer_pipeline.data.sources.csv_files import (
 )
 from fer_pipeline.data.sources.ferplus import FILE_NAME, is_votes, read_votes, relabel
 from fer_pipeline.data.sources.parquet_files import read_parquet
-from fer_pipeline.data.sources.picture_files import is_picture, read_pictures
-from fer_pipeline.emotions import EMOTIONS
+from fer_pipeline.data.sources.picture_files import (
+    is_picture,
+    read_pictures,
+    read_voted_pictures,
+)
+from fer_pipeline.data.sources.tables import Part
+from fer_pipeline.data.sources.vocabulary import LEFT_OUT, usage_of_table
+from fer_pipeline.data.store import PIXELS
+from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
 from fer_pipeline.errors import DataError
 
 Labels = Literal["fer", "ferplus_majority"]
@@ -59,7 +72,9 @@ class Edition:
         split_known: whether the edition says which split a face belongs to.
         resized: how many faces were not 48x48.
         unlabelled: how many rows without a label were left out.
-        dropped: faces left out because of their votes, by reason.
+        dropped: faces left out because of their class or their votes, by reason.
+        voted: whether the labels are votes of FER+ already.
+        parts: names of files or folders that may be splits under names that are not known.
     """
 
     name: str
@@ -68,6 +83,8 @@ class Edition:
     resized: int = 0
     unlabelled: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    voted: bool = False
+    parts: tuple[str, ...] = ()
 
 
 Found = Mapping[str, list[str]]
@@ -88,8 +105,14 @@ def read_edition(path: Path, reading: Reading, votes: Path | None = None) -> Edi
     with open_container(path) as container:
         found = _sort(container)
         edition = _read(container, found, reading)
-        if reading.labels == "ferplus_majority":
+        if reading.labels == "ferplus_majority" and not edition.voted:
             edition = _with_votes(edition, container, votes)
+    if edition.voted and reading.labels == "fer":
+        raise DataError(
+            f"{path} has votes for labels: set data.labels to 'ferplus_majority' to take what most "
+            f"people voted for"
+        )
+    edition = _leave_out(edition, path, reading)
     _require_whole(edition, path, reading)
     return edition
 
@@ -107,7 +130,8 @@ def _kind_of(container: Container, name: str) -> str:
     if is_picture(name) and container.joint:
         return "pictures"
     with container.open(name) as stream:
-        start = stream.read(8)
+        start = stream.read(len(LFS_POINTER))
+    container.require_data(name, start)
     if start.startswith(b"PAR1"):
         return "parquet"
     if start.startswith((b"PK\x03\x04", b"\x1f\x8b")):
@@ -116,11 +140,13 @@ def _kind_of(container: Container, name: str) -> str:
 
 
 def _kind_of_text(container: Container, name: str) -> str:
-    alone = len(container.names) == 1
     with container.open(name) as stream:
-        if not alone and b"pixels" not in stream.readline(1 << 16).lower():
-            # A licence, a paper, a sample submission: of no interest, except votes.
-            return "votes" if PurePosixPath(name).name == FILE_NAME else "other"
+        line = stream.readline(1 << 16).lower()
+    if len(container.names) > 1 and b"pixel" not in line and line.count(b",") < PIXELS:
+        # A licence, a paper, a sample submission: of no interest, except votes.
+        own = PurePosixPath(name).name
+        votes_on_files = own == "label.csv" and line.count(b",") > 10
+        return "votes" if own == FILE_NAME else "voted" if votes_on_files else "other"
     with container.open(name) as stream:
         header = read_header(stream, container.where(name))
     kind = csv_kind(header)
@@ -130,10 +156,12 @@ def _kind_of_text(container: Container, name: str) -> str:
 
 
 def _read(container: Container, found: Found, reading: Reading) -> Edition:
+    tables = found["csv"] or ([] if found["parquet"] else found["labelled"])
+    if len(tables) > 1 and all(map(usage_of_table, tables)):
+        return replace(_read_parts(container, tables, read_csv), name="csv, one for each split")
     candidates = [
-        *found["csv"],
+        *tables,
         *found["parquet"][:1],
-        *([] if found["csv"] or found["parquet"] else found["labelled"]),
         # Pictures that all lie in no folder illustrate something; faces lie in their class's.
         *[name for name in found["pictures"] if "/" in name][:1],
     ]
@@ -150,14 +178,25 @@ def _read(container: Container, found: Found, reading: Reading) -> Edition:
 
 
 def _read_csv(container: Container, names: list[str]) -> Edition:
-    return Edition("csv with labels and splits", read_csv(container, names[0]), True)
+    return Edition("csv with labels and splits", read_csv(container, names[0]).faces, True)
+
+
+def _read_voted(container: Container, names: list[str]) -> Edition:
+    (faces, resized, known), dropped = read_voted_pictures(container, names)
+    return Edition("pictures with FER+'s votes", faces, known, resized, dropped=dropped, voted=True)
 
 
 def _read_pictures(container: Container, names: list[str]) -> Edition:
     # Split, class and file name: equal pictures are many, but not under one name.
     _require_different(container, ((name, PurePosixPath(name).parts[-3:]) for name in names))
     faces, resized, split_known = read_pictures(container, names)
-    return Edition("pictures in folders", faces, split_known, resized)
+    above = tuple(sorted({PurePosixPath(name).parent.parent.name for name in names}))
+    return Edition("pictures in folders", faces, split_known, resized, parts=above)
+
+
+def _digest(container: Container, name: str) -> bytes:
+    with container.open(name) as stream:
+        return hashlib.file_digest(cast(Any, stream), "sha256").digest()
 
 
 def _require_different(container: Container, names: Iterable[tuple[str, object]]) -> None:
@@ -172,24 +211,36 @@ def _require_different(container: Container, names: Iterable[tuple[str, object]]
             )
 
 
-def _read_shards(container: Container, names: list[str]) -> Edition:
-    _require_different(
-        container, ((name, hashlib.sha256(container.read(name)).digest()) for name in names)
-    )
-    parts = [read_parquet(container, name) for name in names]
-    known = [part[2] for part in parts]
-    if any(known) and not all(known):
-        raise DataError(
-            f"{container.where(names[known.index(False)])} names no split, such as train, "
-            f"validation or test, as other shards do"
-        )
-    faces = Faces.joined([part[0] for part in parts])
-    return Edition("parquet", faces, all(known), sum(part[1] for part in parts))
+def _read_parquet(container: Container, names: list[str]) -> Edition:
+    return _read_parts(container, names, read_parquet)
+
+
+def _read_parts(
+    container: Container, names: list[str], read: Callable[[Container, str], Part]
+) -> Edition:
+    """The files of an edition that is in several, or in one."""
+    if len(names) > 1:
+        digests = ((name, _digest(container, name)) for name in names)
+        _require_different(container, digests)
+    parts = [read(container, name) for name in names]
+    for what, said in (
+        ("names no split, such as train, validation or test,", [one.split_known for one in parts]),
+        ("has labels by number, without their names,", [one.named for one in parts]),
+    ):
+        if any(said) and not all(said):
+            raise DataError(
+                f"{container.where(names[said.index(False)])} {what} as other files beside it do"
+            )
+    faces = Faces.joined([part.faces for part in parts])
+    resized = sum(part.resized for part in parts)
+    own = tuple(PurePosixPath(name).name for name in names)
+    return Edition("parquet", faces, parts[0].split_known, resized, parts=own)
 
 
 READERS: dict[str, Callable[[Container, list[str]], Edition]] = {
     "csv": _read_csv,
-    "parquet": _read_shards,
+    "parquet": _read_parquet,
+    "voted": _read_voted,
     "pictures": _read_pictures,
 }
 """What reads the files of each kind that makes an edition; the first that is there is read."""
@@ -205,7 +256,7 @@ def _read_challenge(container: Container, found: Found, reading: Reading) -> Edi
                 f"data.unlabelled to 'ignore' to go on without it"
             )
         rows += count_rows(container, name)
-    faces = read_csv(container, found["labelled"][0])
+    faces = read_csv(container, found["labelled"][0]).faces
     return Edition("the challenge's train.csv", faces, False, unlabelled=rows)
 
 
@@ -223,21 +274,54 @@ def _with_votes(edition: Edition, container: Container, votes: Path | None) -> E
     return replace(edition, name=name, faces=faces, dropped=dropped)
 
 
+def _leave_out(edition: Edition, path: Path, reading: Reading) -> Edition:
+    """Without the faces of classes that are none of the seven, if that was asked for."""
+    codes = edition.faces.emotion
+    if (codes < NUM_EMOTIONS).all():
+        return edition
+    counts = {
+        name: int((codes == NUM_EMOTIONS + place).sum()) for place, name in enumerate(LEFT_OUT)
+    }
+    shown = ", ".join(f"{count:,} of {name!r}" for name, count in counts.items() if count)
+    if reading.unlabelled == "refuse":
+        raise DataError(
+            f"{path} has faces of classes that are none of the seven ({shown}): set "
+            f"data.unlabelled to 'ignore' to leave them out"
+        )
+    dropped = {name: count for name, count in counts.items() if count}
+    kept = edition.faces.select(codes < NUM_EMOTIONS)
+    return replace(edition, faces=kept, dropped=edition.dropped | dropped)
+
+
 def _require_whole(edition: Edition, path: Path, reading: Reading) -> None:
-    """Refuse an edition with an empty split, or without one of the classes in a split."""
+    """Refuse an edition that lacks a split or a class in one, whose classes are numbered in
+    another order, or whose pictures hold next to nothing."""
     for usage in USAGES:
-        members = edition.faces.usage == usage
-        if not members.any():
+        faces = edition.faces.select(edition.faces.usage == usage)
+        if not len(faces):
             if reading.holdout and usage != "Training":
                 continue
             raise DataError(f"{path} has no face in {usage}: {_hint(edition)}")
-        present = np.bincount(edition.faces.emotion[members], minlength=len(EMOTIONS))
+        present = np.bincount(faces.emotion, minlength=NUM_EMOTIONS)
         for emotion, count in zip(EMOTIONS, present, strict=True):
             if not count:
                 raise DataError(
                     f"{path} has no {emotion!r} face in {usage}: is the file cut off, or not "
                     f"FER2013?"
                 )
+        order = other_order(present) if reading.labels == "fer" else None
+        if order:
+            raise DataError(
+                f"{path}: the classes in {usage} have FER2013's sizes in another order, as if its "
+                f"labels 0 to 6 meant {', '.join(order)}: name the classes beside the numbers, in "
+                f"a column such as emotion_name, or number them as FER2013 does"
+            )
+        constant = int((np.ptp(faces.pixels, axis=(1, 2)) == 0).sum())
+        if 2 * constant > len(faces):
+            raise DataError(
+                f"{path}: {constant:,} of the {len(faces):,} faces in {usage} have one grey value: "
+                f"were the pictures converted in a wrong way?"
+            )
 
 
 def _hint(edition: Edition) -> str:
@@ -245,6 +329,11 @@ def _hint(edition: Edition) -> str:
         return (
             "is it cut off? If the edition has no such split, set data.protocol to 'holdout' to "
             "take it from Training"
+        )
+    if len(edition.parts) > 1:
+        return (
+            f"if {_shown(list(edition.parts[:4]))} are its splits, call them train, val and test; "
+            f"if it has none, set data.protocol to 'holdout' to take them from Training"
         )
     return "it names no splits: set data.protocol to 'holdout' to take them from Training"
 

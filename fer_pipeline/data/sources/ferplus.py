@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fer_pipeline.data.faces import Faces, Int64Array
 from fer_pipeline.data.sources.containers import Container
-from fer_pipeline.data.sources.vocabulary import emotion_code, read_usages
+from fer_pipeline.data.sources.vocabulary import LEFT_OUT, emotion_code, read_usages
+from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import DataError
 
 FILE_NAME = "fer2013new.csv"
+MAX_FILE_BYTES = 64 << 20
 
 _VOTES = (
     "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear",
     "contempt", "unknown", "nf",
 )  # fmt: skip
-_CODES = np.array([-1 if (code := emotion_code(name)) is None else code for name in _VOTES])
-_DROPPED = {"contempt": "contempt", "unknown": "unknown", "nf": "not_a_face"}
+_CODES = np.array([emotion_code(name) for name in _VOTES], np.int64)
 
 MIN_AGREEMENT = 0.4
 """Share of faces on which FER and FER+ name the same emotion, at least. On the real set it is
@@ -40,7 +42,7 @@ class Votes:
     usage: np.ndarray[tuple[int], np.dtype[np.str_]]
 
 
-def is_votes(columns: tuple[str, ...]) -> bool:
+def is_votes(columns: Sequence[str]) -> bool:
     """Whether a csv with these columns is FER+'s."""
     return set(_VOTES) <= {column.strip().lower() for column in columns}
 
@@ -52,44 +54,70 @@ def read_votes(container: Container, name: str) -> Votes:
         DataError: a column is missing, or a row is no row of votes.
     """
     where = container.where(name)
-    try:
-        text = container.read(name).decode("utf-8-sig")
-        header, *rows = [row for row in csv.reader(io.StringIO(text)) if row] or [[]]
-    except UnicodeDecodeError:
-        raise DataError(f"{where} is no csv in UTF-8") from None
-    except csv.Error as error:
-        raise DataError(f"{where} is no csv: {error}") from None
+    header, *rows = read_rows(container, name) or [[]]
     header = [column.strip().lower() for column in header]
-    if not is_votes(tuple(header)) or "usage" not in header:
+    if not is_votes(header) or "usage" not in header:
         raise DataError(f"{where} has not the columns of FER+ (Usage, {', '.join(_VOTES)})")
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise DataError(f"{where}, row {number}: {len(row)} columns, not {len(header)}")
     places = [header.index(column) for column in _VOTES]
-    counts = [
-        [_votes(row[place], f"{where}, row {number}") for place in places]
-        for number, row in enumerate(rows, start=1)
-    ]
-    usages = read_usages([row[header.index("usage")] for row in rows], where)
-    return Votes(np.array(counts, np.int64).reshape(-1, len(_VOTES)), usages)
+    counts = count_votes(rows, places, len(header), where)
+    return Votes(counts, read_usages([row[header.index("usage")] for row in rows], where))
 
 
-def majority_labels(votes: Votes) -> tuple[Int64Array, dict[str, int]]:
+def read_rows(container: Container, name: str) -> list[list[str]]:
+    """The rows of a csv, its header among them, without empty ones.
+
+    Raises:
+        DataError: it is no csv.
+    """
+    try:
+        text = container.read(name, MAX_FILE_BYTES).decode("utf-8-sig")
+        return [row for row in csv.reader(io.StringIO(text)) if row]
+    except UnicodeDecodeError:
+        raise DataError(f"{container.where(name)} is no csv in UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{container.where(name)} is no csv: {error}") from None
+
+
+def count_votes(
+    rows: Sequence[Sequence[str]], places: Sequence[int], width: int, where: str
+) -> Int64Array:
+    """(N, 10) votes of rows that have `width` columns, at these places among them.
+
+    Raises:
+        DataError: a row is no row of votes.
+    """
+    counts = np.empty((len(rows), len(places)), np.int64)
+    for number, row in enumerate(rows, start=1):
+        if len(row) != width:
+            raise DataError(f"{where}, row {number}: {len(row)} columns, not {width}")
+        words = [row[place].strip() for place in places]
+        for word in words:
+            if not (word.isascii() and word.isdigit() and len(word) <= 4):
+                raise DataError(f"{where}, row {number}: a number of votes is {word[:40]!r}")
+        counts[number - 1] = [int(word) for word in words]
+    return counts
+
+
+def majority_labels(counts: Int64Array) -> tuple[Int64Array, dict[str, int]]:
     """The label that more than half of the votes name, as FER+'s authors take it.
 
     A single vote for a class is an outlier and does not count. Faces that most call unknown, not
     a face, or contempt (which is none of the seven), and those without a majority, get none.
 
+    Args:
+        counts: (N, 10), in the order of `_VOTES`.
+
     Returns:
         (N,) an index into `EMOTIONS`, or -1; and how many got none, by reason.
     """
-    counts = np.where(votes.counts > 1, votes.counts, 0)
+    counts = np.where(counts > 1, counts, 0)
     winner = counts.argmax(axis=1)
     decided = 2 * counts.max(axis=1) > counts.sum(axis=1)
-    labels: Int64Array = np.where(decided, _CODES[winner], -1)
+    codes = _CODES[winner]
+    labels: Int64Array = np.where(decided & (codes < NUM_EMOTIONS), codes, -1)
     dropped = {
-        reason: int((decided & (winner == _VOTES.index(name))).sum())
-        for name, reason in _DROPPED.items()
+        reason: int((decided & (codes == NUM_EMOTIONS + place)).sum())
+        for place, reason in enumerate(LEFT_OUT)
     }
     return labels, dropped | {"no_majority": int((~decided).sum())}
 
@@ -112,7 +140,7 @@ def relabel(faces: Faces, votes: Votes, where: str) -> tuple[Faces, dict[str, in
             f"{where}, row {row + 1}: Usage is {votes.usage[row]}, but the source's row has "
             f"{faces.usage[row]}: FER+ needs the row order of fer2013.csv"
         )
-    labels, dropped = majority_labels(votes)
+    labels, dropped = majority_labels(votes.counts)
     kept = labels >= 0
     agreement = float((labels[kept] == faces.emotion[kept]).mean()) if kept.any() else 0.0
     if agreement < MIN_AGREEMENT:
@@ -122,10 +150,3 @@ def relabel(faces: Faces, votes: Votes, where: str) -> tuple[Faces, dict[str, in
         )
     relabelled = Faces(faces.pixels, labels.astype(np.int8), faces.usage)
     return relabelled.select(kept), dropped
-
-
-def _votes(text: str, where: str) -> int:
-    number = text.strip()
-    if not (number.isascii() and number.isdigit() and len(number) <= 4):
-        raise DataError(f"{where}: a number of votes is {text[:40]!r}")
-    return int(number)

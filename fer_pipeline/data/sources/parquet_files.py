@@ -8,73 +8,77 @@ folder above it (`test/0000`).
 from __future__ import annotations
 
 import json
-import re
-from pathlib import PurePosixPath
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_pipeline.data.faces import Faces
-from fer_pipeline.data.sources.containers import MAX_BYTES, MAX_MEMBERS, Container
-from fer_pipeline.data.sources.tables import find_columns, read_images
-from fer_pipeline.data.sources.vocabulary import (
-    read_emotions,
-    read_usages,
-    usage_above,
-    usage_named,
-)
+from fer_pipeline.data.sources.containers import MAX_MEMBERS, Container
+from fer_pipeline.data.sources.tables import Columns, Part, find_columns, read_rows
+from fer_pipeline.data.sources.vocabulary import usage_of_table
 from fer_pipeline.errors import DataError, one_line
 
+MAX_FILE_BYTES = 1 << 29
+"""The largest file that is read: FER2013 with all pixels as 64-bit numbers has a tenth of it."""
 
-def read_parquet(container: Container, name: str) -> tuple[Faces, int, bool]:
+MAX_UNPACKED = 1 << 30
+"""The largest size of its columns, unpacked, in bytes: by its own account, and if every value of
+every list had 64 bits."""
+
+
+def read_parquet(container: Container, name: str) -> Part:
     """Read the faces of one parquet file.
-
-    Returns:
-        The faces, how many of them had another size than 48x48, and whether the file says which
-        split they belong to (else all are Training).
 
     Raises:
         DataError: no such parquet, a missing column, or a row that is no labelled face.
     """
     where = container.where(name)
-    table = _open(container, name)
-    columns = find_columns(tuple(table.column_names), where)
-    if columns.image is None or columns.emotion is None:
-        missing = "image" if columns.image is None else "emotion"
-        seen = ", ".join(repr(name[:40]) for name in columns.names[:6]) or "none"
-        raise DataError(
-            f"{where} has no column '{missing}' (its columns: {seen}): is it FER2013 as parquet?"
-        )
-    classes = _class_names(table.schema, columns.emotion, where)
-    labels = [_class_name(value, classes) for value in table[columns.emotion].to_pylist()]
-    emotion = read_emotions(labels, where)
-    if columns.usage is None:
-        usage = _usage_of_shard(PurePosixPath(name))
-        usages = np.full(len(emotion), usage or "Training")
-    else:
-        usage, usages = columns.usage, read_usages(table[columns.usage].to_pylist(), where)
-    pixels, resized = read_images(table[columns.image].combine_chunks(), where)
-    return Faces(pixels, emotion, usages), resized, usage is not None
-
-
-def _open(container: Container, name: str) -> pa.Table:
-    where = container.where(name)
+    content = pa.BufferReader(container.read(name, MAX_FILE_BYTES))
     try:
-        with pq.ParquetFile(pa.BufferReader(container.read(name))) as file:
-            about = file.metadata
-            unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-            if about.num_rows > MAX_MEMBERS or unpacked > MAX_BYTES:
-                raise DataError(
-                    f"{where} has {about.num_rows:,} rows that unpack to {unpacked:,} bytes, "
-                    f"which FER2013 never does"
-                )
-            table = file.read()
-        table.validate(full=True)  # for text that is no UTF-8
-        return table
+        columns, table = _open(content, where)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = one_line(error)
         raise DataError(f"{where} is not a whole parquet file: {reason}") from error
+    classes = {
+        label: names
+        for label in columns.labels
+        if (names := _class_names(table.schema, label, where)) is not None
+    }
+    part = read_rows(table, columns, where, classes=classes, usage=usage_of_table(name))
+    return Part.joined([part], where)
+
+
+def _open(content: pa.BufferReader, where: str) -> tuple[Columns, pa.Table]:
+    with pq.ParquetFile(content) as file:
+        _require_sane(file.metadata, where)
+        leaves = [file.schema.column(place) for place in range(file.metadata.num_columns)]
+    # A value that is stored once for many rows stays one: else a small file would take all memory.
+    once = [one.path for one in leaves if one.physical_type == "BYTE_ARRAY"]
+    with pq.ParquetFile(content, read_dictionary=once) as file:
+        columns = find_columns(file.schema_arrow.names, where)
+        for key, there in (("image", columns.images), ("emotion", columns.labels)):
+            if not there:
+                seen = ", ".join(repr(name[:40]) for name in columns.names[:6]) or "none"
+                raise DataError(
+                    f"{where} has no column '{key}' (its columns: {seen}): is it FER2013 as "
+                    f"parquet?"
+                )
+        table = file.read(columns.wanted)
+    table.validate(full=True)  # for text that is no UTF-8
+    return columns, table
+
+
+def _require_sane(about: pq.FileMetaData, where: str) -> None:
+    """Refuse by what the file says of itself, before anything is unpacked."""
+    groups = [about.row_group(place) for place in range(about.num_row_groups)]
+    unpacked = sum(group.total_byte_size for group in groups)
+    values = sum(
+        group.column(place).num_values for group in groups for place in range(group.num_columns)
+    )
+    if about.num_rows > MAX_MEMBERS or max(unpacked, 8 * values) > MAX_UNPACKED:
+        raise DataError(
+            f"{where} has {about.num_rows:,} rows of {values:,} values that unpack to "
+            f"{unpacked:,} bytes, which FER2013 never does"
+        )
 
 
 def _class_names(schema: pa.Schema, column: str, where: str) -> list[str] | None:
@@ -87,15 +91,3 @@ def _class_names(schema: pa.Schema, column: str, where: str) -> list[str] | None
     if isinstance(names, dict):  # its keys are not the names
         raise DataError(f"{where}: the metadata's names of '{column}' are no list")
     return [str(name) for name in names] if isinstance(names, list) else None
-
-
-def _class_name(value: object, class_names: list[str] | None) -> object:
-    if class_names is None or not isinstance(value, int):
-        return value
-    return class_names[value] if 0 <= value < len(class_names) else f"{value}, without a name"
-
-
-def _usage_of_shard(path: PurePosixPath) -> str | None:
-    words = re.split(r"[^A-Za-z]+", path.stem)
-    own = next((usage for word in words if (usage := usage_named(word))), None)
-    return own or usage_above(path.parent)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -32,23 +33,55 @@ _USAGE_WORDS: dict[str, tuple[str, ...]] = {
     "PrivateTest": ("privatetest", "private", "test", "testing"),
 }
 
+LEFT_OUT = ("contempt", "unknown", "not_a_face")
+"""Classes of FER+ and of other sets that are none of the seven; their codes follow the seven's."""
+
 _CODES = {
     word: code
     for code, emotion in enumerate(EMOTIONS)
-    for word in (emotion, *_EMOTION_WORDS[emotion], str(code))
-}
+    for word in (emotion, *_EMOTION_WORDS[emotion])
+} | {word: len(EMOTIONS) + code for code, word in enumerate((*LEFT_OUT[:2], "nf"))}
 _USAGES = {word: usage for usage, words in _USAGE_WORDS.items() for word in words}
+_ONLY_ALONE = {"public", "private", "dev"}
+"""Words that name a split only where no other word stands beside them."""
+
 _OFFICIAL_FILE = re.compile(r"(training|publictest|privatetest)_\d+", re.IGNORECASE)
+_NUMBER = re.compile(r"(0|[1-9]\d{0,3})(\.0+)?", re.ASCII)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
+
+def number_of(value: object) -> int | None:
+    """The whole number that a value is, also as text or as `3.0`; else None."""
+    return _number(str(value).strip())
+
+
+@lru_cache(1024)
+def _number(text: str) -> int | None:
+    found = _NUMBER.fullmatch(text)
+    return int(found[1]) if found else None
 
 
 def emotion_code(word: object) -> int | None:
-    """The label of a name in any capitalisation, or of FER2013's own number 0 to 6; else None."""
+    """The label of a name in any capitalisation, or of FER2013's own number 0 to 6; else None.
+
+    From 7 on, it is a place in `LEFT_OUT`.
+    """
+    number = number_of(word)
+    if number is not None:
+        return number if number < len(EMOTIONS) else None
     return _CODES.get(str(word).strip().lower())
 
 
-def usage_named(word: object) -> str | None:
-    """The official split that a name such as `train`, `Valid` or `Public-Test` means; else None."""
-    return _USAGES.get(re.sub(r"[\s_-]", "", str(word)).lower())
+def usage_named(name: object) -> str | None:
+    """The official split that a name such as `train`, `Public-Test` or `FER2013Valid` means."""
+    return _usage(str(name))
+
+
+@lru_cache(1024)
+def _usage(name: str) -> str | None:
+    words = [word.lower() for word in _WORD.findall(name)]
+    known = "".join(word for word in words if word in _USAGES)
+    return None if known in _ONLY_ALONE and len(words) > 1 else _USAGES.get(known)
 
 
 def usage_of_file(stem: str) -> str | None:
@@ -60,6 +93,12 @@ def usage_of_file(stem: str) -> str | None:
 def usage_above(folder: PurePosixPath) -> str | None:
     """The split that a folder is called after, or else the nearest one above it that is."""
     return next((usage for part in reversed(folder.parts) if (usage := usage_named(part))), None)
+
+
+def usage_of_table(name: str) -> str | None:
+    """The split that a csv or parquet file is called after, or else a folder above it."""
+    path = PurePosixPath(name)
+    return usage_named(path.stem) or usage_above(path.parent)
 
 
 def read_emotions(values: Sequence[object], where: str, first_row: int = 1) -> npt.NDArray[np.int8]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fer_pipeline.data.faces import Faces, Int64Array, UInt8Array
+from fer_pipeline.data.profile import KNOWN_COUNTS
 from fer_pipeline.data.quality.duplicates import (
-    KNOWN_COUNTS,
     Quality,
     assess,
     count_classes,

@@ -47,8 +47,8 @@ def test_a_container_gives_its_files_under_sorted_names(
 ) -> None:
     with open_container(write_files(FILES, tmp_path / "files")) as container:
         assert container.names == ["a/one.txt", "b/two.txt", "b/\u00e9 x.txt"]
-        assert {name: container.read(name) for name in container.names} == FILES
-        assert dict(container.read_each(container.names)) == FILES
+        assert {name: container.read(name, 1 << 20) for name in container.names} == FILES
+        assert dict(container.read_each(container.names, 1 << 20)) == FILES
 
 
 def test_a_member_that_is_there_twice_counts_once(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_member_that_is_there_twice_counts_once(tmp_path: Path) -> None:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     with open_container(write(stream.getvalue(), tmp_path / "twice.tar")) as container:
-        assert [container.read(name) for name in container.names] == [b"new"]
+        assert [container.read(name, 1 << 20) for name in container.names] == [b"new"]
 
 
 def test_names_that_begin_at_the_present_folder_are_no_litter(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from edition_files import (
     icml_csv,
     in_order,
     only,
+    parquet_bytes,
     parquet_images,
     parquet_numbers,
     parquet_raw_bytes,
@@ -42,6 +43,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fer_pipeline.data.faces import USAGES, Faces
+from fer_pipeline.data.profile import KNOWN_COUNTS
 from fer_pipeline.data.sources.editions import Reading, read_edition
 from fer_pipeline.emotions import EMOTIONS
 
@@ -174,6 +176,160 @@ def test_a_split_without_one_class_is_refused(tmp_path: Path) -> None:
         faces = FACES.select((FACES.usage != usage) | (FACES.emotion != emotion))
         path = write(zip_bytes(fer2013_csv(faces)), tmp_path / "faces")
         assert f"has no '{EMOTIONS[emotion]}' face in {usage}" in refusal(path)
+
+
+# As people have them
+
+
+def csv_per_split(faces: Faces, names: tuple[str, ...] = ("train", "val", "test")) -> Files:
+    """A csv of labels and pixels for each split."""
+    parts = {
+        name: faces.select(faces.usage == usage) for name, usage in zip(names, USAGES, strict=True)
+    }
+    rows = {name: [row[:2] for row in csv_rows(part)] for name, part in parts.items()}
+    return {f"{name}.csv": csv_bytes(some, ("emotion", "pixels")) for name, some in rows.items()}
+
+
+def under_ferplus_names(files: Files) -> Files:
+    """Pictures in the folders that FER+'s own script makes."""
+    names = {"Train": "FER2013Train", "validation": "FER2013Valid", "TEST": "FER2013Test"}
+    return {
+        name.replace(f"/{split}/", f"/{folder}/"): content
+        for split, folder in names.items()
+        for name, content in files.items()
+        if f"/{split}/" in name
+    }
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        csv_per_split(FACES),
+        csv_per_split(FACES, ("fer_train", "fer_valid", "fer_public_and_private/test")),
+        under_ferplus_names(pictures_by_folder(FACES)),
+    ],
+    ids=["a csv for each split", "in folders", "FER+'s folders"],
+)
+def test_splits_are_known_by_the_names_that_people_give_them(files: Files, tmp_path: Path) -> None:
+    found = read_edition(write_folder(files, tmp_path / "faces"), OFFICIAL)
+    assert found.split_known
+    assert_same_faces(in_order(found.faces), in_order(FACES))
+
+
+@pytest.mark.parametrize("kind", ["pictures", "csv"])
+def test_what_may_be_splits_under_other_names_is_named(kind: str, tmp_path: Path) -> None:
+    """Those who then set `holdout` would lose the splits that they have."""
+    files = pictures_by_folder(FACES)
+    for split, letter in (("Train", "A"), ("validation", "B"), ("TEST", "C")):
+        files = {name.replace(split, letter): content for name, content in files.items()}
+    if kind == "csv":
+        files = csv_per_split(FACES, ("A", "B", "C"))
+        assert "several editions (A.csv, B.csv, C.csv)" in refusal(
+            write_folder(files, tmp_path / "faces")
+        )
+        return
+    path = write_folder(files, tmp_path / "faces")
+    assert "if A, B, C are its splits, call them train, val and test" in refusal(path)
+
+
+VOTES = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear")
+"""FER+'s first seven columns, by FER2013's names; contempt, unknown and no face follow."""
+
+
+def voted_pictures(faces: Faces) -> Files:
+    """Pictures by split alone, with the votes on them beside them; the first is of contempt."""
+    files: Files = {}
+    folders = dict(zip(USAGES, ("FER2013Train", "FER2013Valid", "FER2013Test"), strict=True))
+    for row, (image, code, usage) in enumerate(
+        zip(faces.pixels, faces.emotion, faces.usage, strict=True)
+    ):
+        votes = [8 * (name == EMOTIONS[code]) for name in VOTES] + [0, 1, 1]
+        if row == 0:
+            votes = [0] * 7 + [9, 1, 0]
+        listed = f'fer{row:07}.png,"(0, 0, 48, 48)",{",".join(map(str, votes))}\n'
+        labels = f"{folders[usage]}/label.csv"
+        files[labels] = files.get(labels, b"") + listed.encode()
+        files[f"{folders[usage]}/fer{row:07}.png"] = encode(image)
+    return files
+
+
+def test_pictures_with_votes_beside_them_get_the_label_that_most_vote_for(tmp_path: Path) -> None:
+    twice = Faces.joined([FACES, FACES])
+    path = write_folder(voted_pictures(twice), tmp_path / "faces")
+    found = read_edition(path, Reading("ferplus_majority", "refuse", holdout=False))
+    assert_same_faces(in_order(found.faces), in_order(twice.select(np.arange(1, 42))))
+    assert found.dropped == {"contempt": 1, "unknown": 0, "not_a_face": 0, "no_majority": 0}
+    assert "set data.labels to 'ferplus_majority'" in refusal(path)
+    min(path.rglob("*.png")).unlink()
+    assert "is missing, but votes on it are there" in refusal(path, names=path / "FER2013Test")
+
+
+def test_faces_of_an_eighth_class_are_counted_and_left_out_on_request(tmp_path: Path) -> None:
+    files = pictures_by_folder(FACES)
+    files["images/Train/Contempt/1.png"] = files[min(files)]
+    path = write_folder(files, tmp_path / "faces")
+    assert "(1 of 'contempt'): set data.unlabelled to 'ignore'" in refusal(path)
+    found = read_edition(path, Reading("fer", "ignore", holdout=False))
+    assert found.dropped == {"contempt": 1}
+    assert_same_faces(in_order(found.faces), in_order(FACES))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 10600000\n"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"fer2013.csv": POINTER},
+        dict.fromkeys(hub_shards(FACES), POINTER),
+        dict.fromkeys(pictures_by_folder(FACES), POINTER),
+    ],
+    ids=["csv", "shards", "pictures"],
+)
+@pytest.mark.parametrize("container", ["zip", "folder"])
+def test_a_pointer_of_git_lfs_is_called_that(files: Files, container: str, tmp_path: Path) -> None:
+    message = refusal(CONTAINERS[container](files, tmp_path / "faces"))
+    assert "is a Git LFS pointer, not the data: run 'git lfs pull'" in message
+
+
+ALPHABETICAL = sorted(EMOTIONS)
+
+
+def sized(counts: dict[str, list[int]]) -> bytes:
+    """A parquet of so many faces per split and label, all of the same two greys."""
+    total = sum(map(sum, counts.values()))
+    face = np.resize(np.array([90, 200], np.uint8), 2304).tobytes()
+    usages = [usage for usage, row in counts.items() for _ in range(sum(row))]
+    labels = [label for row in counts.values() for label in np.repeat(range(7), row).tolist()]
+    return parquet_bytes({"image": [face] * total, "emotion": labels, "Usage": usages})
+
+
+def in_alphabetical_order(row: tuple[int, ...]) -> list[int]:
+    return [row[EMOTIONS.index(name)] for name in ALPHABETICAL]
+
+
+@pytest.mark.parametrize("holdout", [True, False])
+@pytest.mark.parametrize("fewer", [0, 40])
+def test_fer2013s_counts_in_another_order_are_refused_with_the_order_they_suggest(
+    holdout: bool, fewer: int, tmp_path: Path
+) -> None:
+    """Even where some faces were left out, as copies are by many."""
+    own = {usage: list(row) for usage, row in KNOWN_COUNTS.items()}
+    own["Training"][3] -= fewer
+    assert read_edition(write(sized(own), tmp_path / "own"), OFFICIAL)
+    turned = {usage: in_alphabetical_order(tuple(row)) for usage, row in own.items()}
+    if holdout:  # both test splits in one
+        turned["PrivateTest"] = np.add(turned["PrivateTest"], turned.pop("PublicTest")).tolist()
+    reading = HOLDOUT if holdout else OFFICIAL
+    message = refusal(write(sized(turned), tmp_path / "turned"), reading)
+    assert f"as if its labels 0 to 6 meant {', '.join(ALPHABETICAL)}" in message
+
+
+def test_most_faces_of_one_grey_are_refused(tmp_path: Path) -> None:
+    flat = Faces(FACES.pixels.copy(), FACES.emotion, FACES.usage)
+    flat.pixels[FACES.usage == "PublicTest"] = 7
+    path = write(only(parquet_raw_bytes(flat)), tmp_path / "faces")
+    assert "7 of the 7 faces in PublicTest have one grey value" in refusal(path)
 
 
 # Damage anywhere

@@ -25,11 +25,7 @@ from edition_files import (
 from fer_pipeline.data.faces import USAGES, Faces
 from fer_pipeline.data.profile import profile_of
 from fer_pipeline.data.sources.editions import Reading, read_edition
-from fer_pipeline.data.sources.ferplus import (
-    FILE_NAME,
-    Votes,
-    majority_labels,
-)
+from fer_pipeline.data.sources.ferplus import FILE_NAME, majority_labels
 from fer_pipeline.data.sources.source import Fetcher, pin_source, read_pinned
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import DataError
@@ -75,7 +71,7 @@ def votes_csv(rows: list[list[str]]) -> bytes:
 def labels_of(**votes: int) -> tuple[str | None, list[str]]:
     """The majority label of one row of votes, and the reasons that were counted."""
     counts = np.array([[votes.get(name, 0) for name in NAMES]], np.int64)
-    labels, dropped = majority_labels(Votes(counts, np.array(["Training"])))
+    labels, dropped = majority_labels(counts)
     label = EMOTIONS[labels[0]] if labels[0] >= 0 else None
     return label, [reason for reason, count in dropped.items() if count]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from edition_files import (
 
 from fer_pipeline.data.faces import Faces
 from fer_pipeline.data.sources.editions import read_edition
+from fer_pipeline.emotions import EMOTIONS
 
 FACES = random_faces()
 COLUMNS = parquet_columns(FACES)
@@ -225,6 +227,42 @@ def test_a_corrupt_parquet_is_refused(
         assert words in message
 
 
+def test_names_beside_numbers_say_what_they_mean(tmp_path: Path) -> None:
+    """Whatever column has them; what contradicts them is refused."""
+    alphabetical = [sorted(EMOTIONS).index(EMOTIONS[code]) for code in COLUMNS["emotion"]]
+    names = [EMOTIONS[code].title() for code in COLUMNS["emotion"]]
+    path = tmp_path / "fer.parquet"
+    for columns in (
+        {"emotion": alphabetical, "emotion_name": names},
+        {"emotion": names, "label": alphabetical},
+        {"emotion": COLUMNS["emotion"], "emotion_name": names},
+    ):
+        assert_same_faces(read(parquet_bytes(without("emotion") | columns), path), FACES)
+    wrong = [*alphabetical[:-1], (alphabetical[-1] + 1) % 7]
+    write(parquet_bytes(COLUMNS | {"emotion": wrong, "emotion_name": names}), path)
+    assert "contradict the names beside them" in refusal(path)
+    table = hub_table(FACES).append_column("emotion", pa.array([*names[1:], names[0]]))
+    assert "row 1: label is " in refusal(write(parquet_bytes(table), path))
+
+
+def test_two_columns_of_images_must_be_the_same(tmp_path: Path) -> None:
+    pixels = [row[1] for row in csv_rows(FACES)]
+    path = tmp_path / "fer.parquet"
+    assert_same_faces(read(parquet_bytes(COLUMNS | {"pixels": pixels}), path), FACES)
+    pixels[ROW - 1] = pixels[ROW]
+    write(parquet_bytes(COLUMNS | {"pixels": pixels}), path)
+    assert f"row {ROW}: image and pixels hold different images" in refusal(path)
+
+
+def test_shards_with_names_for_numbers_beside_one_without_are_refused(tmp_path: Path) -> None:
+    files = hub_shards(FACES)
+    first = min(name for name in files if name.endswith(".parquet"))
+    table = hub_table(FACES.select(FACES.usage == "PrivateTest"))
+    files[first] = parquet_bytes(table.replace_schema_metadata(None))
+    path = write_folder(files, tmp_path / "hub")
+    assert "has labels by number, without their names" in refusal(path, names=path / first)
+
+
 def test_a_label_beyond_the_names_in_the_metadata_is_refused(tmp_path: Path) -> None:
     table = hub_table(FACES, HUB_CLASSES[:6])
     row = table["label"].to_pylist().index(6) + 1
@@ -232,13 +270,26 @@ def test_a_label_beyond_the_names_in_the_metadata_is_refused(tmp_path: Path) -> 
     assert f"row {row}: emotion is '6, without a name'" in message
 
 
-def test_a_parquet_of_more_rows_than_fer2013_is_refused_before_it_unpacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def once(value: bytes, rows: int) -> pa.Array:
+    """A column of the same value, which parquet stores once."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), [value])
+
+
+BOMBS: dict[str, tuple[int, Callable[[], pa.Array], str]] = {
+    "many rows": (500_000, lambda: once(bytes(2304), 500_000), "has 500,000 rows"),
+    "large values": (21, lambda: once(bytes(64 << 20), 21), "an image has 67,108,864 bytes"),
+    "a long list": (1, lambda: pa.array([np.zeros(1 << 27, np.uint8)]), "134,217,729 values"),
+}
+
+
+@pytest.mark.parametrize(("rows", "build", "says"), BOMBS.values(), ids=BOMBS.keys())
+def test_a_small_parquet_that_unpacks_to_much_is_refused_before_it_takes_memory(
+    rows: int, build: Callable[[], pa.Array], says: str, tmp_path: Path
 ) -> None:
-    rows = 500_000  # of one face, which parquet stores once
-    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), [bytes(2304)])
-    table = pa.table({"image": column, "emotion": np.zeros(rows, np.int8)})
-    content = parquet_bytes(table)
-    assert len(content) < 200_000  # for 1.1 GB of pixels
+    table = pa.table({"image": build(), "emotion": np.zeros(rows, np.int8)})
+    content = parquet_bytes(table, compression="zstd")
+    assert len(content) < 200_000
     path = write(content, tmp_path / "train.parquet")
-    assert "500,000 rows" in refusal(path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert says in refusal(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB

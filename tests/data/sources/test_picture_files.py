@@ -62,9 +62,9 @@ def test_pictures_without_splits_are_training_to_hold_out_from(tmp_path: Path) -
 
 
 CORRUPT: dict[str, tuple[Files, list[str]]] = {
-    "an eighth class": (
-        PICTURES | {"images/Train/contempt/1.png": FACE},
-        ["images/Train/contempt/1.png: folder 'contempt' is none of the seven"],
+    "an unknown class": (
+        PICTURES | {"images/Train/bored/1.png": FACE},
+        ["images/Train/bored/1.png: folder 'bored' is none of the seven"],
     ),
     "classes above splits": (PICTURES | {"sad/train/1.png": FACE}, ["folder 'train' is none"]),
     "a split of another name": (

@@ -14,10 +14,11 @@ def test_an_emotion_is_known_by_its_name_in_any_capitalisation_by_other_words_an
     words = ("ANGER", "Disgusted", " fearful\t", "happiness", "Sad", "surprised", "6")
     assert [emotion_code(word) for word in words] == list(range(7))
     assert [emotion_code(code) for code in range(7)] == list(range(7))
+    assert [emotion_code(code) for code in (3.0, "3.0", " 3 ")] == [3, 3, 3]
     assert [emotion_code(name) for name in EMOTIONS] == list(range(7))
 
 
-@pytest.mark.parametrize("word", ["", "contempt", "7", "03", 3.0, "٣", "hap", None, True, b"sad"])
+@pytest.mark.parametrize("word", ["", "bored", "7", "03", 3.5, "٣", "hap", None, True, b"sad"])
 def test_no_other_word_is_an_emotion(word: object) -> None:
     assert emotion_code(word) is None
 
@@ -26,7 +27,10 @@ def test_no_other_word_is_an_emotion(word: object) -> None:
     ("word", "usage"),
     [
         (" TRAIN ", "Training"), ("public_test", "PublicTest"), ("Public-Test", "PublicTest"),
-        ("Valid", "PublicTest"), ("private test", "PrivateTest"), ("test", "PrivateTest"),
+        ("FER2013Valid", "PublicTest"), ("fer2013_public_test", "PublicTest"),
+        ("TrainingSet", "Training"), ("test-00000-of-00001", "PrivateTest"), ("train_val", None),
+        ("public-domain", None), ("Valid", "PublicTest"),
+        ("private test", "PrivateTest"), ("test", "PrivateTest"),
         ("", None), ("holdout", None), ("tests", None), (None, None),
     ],
 )  # fmt: skip
