@@ -22,6 +22,7 @@ A gate that does not pass is a result (`fer_pipeline.evaluation.gate.Verdict`), 
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import ClassVar
 
 
@@ -101,7 +102,8 @@ class StoppedError(FlowError):
 
 def one_line(error: BaseException) -> str:
     """What an exception of another library says, short enough to stand inside a message."""
-    return hide_password(" ".join(str(error).split()))[:200] or type(error).__name__
+    text = hide_password(re.sub(r"\x1b\[[0-9;]*m", "", str(error)))  # without a terminal's colours
+    return textwrap.shorten(text, 300, placeholder=" …") or type(error).__name__
 
 
 def hide_password(text: str) -> str:

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from fer_pipeline.errors import DataError, FerError, one_line
 
 _REMEDIES = {
@@ -67,6 +69,22 @@ def reading(path: Path, stage: str) -> Iterator[None]:
         raise DataError(
             f"{path} can't be read ({reason}): run 'dvc repro --force --single-item {stage}'"
         ) from error
+
+
+@contextmanager
+def read_arrays(path: Path, stage: str) -> Iterator[Mapping[str, Any]]:
+    """Give the arrays of an `.npz` file that a stage has written; nothing in it is unpickled.
+
+    Raises:
+        DataError: the file is missing or damaged, or the block finds it to be something else.
+    """
+    # NumPy leaves a file open that it can't read, unless somebody else has opened it.
+    with (
+        reading(path, stage),
+        path.open("rb") as stream,
+        np.load(stream, allow_pickle=False) as arrays,
+    ):
+        yield arrays
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from fer_pipeline.errors import DataError
 from fer_pipeline.paths import GRAPH, require
@@ -45,12 +46,12 @@ def dvc_hashes(lock: Path) -> dict[str, str]:
     """DVC's hash of every out in `dvc.lock`, by path; empty where there is no lock."""
     if not lock.exists():
         return {}
-    stages = (YAML(typ="safe").load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-    return {
-        out["path"]: out[out.get("hash", "md5")]
-        for stage in stages.values()
-        for out in stage.get("outs", [])
-    }
+    try:
+        stages = (YAML(typ="safe").load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+        outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+        return {out["path"]: out[out.get("hash", "md5")] for out in outs}
+    except (YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{lock} is torn: run 'fer repair', then the same again") from error
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
-from fer_pipeline.files import whole_file, write_csv, write_json, write_text
+from fer_pipeline.errors import DataError
+from fer_pipeline.files import read_csv, whole_file, write_csv, write_json, write_text
 
 KILLED_HALFWAY = """
 import os, signal, sys
@@ -80,6 +87,50 @@ def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
     write_text(path, "new")
     assert path.read_text() == "new"
     assert files_in(tmp_path) == ["model.json"]
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_text("x" * 200_000),
+    "npz": lambda path: np.savez(path, a=np.zeros(200_000)),
+    "parquet": lambda path: pq.write_table(
+        pa.table({"a": np.random.default_rng(0).random(90_000)}), path
+    ),
+    "safetensors": lambda path: save_file({"a": np.zeros(200_000)}, path),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
+def test_what_does_not_fit_is_named_whatever_writes_it(
+    write: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "out.npz"
+    path.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as a quota
+    try:
+        with pytest.raises(DataError) as refused, whole_file(path) as partial:
+            write(partial)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(refused.value) == (
+        f"{path} can't be written (File too large): free space on its disk, then run the same again"
+    )
+    assert path.read_text() == "old"
+    assert files_in(tmp_path) == ["out.npz"]
+
+
+def test_clearing_up_does_not_hide_what_went_wrong(tmp_path: Path) -> None:
+    (tmp_path / ".partial-out").mkdir()  # which can't be unlinked
+    with pytest.raises(ValueError, match="the cause"), whole_file(tmp_path / "out"):
+        raise ValueError("the cause")
+
+
+@pytest.mark.parametrize("text", ["", "epoch\n", "epoch,loss\n1\n", "epoch,loss\n1,0.2", 'a\n"1'])
+def test_rows_that_are_cut_or_missing_are_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"{path} can't be read .*--single-item train@resnet50'"):
+        read_csv(path, "train@resnet50")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -95,6 +95,13 @@ def test_no_lock_or_an_empty_one_has_no_hashes(content: str | None, tmp_path: Pa
     assert dvc_hashes(tmp_path / "dvc.lock") == {}
 
 
+@pytest.mark.parametrize("end", [60, 170, 200, 300])
+def test_a_torn_lock_is_named_with_its_repair(end: int, tmp_path: Path) -> None:
+    (tmp_path / "dvc.lock").write_text(LOCK[:end].rstrip("\n").rpartition(": ")[0])
+    with pytest.raises(DataError, match=f"{tmp_path / 'dvc.lock'} is torn: run 'fer repair'"):
+        dvc_hashes(tmp_path / "dvc.lock")
+
+
 def test_a_clean_tree_is_its_commit(commit: str) -> None:
     assert git_state() == GitState(commit, dirty=False)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.files import reading, whole_file
+from fer_pipeline.files import read_arrays, whole_file
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,6 @@ def read_examples(path: Path, stage: str) -> tuple[Example, ...]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    with reading(path, stage), np.load(path, allow_pickle=False) as arrays:
+    with read_arrays(path, stage) as arrays:
         rows = zip(arrays["kinds"], arrays["pixels"], arrays["facts"], strict=True)
         return tuple(Example(str(kind), own, json.loads(facts)) for kind, own, facts in rows)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fer_pipeline.arrays import BoolArray as BoolArray
 from fer_pipeline.arrays import Int64Array as Int64Array
 from fer_pipeline.arrays import UInt8Array as UInt8Array
-from fer_pipeline.files import reading
+from fer_pipeline.files import read_arrays
 
 SIDE = 48
 """Height and width of a FER2013 image in pixels."""
@@ -89,5 +89,5 @@ def load_split(path: Path) -> Split:
     Raises:
         DataError: the file is missing, or no prepared split.
     """
-    with reading(path, "prepare"), np.load(path, allow_pickle=False) as arrays:
+    with read_arrays(path, "prepare") as arrays:
         return Split(arrays["images"], arrays["labels"], arrays["groups"], arrays["in_train"])

@@ -12,7 +12,7 @@ import numpy as np
 from fer_pipeline.arrays import Float32Array, FloatArray
 from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import DataError, FusionError
-from fer_pipeline.files import reading, whole_file
+from fer_pipeline.files import read_arrays, whole_file
 from fer_pipeline.paths import predictions
 
 
@@ -89,6 +89,5 @@ def read_settings(backbones: list[str]) -> dict[str, PredictSettings]:
 
 
 def _read(backbone: str, keys: tuple[str, ...], folder: Path = Path()) -> list[Any]:
-    path = folder / predictions(backbone)
-    with reading(path, f"predict@{backbone}"), np.load(path, allow_pickle=False) as arrays:
+    with read_arrays(folder / predictions(backbone), f"predict@{backbone}") as arrays:
         return [arrays[key] for key in keys]

@@ -18,6 +18,9 @@ from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import WeightsError, one_line
 from fer_pipeline.models.catalog import CATALOG, BackboneInfo, weights_file
 
+_PARALLEL = "module."
+"""What DataParallel and DistributedDataParallel put before the name of every entry."""
+
 
 def build_backbone(
     name: str, weights: str, dropout: float | None = None, auxiliary: bool = False
@@ -56,8 +59,12 @@ def load_trained(name: str, path: Path) -> nn.Module:
     model = build_backbone(name, "none")
     try:
         model.load_state_dict(_read_state(path))
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit {name}: {one_line(error)}") from error
+    except (WeightsError, RuntimeError) as error:
+        reason = error if isinstance(error, WeightsError) else f"does not fit: {one_line(error)}"
+        raise WeightsError(
+            f"{path} is no trained {name} ({reason}): put back the file that training wrote, "
+            f"or run 'dvc repro --force --single-item train@{name}'"
+        ) from error
     return model.eval()
 
 
@@ -112,11 +119,18 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
         raise WeightsError(f"weights {path} are missing: give the path of a state dict")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+            state: Mapping[str, Tensor] = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever it stumbles on in a damaged file
-        raise WeightsError(f"weights {path} can't be read: {one_line(error)}") from error
-    return _require_state(state, path)
+        # torch says at length how to load what may run code.
+        unsafe = "weights_only" in str(error)
+        reason = "more than tensors, save model.state_dict()" if unsafe else one_line(error)
+        raise WeightsError(f"weights {path} can't be read: {reason}") from error
+    state = _require_state(state, path)
+    if all(key.startswith(_PARALLEL) for key in state):
+        return {key.removeprefix(_PARALLEL): value for key, value in state.items()}
+    return state
 
 
 def _require_state(state: object, path: Path) -> Mapping[str, Tensor]:

@@ -369,6 +369,35 @@ def test_a_checkpoint_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
         assert str(refused.value) == (f"weights {path} are no state dict: save model.state_dict()")
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_saved_from_a_parallel_model_are_taken(
+    suffix: str, networks: dict[str, nn.Module], large_file: Path
+) -> None:
+    path = large_file.with_suffix(suffix)
+    state = nn.DataParallel(networks["resnet50"]).state_dict()
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+    assert {key.partition(".")[0] for key in state} == {"module"}
+    model = build_backbone("resnet50", str(path))
+    path.unlink()
+    assert_same_states(
+        without_head(model.state_dict()), without_head(networks["resnet50"].state_dict())
+    )
+
+
+@pytest.mark.usefixtures("hollow")
+def test_a_whole_model_is_refused_without_advice_to_unpickle_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    torch.save(nn.Linear(2, 2), path)
+    with pytest.raises(WeightsError) as refused:
+        build_backbone("resnet50", str(path))
+    assert str(refused.value) == (
+        f"weights {path} can't be read: more than tensors, save model.state_dict()"
+    )
+
+
 @pytest.mark.usefixtures("hollow")
 def test_a_cached_file_that_is_no_state_dict_is_refused(cache: Path) -> None:
     torch.save([torch.zeros(2, device="cpu")], cache / IMAGENET_FILES["resnet50"])
@@ -428,7 +457,9 @@ def test_trained_weights_of_another_network_are_refused(
         state["fc.weight"] = torch.zeros(1000, 2048)
     path = tmp_path / "model.pth"
     torch.save(state, path)
-    with pytest.raises(WeightsError, match=f"{path} does not fit resnet50: .*{says}"):
+    with pytest.raises(
+        WeightsError, match=f"{path} is no trained resnet50 .does not fit: .*{says}"
+    ):
         load_trained("resnet50", path)
 
 

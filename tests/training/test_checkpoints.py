@@ -138,7 +138,9 @@ def test_a_folder_that_cannot_be_written_is_said_with_its_reason(tmp_path: Path)
     with pytest.raises(TrainingError) as refused:
         Checkpoints(tmp_path / "taken", "key").save(1, {"epoch": 1})
     assert str(refused.value).startswith(f"{tmp_path / 'taken'}/key/epoch-00001-")
-    assert str(refused.value).endswith("(Not a directory): look at its folder, then run the same again")
+    assert str(refused.value).endswith(
+        "(Not a directory): look at its folder, then run the same again"
+    )
 
 
 @pytest.mark.slow

@@ -156,8 +156,6 @@ def test_a_missing_split_is_named_with_the_command_that_makes_it(tmp_path: Path)
     assert str(refused.value) == f"{tmp_path / 'val.npz'} is missing: run 'dvc repro prepare'"
 
 
-# numpy leaves the file open where it finds no whole zip in it.
-@pytest.mark.filterwarnings(r"ignore:unclosed file .*val\.npz:ResourceWarning")
 def test_a_damaged_split_is_named_with_the_command_that_makes_it(
     official: dict[SplitName, Split], tmp_path: Path
 ) -> None:
