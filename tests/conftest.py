@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from functools import partial
 from pathlib import Path
 
 # Test workers share the cores: one thread each, said before anything imports torch. With more,
@@ -12,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from filelock import FileLock
+from session_folder import make_session_folder
 from workspace import Workspace, copy_workspace, environment, make_workspace
 
 from fer_pipeline.data.faces import Split
@@ -42,6 +45,15 @@ LONGEST = (
     "stages/test_remote_source.py",
     "registry/test_tracking.py",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary files go into a folder that ends with the run; pytest keeps its own of the last."""
+    if not hasattr(config, "workerinput"):  # workers take over the environment
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+        folder = make_session_folder()
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

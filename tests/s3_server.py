@@ -107,6 +107,7 @@ class S3Server:
         return self._folder / "log.txt"
 
     def _launch(self) -> None:
+        _remove_dead_sockets()
         self._folder.mkdir(parents=True, exist_ok=True)
         ports = [f"-{name}={port}" for name, port in self._ports.items()]
         with self._log.open("ab") as log:
@@ -155,6 +156,18 @@ def _free_ports() -> dict[str, int]:
             if port not in found and probe.connect_ex(("127.0.0.1", port)):
                 found.append(port)
     return dict(zip(_PORTS, found, strict=True))
+
+
+def _remove_dead_sockets() -> None:
+    """Those of servers that ended with a killed test run: nobody listens there."""
+    for left in Path("/tmp").glob("seaweedfs-*.sock"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(left))
+            except ConnectionRefusedError:
+                left.unlink(missing_ok=True)
+            except OSError:  # somebody else's
+                continue
 
 
 def _end_with_parent() -> None:

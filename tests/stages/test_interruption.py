@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 from processes import wait_until
-from workspace import Workspace, make_workspace
+from ruamel.yaml import YAML
+from workspace import Workspace
 
 from fer_pipeline.repair import is_whole_dvc_lock, repair
 
@@ -26,14 +28,26 @@ STAGES = (
     "prepare",
     "describe",
     "train@resnet50",
-    "train@inception_v3",
     "predict@resnet50",
-    "predict@inception_v3",
     "calibrate",
     "evaluate",
     "report",
     "register",
 )
+
+
+@pytest.fixture
+def begun(copied: Workspace, empty_database: Path) -> Workspace:
+    """A workspace before its first run, but for one of two backbones, which DVC has stored."""
+    for out in (*copied.outs(), "dvc.lock"):
+        path = copied.folder / out
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for entry in (copied.folder / ".dvc/cache/runs").glob("*/*/*"):
+        outs = YAML(typ="safe").load(entry)["outs"]
+        if not any("inception_v3" in out["path"] for out in outs[:1]):
+            shutil.rmtree(entry.parent)
+    shutil.copy(empty_database, copied.folder)
+    return copied
 
 
 def start_until(workspace: Workspace, stage: str) -> subprocess.Popen[str]:
@@ -87,9 +101,9 @@ def computed(workspace: Workspace) -> dict[str, str]:
 
 
 def test_killed_in_every_stage_and_run_again_ends_as_undisturbed(
-    finished: Workspace, root: Path, tmp_path: Path
+    finished: Workspace, begun: Workspace
 ) -> None:
-    workspace = make_workspace(root, tmp_path)
+    workspace = begun
     seed = int(os.environ.get("KILL_SEED", "0"))
     print(f"to repeat these kills: KILL_SEED={seed}")
     moment = random.Random(seed)
@@ -106,11 +120,8 @@ def test_killed_in_every_stage_and_run_again_ends_as_undisturbed(
     store = MlflowClient(f"sqlite:///{workspace.folder / 'mlflow.db'}")
     experiment = store.get_experiment_by_name("fer2013")
     runs = store.search_runs([experiment.experiment_id])
-    assert sorted((run.info.run_name, run.info.status) for run in runs) == [
-        ("fusion", "FINISHED"),
-        ("inception_v3", "FINISHED"),
-        ("resnet50", "FINISHED"),
-    ]
+    assert sorted(run.info.run_name.partition(" ")[0] for run in runs) == ["fusion", "resnet50"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
     assert len(store.search_model_versions("name = 'fer-fusion'")) == 1
 
 
