@@ -76,6 +76,12 @@ def test_the_graph_has_the_stages_of_the_design(stages: dict[str, dict[str, Any]
     assert tuple(stages) == STAGES
 
 
+def test_no_value_of_params_stands_in_a_command(stages: dict[str, dict[str, Any]]) -> None:
+    assert {stage["cmd"].partition("#")[0].strip() for stage in stages.values()} == {
+        f"python -m fer_pipeline.stages {name}" for name in STAGES
+    }
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_all_the_code_that_it_imports(
     name: str, stages: dict[str, dict[str, Any]], root: Path

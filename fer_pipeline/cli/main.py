@@ -227,8 +227,8 @@ def _warn_of_other_counts(edition: Edition, params: Params) -> None:
     differences = differences_from_known(count_classes(edition.faces))
     if differences:
         typer.echo(
-            f"note: class counts differ from FER2013's in {len(differences)} places: this is a part "
-            f"of it, or another set"
+            f"note: class counts differ from FER2013's in {len(differences)} places: this is a "
+            f"part of it, or another set"
         )
 
 

@@ -1,11 +1,12 @@
-"""What a person sees of long work: a bar while it runs, and one line for each finished epoch."""
+"""What a person sees of long work: a bar or lines while it runs, and one line for each epoch."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from fer_pipeline.events import emit
 from fer_pipeline.training.history import EpochRecord, Observer
@@ -27,12 +29,40 @@ if TYPE_CHECKING:
     from fer_pipeline.params.schema import Phase
     from fer_pipeline.registry.runs import RunLog
 
+LINE_EVERY_S = 30.0
+"""How often a line says how far work is, where the output is no terminal."""
+
+
+class Bar(Progress):
+    """A bar; where the output is no terminal, and it can't be redrawn, a line now and then."""
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        console = Console()
+        super().__init__(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._shown, self._said = columns, time.monotonic()
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        if self.console.is_terminal or time.monotonic() < self._said + LINE_EVERY_S:
+            return
+        self._said = time.monotonic()
+        shown = (column.render(self._tasks[task_id]) for column in self._shown)
+        texts = [one.plain for one in shown if isinstance(one, Text)]  # not the bar itself
+        self.console.print("  ".join(texts), highlight=False, soft_wrap=True)
+
 
 class TrainingProgress(Observer):
     """An observer that shows a training on a bar, prints its epochs and logs them.
 
     Args:
-        bar: where the current epoch is shown; it is empty where the output is no terminal.
+        bar: where the current epoch is shown.
         run: the MLflow run to log to.
         backbone: what is trained.
     """
@@ -105,16 +135,7 @@ def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
         yield advance
 
 
-def new_bar(*figures: ProgressColumn) -> Progress:
+def new_bar(*figures: ProgressColumn) -> Bar:
     """A bar that is to be entered; it counts, unless other figures are asked for."""
-    console = Console()
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        *(figures or (MofNCompleteColumn(),)),
-        TimeRemainingColumn(),
-        console=console,
-        # A bar that can't be redrawn would leave one stray line per stage in a log file.
-        disable=not console.is_terminal,
-        transient=True,
-    )
+    shown = figures or (MofNCompleteColumn(),)
+    return Bar(TextColumn("{task.description}"), BarColumn(), *shown, TimeRemainingColumn())

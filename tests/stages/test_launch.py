@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from fer_pipeline.errors import DataError, SourceUnreachableError
 from fer_pipeline.events import VARIABLE, Listener
@@ -101,6 +102,21 @@ def test_an_unknown_backbone_does_not_pass(
     (event,) = read()
     assert event["message"].startswith("params.yaml has no backbone 'vgg16': choose among resnet50")
     assert event["transient"] is False
+
+
+@pytest.mark.parametrize("name", launch.STAGES)
+def test_a_key_that_is_no_backbone_ends_every_stage_before_it_begins(
+    name: str, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = YAML(typ="safe").load(Path("params.yaml").read_text())
+    key = "resnet50; touch ran"
+    content["backbones"] = {key: content["backbones"]["resnet50"]}
+    YAML().dump(content, Path("params.yaml"))
+    monkeypatch.setattr(sys, "argv", ["stages", name])
+    monkeypatch.setenv("DVC_STAGE", f"{name}@{key}")
+    assert launch.main() == 1
+    (event,) = read()
+    assert event["message"].startswith(f"backbones.{key} is not a known backbone: choose among")
 
 
 @pytest.mark.parametrize(("arguments", "running"), [(["resnet101"], ""), ([], "train@resnet101")])

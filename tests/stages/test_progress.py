@@ -12,6 +12,7 @@ import pytest
 from fer_pipeline.events import VARIABLE, Listener
 from fer_pipeline.registry.runs import RunLog, open_run
 from fer_pipeline.registry.tracking import connect
+from fer_pipeline.stages import progress
 from fer_pipeline.stages.progress import TrainingProgress, new_bar
 from fer_pipeline.training.history import EpochRecord
 
@@ -43,16 +44,16 @@ def test_each_epoch_is_told_printed_and_logged(
     run: RunLog, listener: Listener, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with new_bar() as bar:
-        progress = TrainingProgress(bar, run, "resnet50")
-        progress.epoch_started("head", 1, 4, images=28)
-        progress.batch_done(28)
+        training = TrainingProgress(bar, run, "resnet50")
+        training.epoch_started("head", 1, 4, images=28)
+        training.batch_done(28)
         assert listener.read() == []
-        progress.epoch_done(FIRST)
+        training.epoch_done(FIRST)
         assert listener.read() == [
             {"event": "epoch", "backbone": "resnet50", "epochs": 4} | asdict(FIRST)
         ]
-        progress.epoch_started("finetune", 2, 4, images=28)
-        progress.epoch_done(SECOND)
+        training.epoch_started("finetune", 2, 4, images=28)
+        training.epoch_done(SECOND)
         (event,) = listener.read()
         assert (event["phase"], event["epoch"], event["epochs"]) == ("finetune", 2, 4)
     assert best_so_far(run) == [(1, 0.25), (2, 0.5)]
@@ -60,6 +61,24 @@ def test_each_epoch_is_told_printed_and_logged(
         "resnet50 head       1/4  loss 1.900  val 25.00%    120.0 images/s",
         "resnet50 finetune   2/4  loss 1.700  val 50.00%     60.0 images/s",
     ]
+
+
+def test_where_a_bar_cannot_be_drawn_a_line_now_and_then_says_how_far_it_is(
+    run: RunLog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with new_bar() as bar:
+        training = TrainingProgress(bar, run, "resnet50")
+        training.epoch_started("head", 1, 4, images=56)
+        training.batch_done(14)
+        assert capsys.readouterr().out == ""  # not at each batch
+        monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+        training.batch_done(14)
+    assert capsys.readouterr().out.startswith("resnet50 head 1/4  28/56  ")
+    with progress.bytes_bar("https://example.org/fer2013.csv") as advance:
+        advance(1_000_000, 4_000_000)
+    line = capsys.readouterr().out
+    assert line.startswith("https://example.org/fer2013.csv  1.0/4.0 MB  ")
+    assert line.count("\n") == 1
 
 
 def test_epochs_of_a_killed_process_are_logged_but_not_told_again(
