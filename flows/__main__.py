@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from ruamel.yaml import YAML
@@ -16,6 +16,8 @@ from ruamel.yaml import YAML
 from fer_pipeline.errors import FerError
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.client.schemas.objects import State
 
 app = typer.Typer(
@@ -45,16 +47,8 @@ def pipeline(
 ) -> None:
     """The graph of dvc.yaml: what 'dvc repro' does, with the trainings in parallel."""
     overrides = dict(_key_and_value(text) for text in override or [])
-    targets = target or []
-    _run(
-        "pipeline",
-        recipe=recipe,
-        overrides=overrides,
-        targets=targets,
-        force=force,
-        folder=folder,
-        wait_for_workspace_s=wait,
-    )
+    which = {"recipe": recipe, "overrides": overrides, "targets": target or [], "force": force}
+    _run("pipeline", **which, folder=folder, wait_for_workspace_s=wait)
 
 
 @app.command()
@@ -77,15 +71,8 @@ def promotion(
     folder: Folder = Path(),
 ) -> None:
     """Make a version of the registered model the champion, or undo the last move."""
-    _run(
-        "promotion",
-        action=action,
-        version=version,
-        reason=reason,
-        force=force,
-        require_approval=ask,
-        folder=folder,
-    )
+    move = {"action": action, "version": version, "reason": reason, "force": force}
+    _run("promotion", **move, require_approval=ask, folder=folder)
 
 
 def _key_and_value(text: str) -> tuple[str, Any]:
@@ -126,10 +113,9 @@ def _final(state: State[Any]) -> State[Any]:
 
     from flows.crash import close_run
 
-    flow_run_id = state.state_details.flow_run_id
-    assert flow_run_id is not None  # it comes from the server
     with get_client(sync_client=True) as client:
-        return close_run(client, flow_run_id, "The run was cancelled.")
+        run = cast("UUID", state.state_details.flow_run_id)  # the server has set it
+        return close_run(client, run, "The run was cancelled.")
 
 
 def _as_interrupt(_: int, __: FrameType | None) -> None:

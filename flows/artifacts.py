@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -19,9 +19,6 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 
 from fer_pipeline.paths import EVALUATION, REPORT, VERDICT
-
-if TYPE_CHECKING:
-    from fer_pipeline.evaluation.result import Evaluation
 
 
 class Progress:
@@ -45,9 +42,9 @@ class Progress:
         )
         try:
             if self._id is None:
+                # A coroutine only where there is an event loop, and here is none.
                 made = create_progress_artifact(percent, key=self._key, description=text)
-                assert isinstance(made, UUID)  # a coroutine only where there is an event loop
-                self._id = made
+                self._id = cast("UUID", made)
             else:
                 update_progress_artifact(self._id, percent, description=text)
         except (PrefectException, httpx.HTTPError) as error:
@@ -55,16 +52,17 @@ class Progress:
 
 
 def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put the metrics and the verdict that lie in the folder on the page of the flow run."""
-    # SciPy and scikit-learn take seconds to import.
-    from fer_pipeline.evaluation.metrics import METRICS
-    from fer_pipeline.evaluation.result import read_evaluation
+    """Put the metrics and the verdict that lie in the folder on the page of the flow run.
 
+    They are read as JSON: the modules that know their fields take seconds to import.
+    """
     if (folder / EVALUATION).exists():
-        evaluation = read_evaluation(folder / EVALUATION)
+        evaluation = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+        models = {"fused": evaluation["fused"], **evaluation["single"]}
         rows = [
-            {"model": name} | {metric: round(getattr(scores, metric), 4) for metric in METRICS}
-            for name, scores in evaluation.test.models.items()
+            {"model": name}
+            | {key: round(value, 4) for key, value in scores.items() if isinstance(value, float)}
+            for name, scores in models.items()
         ]
         create_table_artifact(rows, key="fer-metrics", description=_summary(evaluation))
     if (folder / VERDICT).exists():
@@ -74,13 +72,13 @@ def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> 
         create_markdown_artifact(f"# {gate}\n\n{text}", key="fer-verdict", description=gate)
 
 
-def _summary(evaluation: Evaluation) -> str:
-    test, gain = evaluation.test, evaluation.test.gain
-    low, high = (100 * bound for bound in gain.ci95)
+def _summary(evaluation: Mapping[str, Any]) -> str:
+    gain = evaluation["gain"]
+    low, high = (100 * bound for bound in gain["ci95"])
     return (
-        f"On {test.images:,} test images. Fused over the best single, {test.best_single}: "
-        f"{100 * gain.accuracy:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
-        f"McNemar p {gain.mcnemar_p:.2g}."
+        f"On {evaluation['test']['images']:,} test images. Fused over the best single, "
+        f"{evaluation['best_single']}: {100 * gain['accuracy']:+.2f} points, 95 % interval "
+        f"{low:+.2f} to {high:+.2f}, McNemar p {gain['mcnemar_p']:.2g}."
     )
 
 

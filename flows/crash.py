@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def close_run(client: SyncPrefectClient, flow_run_id: UUID, message: str) -> Sta
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.states import Cancelled, Crashed
 
-    present = client.read_flow_run(flow_run_id).state
-    assert present is not None  # a run that has begun has a state
+    present = cast("State[Any]", client.read_flow_run(flow_run_id).state)  # it has begun
     if present.is_scheduled():
         return present
     cancelled = present.is_cancelling() or present.is_cancelled()

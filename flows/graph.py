@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fer_pipeline.errors import FlowError, TransientFlowError, one_line
 
 
-class _Meta(BaseModel):
-    """`meta` of a stage in dvc.yaml, which DVC itself neither checks nor reads."""
+class Meta(BaseModel):
+    """`meta` of a stage in dvc.yaml, which DVC itself neither checks nor reads.
+
+    Attributes:
+        slot: whether the stage takes a training slot while it runs.
+        deadline_h: hours after which it is ended, or None.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
     slot: bool = False
@@ -33,15 +39,13 @@ class Stage:
     Attributes:
         name: as DVC addresses it, such as `train@resnet50`.
         parents: the stages whose outs it reads.
-        slot: whether it takes a training slot while it runs (`meta.slot` in dvc.yaml).
-        deadline_s: after which it is ended (`meta.deadline_h`), or None.
+        meta: how it runs.
         description: `desc` of dvc.yaml.
     """
 
     name: str
     parents: tuple[str, ...] = ()
-    slot: bool = False
-    deadline_s: float | None = None
+    meta: Meta = field(default_factory=Meta)
     description: str = ""
 
 
@@ -80,7 +84,7 @@ def read_status(folder: Path) -> GraphStatus:
             stages = {}
             for stage, name in names.items():
                 parents = sorted(names[one] for one in found.successors(stage) if one.cmd)
-                stages[name] = _stage(stage, name, parents)
+                stages[name] = Stage(name, tuple(parents), _meta(stage, name), stage.desc or "")
             status = repo.status()
             changed = frozenset(name for stage, name in names.items() if stage.addressing in status)
             remote = bool(repo.config["core"].get("remote"))
@@ -133,8 +137,8 @@ def parallel_slots(graph: Graph) -> int:
     depth: dict[str, int] = {}
     for name, stage in graph.items():
         depth[name] = 1 + max((depth[parent] for parent in stage.parents), default=0)
-    levels = [depth[name] for name, stage in graph.items() if stage.slot]
-    return max((levels.count(level) for level in levels), default=1)
+    levels = Counter(depth[name] for name, stage in graph.items() if stage.meta.slot)
+    return max(levels.values(), default=1)
 
 
 def _name(stage: Any, folder: Path) -> str:
@@ -143,23 +147,16 @@ def _name(stage: Any, folder: Path) -> str:
     return str(stage.name) if file == "dvc.yaml" else f"{file}:{stage.name}"
 
 
-def _stage(stage: Any, name: str, parents: Collection[str]) -> Stage:
+def _meta(stage: Any, name: str) -> Meta:
     try:
-        meta = _Meta.model_validate(stage.meta or {})
+        return Meta.model_validate(stage.meta or {})
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(["meta", *map(str, fault["loc"])])
         raise FlowError(
             f"dvc.yaml: {key} of {name} is {fault['input']!r}: {fault['msg']} (known are "
-            f"{', '.join(_Meta.model_fields)})"
+            f"{', '.join(Meta.model_fields)})"
         ) from None
-    return Stage(
-        name=name,
-        parents=tuple(parents),
-        slot=meta.slot,
-        deadline_s=None if meta.deadline_h is None else 3600.0 * meta.deadline_h,
-        description=stage.desc or "",
-    )
 
 
 def _reason(error: BaseException) -> str:

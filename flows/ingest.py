@@ -7,8 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
@@ -82,9 +81,4 @@ def _pin_change(here: Session) -> dict[str, str]:
 
 def _command(here: Session, name: str, command: Sequence[str]) -> Outcome:
     """Run a command as a task of its own."""
-
-    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
-    def work() -> Outcome:
-        return here.with_retries(lambda: here.run(command).require_success(name))
-
-    return work()
+    return here.task(name, lambda: here.run(command).require_success(name))()

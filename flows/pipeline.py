@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from prefect import Task, flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import Task, flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from fer_pipeline.errors import FerError, FlowError, StoppedError
+from fer_pipeline.errors import FlowError
 from flows import params
 from flows.artifacts import Progress, show_results
 from flows.graph import Graph, Stage, closure, downstream, parallel_slots, read_status
@@ -140,23 +139,12 @@ class StageRunner:
         def work() -> State[None]:
             if not stale:
                 return Completed(name="Cached", message="Nothing that it depends on has changed.")
-            try:
-                return self.session.with_retries(lambda: self._bring_up_to_date(stage))
-            except StoppedError as error:
-                return Cancelled(message=str(error))
-            except FerError as error:
-                return Failed(message=str(error))
+            return self._bring_up_to_date(stage)
 
-        return task(
-            name=stage.name,
-            task_run_name=stage.name,
-            description=stage.description,
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )(work)
+        return self.session.task(stage.name, work, stage.description)
 
     def _bring_up_to_date(self, stage: Stage) -> State[None]:
-        if not stage.slot:
+        if not stage.meta.slot:
             return self._reproduce(stage)
         log, here = get_run_logger().info, self.session
         with acquire_slot(self.slots, here.name, here.processes, log) as (slot, lock):
@@ -180,7 +168,7 @@ class StageRunner:
             # Without --wait-for-lock DVC waits three seconds for its lock, also after the stage's
             # command has ended: a finished training could go unrecorded.
             ["dvc", "--wait-for-lock", "repro", *force, "--single-item", stage.name],
-            deadline_s=stage.deadline_s,
+            deadline_s=stage.meta.deadline_h and 3600 * stage.meta.deadline_h,
             on_event=on_event,
             **options,
         )
@@ -188,9 +176,9 @@ class StageRunner:
 
 
 def _state(stage: Stage, outcome: Outcome) -> State[None]:
-    if outcome.status == DEADLINE_STATUS and stage.deadline_s is not None:
+    if outcome.status == DEADLINE_STATUS and stage.meta.deadline_h is not None:
         raise FlowError(
-            f"{stage.name} was ended after its deadline of {stage.deadline_s / 3600:g} hours: "
+            f"{stage.name} was ended after its deadline of {stage.meta.deadline_h:g} hours: "
             f"raise meta.deadline_h in dvc.yaml if it needs more"
         )
     locked = next(filter(_LOCKED.search, outcome.lines), None)

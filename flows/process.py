@@ -61,15 +61,8 @@ class Outcome:
         raise kind(f"{what} failed: {self.error or f'exit status {self.status}, see its log'}")
 
     def document(self) -> dict[str, Any]:
-        """The JSON object that the command printed, after any lines before it.
-
-        Raises:
-            FlowError: it printed none.
-        """
-        start = next((n for n, line in enumerate(self.lines) if line.startswith("{")), None)
-        if start is None:
-            raise FlowError(f"no JSON in the answer: {' '.join(self.lines)[:200]}")
-        text = "\n".join(self.lines[start:])
+        """The JSON object that the command printed, with `{` on a line of its own."""
+        text = "\n".join(self.lines[self.lines.index("{") :])
         document: dict[str, Any] = json.JSONDecoder().raw_decode(text)[0]
         return document
 
@@ -154,11 +147,19 @@ class Processes:
             StoppedError: the run is ending, or ended meanwhile.
         """
         outcome = Outcome()
+        options = ["--grace-s", str(GRACE_S)]
+        options += ["--deadline-s", str(deadline_s)] if deadline_s else []
         with tempfile.TemporaryDirectory(prefix="fer-events-") as folder:
             file = Path(folder) / "events.jsonl"
             events = Listener(file)
             env = {**(env or {}), VARIABLE: str(file)}
-            child = self._start(command, env, deadline_s, [*self.locks, *locks])
+            with self._starting:
+                if self.closed.is_set():
+                    raise StoppedError(f"not started, because the run is ending: {command[0]}")
+                child = start_supervised(
+                    command, self.folder, env, *options, locks=[*self.locks, *locks]
+                )
+                self._running.add(child)
             try:
                 assert child.stdout is not None
                 for line in child.stdout:
@@ -186,24 +187,6 @@ class Processes:
         for child in running:
             child.wait()
 
-    def _start(
-        self,
-        command: Sequence[str],
-        env: Mapping[str, str],
-        deadline_s: float | None,
-        locks: Sequence[int],
-    ) -> subprocess.Popen[str]:
-        options = ["--grace-s", str(GRACE_S)]
-        options += [] if deadline_s is None else ["--deadline-s", str(deadline_s)]
-        with self._starting:
-            if self.closed.is_set():
-                raise StoppedError(f"not started, because the run is ending: {command[0]}")
-            child = start_supervised(
-                command, self.folder, env, *options, stdout=subprocess.PIPE, locks=locks
-            )
-            self._running.add(child)
-        return child
-
 
 def backoff() -> list[float]:
     """Seconds to wait before each further attempt of a command: about 10, 20 and 40."""
@@ -226,12 +209,11 @@ def start_supervised(
     folder: Path,
     env: Mapping[str, str],
     *options: str,
-    stdout: IO[str] | int,
+    stdout: IO[str] | int = subprocess.PIPE,
     locks: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
     """Start a command under a supervisor that ends it when this process dies."""
-    bin_folder = str(Path(sys.executable).parent)
-    path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return subprocess.Popen(
         [sys.executable, str(_SUPERVISOR), *options, "--", *command],
         cwd=folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +15,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectException
+from prefect.exceptions import CancelledRun, FailedRun, PrefectException
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Failed
@@ -24,10 +27,12 @@ from prefect.states import Cancelled, Failed
 from fer_pipeline.errors import DataError, FerError, FlowError, StoppedError, TransientFlowError
 from fer_pipeline.repair import repair
 from flows.process import POLL_S, Outcome, Processes, backoff
-from flows.slots import LockFile
+from flows.slots import take_lock
 
 _ASK_SERVER_EVERY_S = 2.0
 _JOIN_S = 1.0
+LOCK = Path(".dvc/tmp/fer-flow.lock")
+"""Held by the run that works in a folder; it names the last one that did."""
 _CRASH_REPORTER = Path(__file__).with_name("crash.py")
 
 T = TypeVar("T")
@@ -62,10 +67,6 @@ class Session:
         """
         return self.processes.run(command, get_run_logger().info, **options)
 
-    def with_retries(self, work: Callable[[], T]) -> T:
-        """Call `work`, and again after errors that may pass, until the run ends."""
-        return self.processes.retry(work, get_run_logger().warning, backoff())
-
     def when_free(self, work: Callable[[], T]) -> T:
         """Call `work` as soon as no other run or DVC command works in the folder.
 
@@ -91,29 +92,56 @@ class Session:
             raise FlowError(
                 f"{self.folder.resolve()} is no DVC project: give the folder of dvc.yaml"
             )
-        lock = LockFile(self.folder / ".dvc" / "tmp" / "fer-flow.lock")
-        self.when_free(lambda: self._acquire(lock))
+        lock = self.when_free(self._take_lock)
         try:
             for step in self.when_free(self._repair):
                 get_run_logger().info(step)
-            self.processes.locks.append(lock.fd)
+            self.processes.locks.append(lock)
             yield
         finally:
             self.processes.close()
-            lock.release()
+            os.close(lock)
 
-    def _acquire(self, lock: LockFile) -> None:
-        if not lock.acquire(self.name):
+    def _take_lock(self) -> int:
+        path = self.folder / LOCK
+        if (lock := take_lock(path, self.name)) is None:
             raise TransientFlowError(
-                f"{lock.holder() or 'another run'} works in {self.folder.resolve()}: wait until "
-                f"it has ended, or give this run a copy of the project"
+                f"{path.read_text(encoding='utf-8') or 'another run'} works in "
+                f"{self.folder.resolve()}: wait until it has ended, or give this run a copy of "
+                f"the project"
             )
+        return lock
 
     def _repair(self) -> list[str]:
         try:
             return repair(self.folder)
         except DataError as error:  # a DVC command runs there
             raise TransientFlowError(str(error)) from error
+
+    def task(self, name: str, work: Callable[[], T], description: str = "") -> Task[[], T]:
+        """A task that retries the work; it ends as Cancelled where the run is ending.
+
+        Args:
+            name: on the run's page.
+            work: what the task does; it may give the state that the task ends in.
+            description: on the run's page.
+        """
+
+        def run() -> Any:
+            try:
+                return self.processes.retry(work, get_run_logger().warning, backoff())
+            except StoppedError as error:
+                return Cancelled(message=str(error))
+            except FerError as error:
+                return Failed(message=str(error))
+
+        return task(
+            name=name,
+            task_run_name=name,
+            description=description,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )(run)
 
 
 def run_in_session(
@@ -138,9 +166,9 @@ def run_in_session(
         with _listening(run_id, here):
             state = work(here)
         return cancelled if here.cancelled else state
-    except StoppedError:
+    except (StoppedError, CancelledRun):
         return cancelled
-    except FerError as error:
+    except (FerError, FailedRun) as error:
         return Failed(message=str(error))
     finally:
         here.processes.close()

@@ -19,46 +19,28 @@ from itertools import repeat, takewhile
 from pathlib import Path
 
 from fer_pipeline.errors import FlowError, TransientFlowError
+from fer_pipeline.threads import CORES_VARIABLE
 from flows.process import POLL_S, Processes
 
 VARIABLE = "FER_TRAIN_SLOTS"
 
 
-class LockFile:
-    """A lock on a file, which stays when the lock is released and names its last holder."""
+def take_lock(path: Path, holder: str) -> int | None:
+    """Take the lock of a file if it is free; the file stays, and names its last holder.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._fd: int | None = None
-
-    @property
-    def fd(self) -> int:
-        """The descriptor to hand to a child process; only while the lock is held."""
-        assert self._fd is not None
-        return self._fd
-
-    def acquire(self, holder: str) -> bool:
-        """Take the lock if it is free; `holder` is written to the file."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return False
-        os.ftruncate(fd, 0)
-        os.write(fd, holder.encode())
-        self._fd = fd
-        return True
-
-    def holder(self) -> str:
-        """Who took the lock last."""
-        return self._path.read_text(encoding="utf-8", errors="replace")
-
-    def release(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+    Returns:
+        A descriptor: whoever closes it, or ends with it, frees the lock. None if another has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    os.ftruncate(fd, 0)
+    os.write(fd, holder.encode())
+    return fd
 
 
 @dataclass(frozen=True)
@@ -87,16 +69,13 @@ def machine_slots(wanted: int) -> list[Slot]:
     gpus = visible_gpus()
     if gpus:
         return [Slot(f"GPU {gpu}", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
-    value = os.environ.get(VARIABLE, "")
-    if value and not (value.isdecimal() and int(value) > 0):
+    value = os.environ.get(VARIABLE) or str(max(1, wanted))
+    if not (value.isdecimal() and int(value) > 0):
         raise FlowError(f"{VARIABLE} is '{value}': give a whole number from 1, or unset it")
-    count = int(value) if value else max(1, wanted)
+    count = int(value)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, (cores or 1) // count)
-    return [
-        Slot(f"CPU {number} of {count}", {"FER_CORES": str(threads)})
-        for number in range(1, count + 1)
-    ]
+    share = {CORES_VARIABLE: str(max(1, (cores or 1) // count))}
+    return [Slot(f"CPU {number} of {count}", share) for number in range(1, count + 1)]
 
 
 def visible_gpus() -> list[str]:
@@ -105,17 +84,12 @@ def visible_gpus() -> list[str]:
     if value is not None:
         # CUDA hides an invalid one and all that follow it.
         return list(takewhile(lambda gpu: gpu not in ("", "-1"), map(str.strip, value.split(","))))
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
+        listed = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return []
-    return listed.stdout.split()
+    return listed.split()
 
 
 @contextmanager
@@ -133,19 +107,18 @@ def acquire_slot(
     Raises:
         StoppedError: the run is ending.
     """
-    locks = [(slot, LockFile(_lock_path(slot))) for slot in slots]
 
-    def acquire() -> tuple[Slot, LockFile]:
-        for slot, lock in locks:
-            if lock.acquire(holder):
-                return slot, lock
+    def acquire() -> tuple[Slot, int]:
+        for slot in slots:
+            if (fd := take_lock(_lock_path(slot), holder)) is not None:
+                return slot, fd
         raise TransientFlowError(f"all slots are taken: {', '.join(s.name for s in slots)}")
 
-    slot, lock = processes.retry(acquire, log, repeat(POLL_S))
+    slot, fd = processes.retry(acquire, log, repeat(POLL_S))
     try:
-        yield slot, lock.fd
+        yield slot, fd
     finally:
-        lock.release()
+        os.close(fd)
 
 
 def _lock_path(slot: Slot) -> Path:

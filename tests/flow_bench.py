@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from processes import wait_until
 from ruamel.yaml import YAML
 from workspace import Workspace, environment
 
-from flows.slots import LockFile
+from flows.session import LOCK
+from flows.slots import take_lock
 
 RUN_WITHIN_S = 420.0
 BEGUN_WITHIN_S = 180.0
@@ -117,10 +119,10 @@ class FlowBench:
 
     def is_free(self) -> bool:
         """Whether no run holds the folder."""
-        lock = LockFile(self.folder / ".dvc" / "tmp" / "fer-flow.lock")
-        if free := lock.acquire("a test"):
-            lock.release()
-        return free
+        lock = take_lock(self.folder / LOCK, "a test")
+        if lock is not None:
+            os.close(lock)
+        return lock is not None
 
     def newest_run(self) -> dict[str, Any]:
         """The newest run that began: what other tests deployed is scheduled for days to come."""

@@ -13,7 +13,7 @@ from dvc.repo import Repo
 from processes import wait_until
 
 from fer_pipeline.errors import FlowError, TransientFlowError
-from flows.graph import Stage, closure, downstream, parallel_slots, read_status
+from flows.graph import Meta, Stage, closure, downstream, parallel_slots, read_status
 
 # DVC's own, with a library of its.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
@@ -83,8 +83,10 @@ def test_stages_come_after_their_parents_with_what_dvc_yaml_says(folder: Path) -
     for name, stage in graph.items():
         assert stage.name == name
         assert all(names.index(parent) < names.index(name) for parent in stage.parents)
-    assert graph["prepare"] == Stage("prepare", deadline_s=3600.0)
-    assert graph["train@b"] == Stage("train@b", ("prepare",), True, 5400.0, "b for 2 epochs")
+    assert graph["prepare"] == Stage("prepare", (), Meta(deadline_h=1.0))
+    assert graph["train@b"] == Stage(
+        "train@b", ("prepare",), Meta(slot=True, deadline_h=1.5), "b for 2 epochs"
+    )
     assert graph["evaluate"] == Stage("evaluate", ("prepare", *TRAINS))
     assert graph["apart"] == Stage("apart")
 
@@ -236,13 +238,14 @@ def test_a_dvc_command_at_work_is_busy(folder: Path) -> None:
     assert read_status(folder).changed == frozenset()
 
 
+SLOT = Meta(slot=True)
 GRAPH = {
     "ingest": Stage("ingest"),
     "prepare": Stage("prepare", ("ingest",)),
-    "train@a": Stage("train@a", ("prepare",), slot=True),
-    "train@b": Stage("train@b", ("prepare",), slot=True),
-    "predict@a": Stage("predict@a", ("prepare", "train@a"), slot=True),
-    "predict@b": Stage("predict@b", ("prepare", "train@b"), slot=True),
+    "train@a": Stage("train@a", ("prepare",), SLOT),
+    "train@b": Stage("train@b", ("prepare",), SLOT),
+    "predict@a": Stage("predict@a", ("prepare", "train@a"), SLOT),
+    "predict@b": Stage("predict@b", ("prepare", "train@b"), SLOT),
     "trainer": Stage("trainer", ("ingest",)),
     "evaluate": Stage("evaluate", ("predict@a", "predict@b")),
 }
@@ -283,7 +286,7 @@ def test_slots_are_counted_that_can_be_used_at_the_same_time() -> None:
     assert parallel_slots(GRAPH) == 2
     assert parallel_slots({"ingest": Stage("ingest")}) == 1
     assert parallel_slots({}) == 1
-    chain = {"a": Stage("a", (), True), "b": Stage("b", ("a",), True)}
+    chain = {"a": Stage("a", (), SLOT), "b": Stage("b", ("a",), SLOT)}
     assert parallel_slots(chain) == 1
 
 
@@ -296,6 +299,6 @@ def test_the_projects_own_graph(root: Path, tmp_path: Path) -> None:
     graph = read_status(tmp_path).graph
     trainings = {name for name in graph if name.startswith("train@")}
     assert len(trainings) == 3
-    assert all(graph[name].slot and graph[name].parents == ("prepare",) for name in trainings)
+    assert all(graph[name].meta.slot and graph[name].parents == ("prepare",) for name in trainings)
     assert parallel_slots(graph) == 3
-    assert all(stage.deadline_s for stage in graph.values())
+    assert all(stage.meta.deadline_h for stage in graph.values())

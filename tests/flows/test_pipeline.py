@@ -18,7 +18,8 @@ from prefect_server import PrefectServer
 from processes import assert_none_left, processes_with, wait_until
 from ruamel.yaml import YAML
 
-from flows.slots import LockFile
+from flows.session import LOCK
+from flows.slots import take_lock
 
 WITHIN_S = 30.0
 """After a run's end, of whatever kind, nothing of it is left; seconds, on a busy machine."""
@@ -154,8 +155,8 @@ def test_cancelling_leaves_nothing_and_the_next_run_goes_on(bench: FlowBench) ->
 
 
 def test_cancelling_ends_a_run_that_waits_for_the_folder(bench: FlowBench) -> None:
-    lock = LockFile(bench.folder / ".dvc" / "tmp" / "fer-flow.lock")
-    assert lock.acquire("somebody")
+    lock = take_lock(bench.folder / LOCK, "somebody")
+    assert lock is not None
     began = {run["id"] for run in bench.server.flow_runs()}
     process = bench.start("pipeline", "--wait", "600")
     run = wait_until(
@@ -174,7 +175,7 @@ def test_cancelling_ends_a_run_that_waits_for_the_folder(bench: FlowBench) -> No
     bench.server.cancel(run["id"])
 
     output, _ = process.communicate(timeout=60)
-    lock.release()
+    os.close(lock)
     assert process.returncode == 1
     assert output.splitlines()[-1] == "error: The run was cancelled."
     assert bench.server.state(run["id"])["name"] == "Cancelled"

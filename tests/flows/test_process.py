@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from processes import SLEEP, STUBBORN, alive, python, wait_until
 from fer_pipeline.errors import StoppedError
 from flows import process as module
 from flows.process import Processes
-from flows.slots import LockFile
+from flows.slots import take_lock
 
 pytestmark = pytest.mark.slow
 
@@ -182,13 +183,11 @@ HOLDER = """
 import sys
 from pathlib import Path
 from flows import process
-from flows.slots import LockFile
+from flows.slots import take_lock
 
 process.GRACE_S = 1.0
-lock = LockFile(Path("held.lock"))
-assert lock.acquire("the flow")
 here = process.Processes(Path())
-here.locks.append(lock.fd)
+here.locks.append(take_lock(Path("held.lock"), "the flow"))
 here.run(sys.argv[1:], lambda text: print(text, flush=True))
 """
 
@@ -207,12 +206,11 @@ def test_a_lock_is_held_until_the_child_of_a_killed_flow_is_gone(
         assert flow.stdout is not None
         assert flow.stdout.readline() == "ready\n"
         flow.kill()
-    other = LockFile(tmp_path / "held.lock")
-    assert not other.acquire("at once")  # the child ignores SIGTERM, and has its grace
-    assert other.holder() == "the flow"
-    wait_until(lambda: other.acquire("the next"))
+    path = tmp_path / "held.lock"
+    assert take_lock(path, "at once") is None  # the child ignores SIGTERM, and has its grace
+    assert path.read_text() == "the flow"
+    os.close(wait_until(lambda: take_lock(path, "the next")))
     assert alive(mark) == []
-    other.release()
 
 
 def test_end_waits_for_a_child_with_its_grace(tmp_path: Path, mark: str) -> None:

@@ -24,8 +24,8 @@ from fer_pipeline import repair as repair_module
 from fer_pipeline.errors import FlowError, StoppedError, TransientFlowError
 from flows import session as module
 from flows.__main__ import _final
-from flows.session import Session
-from flows.slots import LockFile
+from flows.session import LOCK, Session
+from flows.slots import take_lock
 
 _AFTER_ITS_SESSION = """
 import os, sys
@@ -125,13 +125,13 @@ def test_an_error_in_the_block_lets_the_next_run_in(folder: Path, logged: list[s
 
 
 def test_every_command_of_the_run_holds_the_lock(folder: Path, logged: list[str]) -> None:
-    lock = LockFile(folder / ".dvc" / "tmp" / "fer-flow.lock")
     here = new_session(folder)
     with here.exclusive():
         assert len(here.processes.locks) == 1
-        assert not lock.acquire("another")
-    assert lock.acquire("another")
-    lock.release()
+        assert take_lock(folder / LOCK, "another") is None
+    lock = take_lock(folder / LOCK, "another")
+    assert lock is not None
+    os.close(lock)
 
 
 def test_what_a_killed_dvc_left_torn_is_repaired_first(folder: Path, logged: list[str]) -> None:
@@ -182,14 +182,15 @@ def test_the_folder_is_released_when_no_command_is_left(
     folder: Path, logged: list[str], mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[int] = []
-    release = LockFile.release
+    close = os.close
 
-    def count_and_release(lock: LockFile) -> None:
-        left.append(len(alive(mark)))
-        release(lock)
+    def count_and_close(fd: int) -> None:
+        if here.processes.locks == [fd]:
+            left.append(len(alive(mark)))
+        close(fd)
 
-    monkeypatch.setattr(LockFile, "release", count_and_release)
     here = new_session(folder)
+    monkeypatch.setattr(module.os, "close", count_and_close)
     with ThreadPoolExecutor() as pool:
         with here.exclusive():
             child = pool.submit(here.run, python(SLEEP, mark))
