@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -14,12 +15,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
+from urllib.request import getproxies
 
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.context import refresh_global_settings_context
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from fer_pipeline.errors import FlowError
 from flows.process import end_supervised, start_supervised
@@ -38,17 +40,19 @@ def start_server() -> Callable[[], None]:
         A function that returns when runs can be reported to the server, and raises FlowError if
         the server does not answer.
     """
+    _keep_loopback_from_proxies()
     if PREFECT_API_URL.value():
         return _require_answer
-    port = _free_port()
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     refresh_global_settings_context()
     log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
     command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     server = start_supervised(command, Path.cwd(), {}, stdout=log)
-    assert server.stdin is not None
     # Inherited by the crash reporter, so that a killed run can still be reported.
-    os.set_inheritable(server.stdin.fileno(), True)
+    os.set_inheritable(cast("IO[str]", server.stdin).fileno(), True)
 
     def stop() -> None:
         server.terminate()
@@ -58,6 +62,14 @@ def start_server() -> Callable[[], None]:
     # Prefect sends the rest of its log when the interpreter ends, and that is before this.
     atexit.register(stop)
     return partial(_wait_for_answer, server, log)
+
+
+def _keep_loopback_from_proxies() -> None:
+    """Say so in `NO_PROXY`, for this process and those that it starts."""
+    kept = getproxies().get("no", "")
+    if kept != "*":
+        kept = ",".join(filter(None, (kept, "127.0.0.1", "localhost", "::1")))
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = kept
 
 
 def _require_answer() -> None:
@@ -74,13 +86,19 @@ def _wait_for_answer(server: subprocess.Popen[str], log: IO[str]) -> None:
     while _health():
         if time.monotonic() > end_at or server.poll() is not None:
             log.seek(0)
-            lines = log.read().strip().splitlines() or ["it printed nothing"]
             raise FlowError(
-                f"no temporary Prefect server within {STARTUP_TIMEOUT_S:.0f} s "
-                f"({lines[-1][:200]}): start one with 'prefect server start' and set "
-                f"PREFECT_API_URL"
+                f"the temporary Prefect server did not start: {_reason(log.read())}. Its database "
+                f"is in {PREFECT_HOME.value()}; if that is another version's, set PREFECT_HOME to "
+                f"a new folder, or set PREFECT_API_URL to a server that runs"
             )
         time.sleep(0.1)
+
+
+def _reason(log: str) -> str:
+    """The last exception in a server's log, else its last line."""
+    lines = log.strip().splitlines() or [f"no answer within {STARTUP_TIMEOUT_S:.0f} s"]
+    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit): ", line)]
+    return (raised or lines)[-1].strip()
 
 
 def _health() -> Exception | None:
@@ -90,9 +108,3 @@ def _health() -> Exception | None:
             return client.api_healthcheck()
     except (ValueError, httpx.InvalidURL, httpx.HTTPError) as error:  # the address may be none
         return error
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

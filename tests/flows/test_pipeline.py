@@ -229,6 +229,9 @@ def alone(root: Path, tmp_path: Path) -> FlowBench:
 
 
 def test_without_a_server_a_flow_starts_one_and_ends_it(alone: FlowBench, tmp_path: Path) -> None:
+    # Nothing listens there; loopback goes through no proxy.
+    alone.workspace.env.update(HTTP_PROXY="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9")
+
     status, output = alone.run("pipeline", "--target", "prepare")
 
     assert status == 0, output
@@ -259,6 +262,22 @@ def test_the_server_of_a_killed_flow_has_pages_and_ends_when_the_run_is_reported
 
     assert_none_left(f"{alone.folder}/", WITHIN_S)
     assert _history(tmp_path / "prefect") == ["CRASHED"]
+
+
+def test_a_server_that_does_not_start_is_told_of_with_its_reason(
+    alone: FlowBench, tmp_path: Path
+) -> None:
+    home = tmp_path / "prefect"
+    home.mkdir()
+    (home / "prefect.db").write_text("This is the database of another program altogether.")
+
+    status, output = alone.run()
+
+    assert status == 1
+    assert output.splitlines()[-1].startswith(
+        "error: the temporary Prefect server did not start: sqlalchemy.exc.DatabaseError: "
+        f"(sqlite3.DatabaseError) file is not a database. Its database is in {home}; "
+    )
 
 
 def _history(home: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +14,20 @@ from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_setting
 
 from fer_pipeline.errors import FlowError
 from flows import server as module
-from flows.server import start_server
+from flows.server import _reason, start_server
 
 
 def wait_for(url: str) -> None:
     """For the server that is configured."""
     with temporary_settings({PREFECT_API_URL: url}):
         start_server()()
+
+
+@pytest.fixture(autouse=True)
+def _own_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a start says to later processes in the environment does not outlive the test."""
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    monkeypatch.setenv("no_proxy", "example.org")
 
 
 @contextmanager
@@ -62,6 +70,38 @@ def test_the_configured_server_is_used_and_none_is_started(
     url = f"http://127.0.0.1:{answering.server_port}/api"
     with temporary_settings({PREFECT_API_URL: url}):
         start_server()()
+
+
+def test_loopback_goes_through_no_proxy_and_what_was_excepted_stays(
+    answering: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nothing listens there
+
+    wait_for(f"http://localhost:{answering.server_port}/api")
+
+    assert os.environ["NO_PROXY"] == "example.org,127.0.0.1,localhost,::1"
+
+
+_LOG = """
+  File "alembic/script/base.py", line 239, in _catch_revision_errors
+    raise util.CommandError(resolution) from re
+alembic.util.exc.CommandError: Can't locate revision identified by 'ffffffffffff'
+
+ERROR:    Application startup failed. Exiting.
+Server stopped!
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (_LOG, "alembic.util.exc.CommandError: Can't locate revision identified by 'ffffffffffff'"),
+        ("Starting\nPort 4200 is already in use.\n", "Port 4200 is already in use."),
+        ("", "no answer within 120 s"),
+    ],
+)
+def test_the_reason_is_found_in_the_servers_log(log: str, reason: str) -> None:
+    assert _reason(log) == reason
 
 
 def test_a_server_that_wants_a_key_is_asked_with_it() -> None:
