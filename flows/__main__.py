@@ -1,4 +1,4 @@
-"""Run a flow once, from the command line: python -m flows pipeline | ingest | promotion."""
+"""Run a flow once, or deploy them all: python -m flows pipeline | ingest | promotion | deploy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from fer_pipeline.errors import FerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from prefect.client.schemas.objects import State
@@ -75,6 +76,27 @@ def promotion(
     _run("promotion", **move, require_approval=ask, folder=folder)
 
 
+@app.command()
+def deploy(
+    pool: Annotated[
+        str, typer.Option(envvar="FER_POOL", help="The work pool; made if there is none.")
+    ] = "fer",
+    suffix: Annotated[
+        str, typer.Option(envvar="FER_SUFFIX", help="Ends the names, as in 'weekly-SUFFIX'.")
+    ] = "",
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Replace deployments of another folder.")
+    ] = False,
+    folder: Folder = Path(),
+) -> None:
+    """Deploy the flows to run in that folder by schedule, by event and on request."""
+    _start_server()()
+    from flows.deploy import deploy
+
+    deploy(folder, pool, suffix and f"-{suffix}", take_over=take_over)
+    typer.echo(f"deployed; to do the work: prefect worker start --pool {pool}")
+
+
 def _key_and_value(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
@@ -84,14 +106,9 @@ def _key_and_value(text: str) -> tuple[str, Any]:
 
 def _run(name: str, **parameters: Any) -> None:
     """Run a flow to its end; exit status 0, or 1 with one line that says why."""
-    # Before Prefect reads it. What is set outside wins.
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
     signal.signal(signal.SIGTERM, _as_interrupt)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts' '&' has it ignored
-    from flows.server import start_server
-
-    wait_until_ready = start_server()
+    wait_until_ready = _start_server()
     flow = getattr(import_module(f"flows.{name}"), name)  # takes seconds, as the server does
     wait_until_ready()
     state = _final(flow(**parameters, return_state=True))
@@ -100,6 +117,15 @@ def _run(name: str, **parameters: Any) -> None:
         return
     typer.echo(f"error: {state.message}", err=True)
     sys.exit(1)
+
+
+def _start_server() -> Callable[[], None]:
+    # Before Prefect reads it. What is set outside wins.
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from flows.server import start_server
+
+    return start_server()
 
 
 def _final(state: State[Any]) -> State[Any]:

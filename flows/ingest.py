@@ -11,10 +11,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from fer_pipeline.files import write_text
 from flows.graph import read_status
+from flows.params import commit
 from flows.pipeline import RUNNER, run_graph
 from flows.process import Outcome
 from flows.session import Session, run_in_session
@@ -26,7 +28,11 @@ _UNFINISHED = Path(".dvc/tmp/fer-ingest.json")
 """The change that a run has pinned and not yet finished; an interrupted run leaves it behind."""
 
 
-@flow(name="ingest", task_runner=RUNNER)
+def _run_name() -> str:
+    return f"source at {commit(Path(flow_run.parameters.get('folder') or '.'))}"
+
+
+@flow(name="ingest", task_runner=RUNNER, flow_run_name=_run_name)
 def ingest(
     targets: list[str] | None = None,
     folder: Path = Path(),
@@ -51,7 +57,9 @@ def ingest(
             if here.when_free(lambda: read_status(folder)).remote:
                 _command(here, "push", ["dvc", "--wait-for-lock", "push"])
         # Only now: the pipeline that this starts needs the folder.
-        emit_event(UPDATED, {"prefect.resource.id": "fer-fusion.source"}, payload=dict(change))
+        source = {"prefect.resource.id": "fer-fusion.source"}
+        source["fer-fusion.folder"] = str(folder.resolve())  # whose pipeline is to start
+        emit_event(UPDATED, source, payload=dict(change))
         (folder / _UNFINISHED).unlink(missing_ok=True)
         return Completed(message=f"{change['uri']}: {change['moved']}; pinned, read and checked.")
 

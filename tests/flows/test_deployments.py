@@ -29,17 +29,8 @@ def bench(
     """A project whose prefect.yaml is deployed, and a worker in its folder."""
     bench = make_bench(root, tmp_path_factory.mktemp("deployed") / "bench", server)
     env = bench.workspace.env | server.env()
-
-    def prefect(*arguments: str) -> None:
-        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-        done = subprocess.run(
-            command, cwd=bench.folder, env=env, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    prefect("work-pool", "create", "fer", "--type", "process")
-    prefect("work-queue", "create", "folder", "--pool", "fer", "--limit", "1")
-    prefect("deploy", "--all")
+    status, output = bench.run("deploy")
+    assert status == 0, output
     worker = subprocess.Popen(
         [*(sys.executable, "-m", "prefect", "worker", "start"), *("--pool", "fer")],
         cwd=bench.folder,
@@ -89,21 +80,44 @@ def test_a_schedule_fires(bench: FlowBench) -> None:
 
 def test_the_event_of_new_data_starts_the_pipeline(bench: FlowBench) -> None:
     before = {run["id"] for run in _runs(bench, "pipeline/weekly")}
-    bench.server.ask_list(
-        "/events",
-        [
-            {
-                "occurred": datetime.now(UTC).isoformat(),
-                "event": "fer-fusion.source.updated",
-                "resource": {"prefect.resource.id": "fer-fusion.source"},
-                "id": str(uuid4()),
-            }
-        ],
-    )
+    for folder in ("/another/clone", str(bench.folder)):
+        event = {
+            "occurred": datetime.now(UTC).isoformat(),
+            "event": "fer-fusion.source.updated",
+            "resource": {
+                "prefect.resource.id": "fer-fusion.source",
+                "fer-fusion.folder": folder,
+            },
+            "id": str(uuid4()),
+        }
+        bench.server.ask_list("/events", [event])
 
     run = _completed(bench, "pipeline/weekly", lambda run: run["id"] not in before)
 
     assert run["created_by"]["type"] == "AUTOMATION"
+    assert len(_runs(bench, "pipeline/weekly")) == len(before) + 1  # not for the other's
+
+
+def test_another_folder_is_deployed_beside_and_takes_nothing_over(
+    bench: FlowBench, root: Path, tmp_path: Path
+) -> None:
+    other = make_bench(root, tmp_path / "other", bench.server)
+
+    status, output = other.run("deploy", "--pool", "theirs")
+
+    assert status == 1
+    assert output.splitlines()[-1].startswith(
+        f"error: the deployment ingest/daily works in {bench.folder}: give these another name"
+    )
+    assert other.run("deploy", "--pool", "theirs", "--suffix", "other")[0] == 0
+    for name, pool, folder in (
+        ("pipeline/weekly", "fer", bench.folder),
+        ("pipeline/weekly-other", "theirs", other.folder),
+    ):
+        found = _deployment(bench, name)
+        assert found["work_pool_name"] == pool
+        assert str(folder) in found["description"]
+        assert str(folder) in str(found["pull_steps"])
 
 
 def test_one_deployment_at_a_time_works_in_the_folder_until_it_is_cancelled(

@@ -1,0 +1,72 @@
+"""Deploys what `prefect.yaml` lists to work in a folder, and takes over no other folder's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.workers.process import ProcessWorker
+from ruamel.yaml import YAML
+
+from fer_pipeline.errors import FlowError
+
+_FILE = "prefect.yaml"
+_QUEUE = "folder"
+
+
+def deploy(folder: Path, pool: str, suffix: str, *, take_over: bool) -> None:
+    """Deploy, and make the work pool and its queue for one run at a time where there are none.
+
+    Args:
+        folder: of prefect.yaml, in which the flows shall work.
+        pool: the work pool.
+        suffix: of the deployments' names.
+        take_over: replace deployments that work in another folder.
+
+    Raises:
+        FlowError: there is no prefect.yaml, a deployment would be taken over, or Prefect refuses.
+    """
+    folder = folder.resolve()
+    if not (folder / _FILE).exists():
+        raise FlowError(f"{folder} has no {_FILE}: give the project's folder")
+    with get_client(sync_client=True) as client:
+        if not take_over:
+            _require_own(client, folder, suffix)
+        with contextlib.suppress(ObjectAlreadyExists):
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(
+                WorkPoolCreate(name=pool, type="process", base_job_template=template)
+            )
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_queue(_QUEUE, concurrency_limit=1, work_pool_name=pool)
+    names = {"FER_POOL": pool, "FER_SUFFIX": suffix, "FER_FOLDER": str(folder)}
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    env = {**os.environ, **names}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FlowError(f"'prefect deploy' failed: {done.stdout} {done.stderr}".strip())
+
+
+def _require_own(client: SyncPrefectClient, folder: Path, suffix: str) -> None:
+    for listed in YAML(typ="safe").load(folder / _FILE)["deployments"]:
+        flow = listed["entrypoint"].rpartition(":")[2]
+        name = f"{flow}/{listed['name'].partition('{{')[0]}{suffix}"
+        with contextlib.suppress(ObjectNotFound):
+            other = _folder_of(client.read_deployment_by_name(name))
+            if other != str(folder):
+                raise FlowError(
+                    f"the deployment {name} works in {other}: give these another name (--suffix), "
+                    f"or replace it (--take-over)"
+                )
+
+
+def _folder_of(deployment: DeploymentResponse) -> str:
+    steps = [inputs for step in deployment.pull_steps or [] for inputs in step.values()]
+    return next((str(one["directory"]) for one in steps if "directory" in one), "an unknown folder")
