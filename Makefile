@@ -1,6 +1,7 @@
 # The two commands that do everything: `make demo` and `make test`. `make help` lists the rest.
 
-PYTHON ?= python3.11
+# The newest of those that the tests run on; 3.14, for which the lock has wheels too, if there is no other.
+PYTHON ?= $(shell for one in python3.13 python3.12 python3.11 python3.14 python3; do $$one -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$one && break; done)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -14,7 +15,7 @@ export DVC_NO_ANALYTICS ?= true
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo flow test test-fast check lint lock locks clean
+.PHONY: help setup repository demo flow test test-fast check lint lock locks clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,24 +25,27 @@ setup: $(READY)  ## Make the virtual environment from the lock files
 # Bytecode is compiled here, once: every stage is a process of its own, and importing torch and
 # MLflow from source takes three times as long where Python may not write it itself.
 $(READY): requirements-dev.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed: install Python 3.11, or run 'make setup PYTHON=/path/to/python3.11'" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { python='$(PYTHON)'; command -v "$${python:-none}" >/dev/null || { echo "error: no Python from 3.11 to 3.14 with venv is installed: install one, or run 'make setup PYTHON=/path/to/python'" >&2; exit 1; }; $$python -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -oE '^uv==[0-9.]+' requirements-dev.lock)
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements-dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup  ## Run the whole pipeline on the built-in synthetic sample, and say where to look
+# DVC works in a git repository, and an unpacked archive is none.
+repository:
+	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "no git repository here, which DVC needs: made one"; git init --quiet; }
+
+demo: setup repository  ## Run the whole pipeline on the built-in synthetic sample, and say where to look
 	dvc repro
 	@echo
 	@dvc metrics show metrics/summary.json
 	@cat docs/where-to-look.txt
 
-flow: setup  ## The same by the Prefect flow: trainings in parallel, and a page to watch
+flow: setup repository  ## The same by the Prefect flow: trainings in parallel, and a page to watch
 	python -m flows pipeline
 	@cat docs/where-to-look.txt
 
-test: setup  ## Run all tests, and print how much of the code they run in their own processes
+test: setup repository  ## Run all tests, and print how much of the code they run in their own processes
 	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=
 	@echo "coverage: $$(coverage report --format=total) % of the lines"
 
