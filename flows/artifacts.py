@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,8 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
-from fer_pipeline.paths import EVALUATION, REPORT, VERDICT
+from fer_pipeline.errors import hide_password
+from fer_pipeline.paths import EVALUATION, REPORT, TRACKING_DB, VERDICT
 
 
 class Progress:
@@ -51,10 +53,13 @@ class Progress:
             self._warn(f"progress not shown ({type(error).__name__}): {text}")
 
 
-def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> None:
+def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> str:
     """Put the metrics and the verdict that lie in the folder on the page of the flow run.
 
     They are read as JSON: the modules that know their fields take seconds to import.
+
+    Returns:
+        What the gate said, for the run's last message; empty where no verdict lies there.
     """
     if (folder / EVALUATION).exists():
         evaluation = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
@@ -65,11 +70,33 @@ def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> 
             for name, scores in models.items()
         ]
         create_table_artifact(rows, key="fer-metrics", description=_summary(evaluation))
-    if (folder / VERDICT).exists():
-        verdict = json.loads((folder / VERDICT).read_text(encoding="utf-8"))
-        gate = "Gate passed" if verdict["passed"] else "Gate not passed"
-        text = _verdict(verdict, folder, mlflow_runs)
-        create_markdown_artifact(f"# {gate}\n\n{text}", key="fer-verdict", description=gate)
+    if not (folder / VERDICT).exists():
+        return ""
+    verdict = json.loads((folder / VERDICT).read_text(encoding="utf-8"))
+    gate = "Gate passed" if verdict["passed"] else "Gate not passed"
+    version = "nothing was registered"
+    if verdict["version"]:
+        version = f"version {verdict['version']} of {verdict['model_name']}"
+    text = _verdict(verdict, folder, mlflow_runs)
+    markdown = f"# {gate}: {version}\n\n{text}"
+    create_markdown_artifact(markdown, key="fer-verdict", description=gate)
+    return f"{gate}: {version}."
+
+
+def mlflow_links(uri: str | None = None) -> tuple[Callable[[str, str], str], str]:
+    """How to link to MLflow's pages, and a note for a store that has none of its own.
+
+    Args:
+        uri: of the store; that of the environment if left out.
+
+    Returns:
+        A function from a page's path and the link's text to Markdown, and the note.
+    """
+    uri = hide_password(uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{TRACKING_DB}")
+    served = uri.startswith("http")
+    base = uri.rstrip("/") if served else "http://127.0.0.1:5000"
+    note = "" if served else f"(The links open while `mlflow ui --backend-store-uri {uri}` runs.)"
+    return lambda path, text: f"[{text}]({base}/#/{path})", note
 
 
 def _summary(evaluation: Mapping[str, Any]) -> str:
@@ -85,20 +112,11 @@ def _summary(evaluation: Mapping[str, Any]) -> str:
 def _verdict(
     verdict: Mapping[str, Any], folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    lines = ["Nothing was registered."]
-    if verdict["version"]:
-        lines = [f"Version {verdict['version']} of `{verdict['model_name']}`."]
-    lines += ["", *(f"- {reason}" for reason in verdict["reasons"])]
+    lines = [*(f"- {reason}" for reason in verdict["reasons"])]
     lines += ["", f"Report: `{(folder / REPORT).resolve()}`"]
     if mlflow_runs:
-        lines += ["", "| MLflow run | |", "|---|---|"]
-        lines += [f"| {name} | {_link(run)} |" for name, run in sorted(mlflow_runs.items())]
+        page, note = mlflow_links(str(next(iter(mlflow_runs.values()))["uri"]))
+        lines += ["", note, "", "| MLflow run | |", "|---|---|"]
+        for name, run in sorted(mlflow_runs.items()):
+            lines.append(f"| {name} | {page('runs/' + run['run_id'], run['run_id'])} |")
     return "\n".join(lines)
-
-
-def _link(run: Mapping[str, Any]) -> str:
-    """To MLflow's page of a run; a local store has none, so this says how to serve it."""
-    path = f"#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
-    if str(run["uri"]).startswith("http"):
-        return f"[{run['run_id']}]({str(run['uri']).rstrip('/')}/{path})"
-    return f"`mlflow ui --backend-store-uri {run['uri']}`, then `/{path}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import subprocess
 from collections.abc import Mapping
 from io import StringIO
@@ -54,6 +55,30 @@ def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> boo
     return True
 
 
+def describe_run(asked: Mapping[str, Any]) -> str:
+    """A name for a run with these parameters of its flow, such as `quick seed=1 at 1a2b3c4`."""
+    folder = Path(asked.get("folder") or ".")
+    recipe = asked.get("recipe") or _present_recipe(folder)
+    values = [f"{key}={value}" for key, value in (asked.get("overrides") or {}).items()]
+    return f"{' '.join([recipe, *values])} at {commit(folder)}"
+
+
+def commit(folder: Path) -> str:
+    """The folder's commit in short, with `-dirty` where files differ from it."""
+    asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.check_output(asked, stderr=subprocess.DEVNULL, text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "no commit"
+
+
+def _present_recipe(folder: Path) -> str:
+    for name, file in _recipes(folder).items():
+        if (folder / PARAMS).exists() and filecmp.cmp(file, folder / PARAMS, shallow=False):
+            return name
+    return "custom"
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -64,10 +89,14 @@ def _read(path: Path) -> str:
 
 
 def _recipe(folder: Path, name: str) -> str:
-    known = {file.stem: file for file in sorted((folder / RECIPES).glob("*.yaml"))}
+    known = _recipes(folder)
     if name not in known:
         raise FlowError(f"there is no recipe '{name}': choose among {', '.join(known)}")
     return known[name].read_text(encoding="utf-8")
+
+
+def _recipes(folder: Path) -> dict[str, Path]:
+    return {file.stem: file for file in sorted((folder / RECIPES).glob("*.yaml"))}
 
 
 def _override(text: str, overrides: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from prefect import Task, flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -37,7 +38,11 @@ _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 """What DVC prints when another of its processes works with the same files."""
 
 
-@flow(name="pipeline", task_runner=RUNNER)
+def _run_name() -> str:
+    return params.describe_run(flow_run.parameters)
+
+
+@flow(name="pipeline", task_runner=RUNNER, flow_run_name=_run_name)
 def pipeline(
     recipe: str | None = None,
     overrides: dict[str, Any] | None = None,
@@ -85,9 +90,10 @@ def run_graph(here: Session, targets: Sequence[str], force: bool) -> State[None]
     runner = StageRunner(here, machine_slots(parallel_slots(status.graph)), force)
     graph = {name: stage for name, stage in status.graph.items() if name in wanted}
     states = _run_all(runner, graph, stale)
+    gate = ""
     if len(graph) == len(status.graph) and all(state.is_completed() for state in states.values()):
-        show_results(here.folder, runner.mlflow_runs)  # else they are of an earlier run
-    return _summary(states)
+        gate = show_results(here.folder, runner.mlflow_runs)  # else they are of an earlier run
+    return _summary(states, gate)
 
 
 def _run_all(runner: StageRunner, graph: Graph, stale: set[str]) -> dict[str, State[Any]]:
@@ -100,16 +106,17 @@ def _run_all(runner: StageRunner, graph: Graph, stale: set[str]) -> dict[str, St
     return {name: future.state for name, future in futures.items()}
 
 
-def _summary(states: dict[str, State[Any]]) -> State[None]:
+def _summary(states: dict[str, State[Any]], gate: str) -> State[None]:
     failed = [state for state in states.values() if state.is_failed() or state.is_crashed()]
     if failed:
         waiting = [name for name, state in states.items() if not state.is_final()]
         rest = f" (not run: {', '.join(waiting)})" if waiting else ""
         return Failed(message="; ".join(str(state.message) for state in failed) + rest)
     cached = sum(state.name == "Cached" for state in states.values())
+    name, text = "Completed", f"{len(states) - cached} stages ran, {cached} were up to date."
     if cached == len(states):
-        return Completed(name="Unchanged", message="Everything is up to date.")
-    return Completed(message=f"{len(states) - cached} stages ran, {cached} were up to date.")
+        name, text = "Unchanged", "Everything is up to date."
+    return Completed(name=name, message=f"{text} {gate}".strip())
 
 
 @dataclass

@@ -61,8 +61,9 @@ class Outcome:
         raise kind(f"{what} failed: {self.error or f'exit status {self.status}, see its log'}")
 
     def document(self) -> dict[str, Any]:
-        """The JSON object that the command printed, with `{` on a line of its own."""
-        text = "\n".join(self.lines[self.lines.index("{") :])
+        """The JSON object that the command printed, after any lines before it."""
+        start = next(n for n, line in enumerate(self.lines) if line.startswith("{"))
+        text = "\n".join(self.lines[start:])
         document: dict[str, Any] = json.JSONDecoder().raw_decode(text)[0]
         return document
 

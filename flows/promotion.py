@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextvars import copy_context
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
@@ -16,22 +15,31 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
+from prefect.runtime import flow_run
 from prefect.states import Completed
+from pydantic import StringConstraints
 
 from fer_pipeline.errors import FlowError
+from flows.artifacts import mlflow_links
 from flows.session import Session, run_in_session
 
 _ALIASES = ("champion", "challenger", "previous")
 
 
 class Approval(RunInput):
-    """The form that a person fills in."""
+    """The form that a person fills in: nothing is decided by sending it as it is."""
 
-    approved: bool = False
+    decision: Literal["approve", "decline"]
+    your_name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     comment: str = ""
 
 
-@flow(name="promotion")
+def _run_name() -> str:
+    asked = flow_run.parameters
+    return f"{asked.get('action', 'promote')} {asked.get('version') or ''}".rstrip()
+
+
+@flow(name="promotion", flow_run_name=_run_name)
 def promotion(
     action: Literal["promote", "rollback"] = "promote",
     version: int | None = None,
@@ -54,13 +62,15 @@ def promotion(
     """
 
     def work(here: Session) -> State[None]:
-        chosen, why = version, reason
+        chosen, why, by = version, reason, here.name
         if require_approval:
             chosen, answer = _ask(here, action, version, approval_timeout_s)
-            if not answer.approved:
-                return Completed(name="Declined", message=answer.comment or "Not approved.")
+            if answer.decision == "decline":
+                said = f": {answer.comment}" if answer.comment else ""
+                return Completed(name="Declined", message=f"{answer.your_name} declined{said}")
             why = "; ".join(filter(None, (reason, answer.comment)))
-        command = ["fer", "registry", action, "--by", here.name]
+            by = f"{answer.your_name}, {here.name}"
+        command = ["fer", "registry", action, "--by", by]
         if action == "promote":
             command += [str(chosen)] if chosen is not None else []
             command += ["--force"] if force else []
@@ -74,17 +84,18 @@ def promotion(
     return run_in_session(work, folder)
 
 
-def _version_to_ask_for(action: str, version: int | None, status: Mapping[str, Any]) -> int | None:
-    """The version to approve and promote, which stays the same if the challenger changes.
+def _version_to_ask_for(action: str, version: int | None, status: Mapping[str, Any]) -> int:
+    """The version that is to become champion, which stays the same if an alias moves.
 
     Raises:
-        FlowError: there is no challenger.
+        FlowError: there is no such version.
     """
-    if action == "rollback" or version is not None:
+    alias = "challenger" if action == "promote" else "previous"
+    if action == "promote" and version is not None:
         return version
-    if status["challenger"] is None:
-        raise FlowError("there is no challenger to promote: name a version")
-    return int(status["challenger"]["version"])
+    if status[alias] is None:
+        raise FlowError(f"there is no {alias} to {action}: name a version to promote")
+    return int(status[alias]["version"])
 
 
 def _require_unmoved(here: Session, before: Mapping[str, Any]) -> None:
@@ -98,23 +109,17 @@ def _require_unmoved(here: Session, before: Mapping[str, Any]) -> None:
         raise FlowError("the champion has moved since this was approved: ask again")
 
 
-def _ask(
-    here: Session, action: str, version: int | None, timeout_s: int
-) -> tuple[int | None, Approval]:
+def _ask(here: Session, action: str, version: int | None, timeout_s: int) -> tuple[int, Approval]:
     """Pause the run until it is answered; gives the version that was asked about, and the answer.
 
     Raises:
-        FlowError: no answer came in time, there is no challenger, or the champion has been moved
-            since a rollback was approved.
+        FlowError: no answer came in time, there is no such version, or the champion has been
+            moved since a rollback was approved.
         StoppedError: the run was cancelled.
     """
     before = _status(here)
     version = _version_to_ask_for(action, version, before)
-    question = action if version is None else f"{action} {version}"
-    status = json.dumps(before, indent=2)
-    form = Approval.with_initial_data(
-        description=f"**{question}?**\n\nThe registry at present:\n\n```json\n{status}\n```"
-    )
+    form = Approval.with_initial_data(description=_question(action, version, before))
     answer: Future[Approval] = Future()
 
     def pause() -> None:
@@ -131,10 +136,47 @@ def _ask(
     try:
         given = answer.result()
     except FlowPauseTimeout:
-        raise FlowError(f"No answer within {timeout_s} s: nothing was moved.") from None
-    if given.approved and action == "rollback":
+        raise FlowError(f"no answer within {timeout_s} s: nothing was moved") from None
+    if given.decision == "approve" and action == "rollback":
         _require_unmoved(here, before)
     return version, given
+
+
+def _question(action: str, version: int, status: Mapping[str, Any]) -> str:
+    """What is decided, where to look, and the figures: Markdown above the form."""
+    name = status["model_name"]
+    page, note = mlflow_links()
+    this = page(f"models/{name}/versions/{version}", f"version {version}")
+    lines = [f"**{action} {version}?** {this} becomes champion of `{name}`. {note}", ""]
+    if (policy := status["decision"]) and str(version) == status["challenger"]["version"]:
+        says = {True: "yes", False: "no", None: "undecided"}[policy["promote"]]
+        lines += [f"The policy says {says}: {policy['reason']}", ""]
+    lines += [
+        "| | version | accuracy | gain over the best single | recipe | run, with its report |"
+    ]
+    lines += ["|---|---|---|---|---|---|"]
+    for alias in _ALIASES:
+        if one := status[alias]:
+            run = page(f"runs/{one['run_id']}", one["run_id"][:8])
+            cells = (alias, one["version"], _accuracy(one), _gain(one), one.get("recipe", "–"), run)
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _accuracy(version: Mapping[str, Any]) -> str:
+    return f"{version['accuracy']:.2%}" if "accuracy" in version else "–"
+
+
+def _gain(version: Mapping[str, Any]) -> str:
+    """In points, with its interval and p, as far as they were recorded."""
+    try:
+        low, high = (100 * version[f"gain_ci95_{end}"] for end in ("low", "high"))
+        return (
+            f"{100 * version['gain']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
+            f"McNemar p {version['mcnemar_p']:.2g}"
+        )
+    except KeyError:
+        return "–"
 
 
 def _status(here: Session) -> dict[str, Any]:

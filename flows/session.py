@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,12 @@ LOCK = Path(".dvc/tmp/fer-flow.lock")
 """Held by the run that works in a folder; it names the last one that did."""
 _CRASH_REPORTER = Path(__file__).with_name("crash.py")
 
+_HINT = re.compile(
+    r"To track the changes with git|\tgit add |To enable auto staging|\tdvc config core.autostage|"
+    r"Use `dvc push` to send your updates"
+)
+"""What DVC prints below each stage that it ran: advice to somebody at a terminal."""
+
 T = TypeVar("T")
 
 
@@ -65,7 +72,7 @@ class Session:
         Raises:
             StoppedError: the run is ending.
         """
-        return self.processes.run(command, get_run_logger().info, **options)
+        return self.processes.run(command, _log_line, **options)
 
     def when_free(self, work: Callable[[], T]) -> T:
         """Call `work` as soon as no other run or DVC command works in the folder.
@@ -142,6 +149,11 @@ class Session:
             cache_policy=NO_CACHE,
             persist_result=False,
         )(run)
+
+
+def _log_line(line: str) -> None:
+    if not _HINT.match(line):
+        get_run_logger().info(line)
 
 
 def run_in_session(

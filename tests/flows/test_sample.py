@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,17 @@ def project(
     rate = "backbones.resnet50.finetune.learning_rate=0.002"
     status, output = bench.run("pipeline", "--set", rate)
     assert status == 0, output
+    assert "Running stage 'train@resnet50'" in output
+    assert "git add" not in output  # DVC's advice, below each stage
     return bench
 
 
 def test_the_pipeline_runs_to_the_registry_and_shows_its_results(project: FlowBench) -> None:
     run = project.newest_run()
 
+    commit = project.workspace.check("git", "rev-parse", "--short", "HEAD").strip()
+    assert run["name"] == f"custom at {commit}-dirty"
+    assert run["state"]["message"].endswith(" Gate passed: version 2 of fer-fusion.")
     tasks = project.server.tasks(run["id"])
     names = {name: state["name"] for name, state in tasks.items()}
     trained_anew = {"train@resnet50", "predict@resnet50", "calibrate", "evaluate", "register"}
@@ -39,7 +45,7 @@ def test_the_pipeline_runs_to_the_registry_and_shows_its_results(project: FlowBe
     artifacts = project.server.artifacts(run["id"])
     assert '"model": "fused"' in artifacts["fer-metrics"]["data"]
     verdict = artifacts["fer-verdict"]["data"]
-    assert "Gate passed" in verdict
+    assert "Gate passed: version 2 of fer-fusion" in verdict
     assert "reports/report.html" in verdict
     assert "| resnet50 |" in verdict
     assert "| fusion |" in verdict
@@ -69,7 +75,7 @@ def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench)
     process = project.start("promotion", "promote", "--reason", "the first", "--ask")
     run = _paused(project)
     assert "promote 2?" in _description(project, run)  # by number, whoever is challenger
-    answer = {"approved": True, "comment": "looks right"}
+    answer = {"decision": "approve", "your_name": "Ada", "comment": "looks right"}
     resumed = requests.post(
         f"{project.server.api}/flow_runs/{run['id']}/resume",
         json={"run_input": answer},
@@ -82,7 +88,7 @@ def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench)
     assert process.returncode == 0, output
     shown = project.workspace.check("fer", "registry", "history", "--json")
     assert "the first; looks right" in shown
-    assert f"flow run '{run['name']}'" in shown
+    assert f"Ada, flow run '{run['name']}'" in shown
     assert '"champion"' in project.server.artifacts(run["id"])["fer-registry"]["data"]
 
 
@@ -96,6 +102,20 @@ def test_cancelling_ends_a_question_that_nobody_has_answered(project: FlowBench)
     assert process.returncode == 1
     assert output.splitlines()[-1] == "error: The run was cancelled."
     assert project.server.state(run["id"])["name"] == "Cancelled"
+
+
+def test_a_question_without_an_answer_in_time_moves_nothing(project: FlowBench) -> None:
+    code = """
+from flows.promotion import promotion
+promotion(version=2, require_approval=True, approval_timeout_s=1, return_state=True)
+"""
+    project.workspace.check(sys.executable, "-c", code, **project.server.env())
+
+    state = project.newest_run()["state"]
+    assert (state["type"], state["message"]) == (
+        "FAILED",
+        "no answer within 1 s: nothing was moved",
+    )
 
 
 def test_a_rollback_without_a_champion_before_says_so(project: FlowBench) -> None:
