@@ -37,7 +37,11 @@ def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> boo
     """
     if recipe is None and not overrides:
         return False
-    present = _read(folder / PARAMS)
+    try:
+        present = (folder / PARAMS).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        load_params(folder / PARAMS)  # it says what is wrong
+        raise
     text = present if recipe is None else _recipe(folder, recipe)
     if overrides:
         text = _override(text, overrides)
@@ -77,15 +81,6 @@ def _present_recipe(folder: Path) -> str:
         if (folder / PARAMS).exists() and filecmp.cmp(file, folder / PARAMS, shallow=False):
             return name
     return "custom"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ParamsError(f"{PARAMS} is missing: copy one from {RECIPES}/") from None
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{PARAMS} is no text in UTF-8: {error}") from None
 
 
 def _recipe(folder: Path, name: str) -> str:

@@ -10,7 +10,6 @@ from threading import Thread
 from typing import Annotated, Any, Literal
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
@@ -22,8 +21,6 @@ from pydantic import StringConstraints
 from fer_pipeline.errors import FlowError
 from flows.artifacts import mlflow_links
 from flows.session import Session, run_in_session
-
-_ALIASES = ("champion", "challenger", "previous")
 
 
 class Approval(RunInput):
@@ -66,8 +63,8 @@ def promotion(
         if require_approval:
             chosen, answer = _ask(here, action, version, approval_timeout_s)
             if answer.decision == "decline":
-                said = f": {answer.comment}" if answer.comment else ""
-                return Completed(name="Declined", message=f"{answer.your_name} declined{said}")
+                why = f": {answer.comment}" if answer.comment else ""
+                return Completed(name="Declined", message=f"{answer.your_name} declined{why}")
             why = "; ".join(filter(None, (reason, answer.comment)))
             by = f"{answer.your_name}, {here.name}"
         command = ["fer", "registry", action, "--by", by]
@@ -76,10 +73,8 @@ def promotion(
             command += ["--force"] if force else []
         command += ["--reason", why] if why else []
         done = here.run(command).require_success(action)
-        versions = {key: one for key, one in _status(here).items() if key in _ALIASES and one}
-        rows = [{"alias": alias, **about} for alias, about in versions.items()]
-        create_table_artifact(rows, key="fer-registry", description="The registry after the move")
-        return Completed(message=done.lines[-1] if done.lines else action)
+        moved = [line for line in done.lines if line.startswith("champion: ")] or done.lines
+        return Completed(message=moved[-1])
 
     return run_in_session(work, folder)
 
@@ -155,7 +150,7 @@ def _question(action: str, version: int, status: Mapping[str, Any]) -> str:
         "| | version | accuracy | gain over the best single | recipe | run, with its report |"
     ]
     lines += ["|---|---|---|---|---|---|"]
-    for alias in _ALIASES:
+    for alias in ("champion", "challenger", "previous"):
         if one := status[alias]:
             run = page(f"runs/{one['run_id']}", one["run_id"][:8])
             cells = (alias, one["version"], _accuracy(one), _gain(one), one.get("recipe", "–"), run)
