@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 
 from fer_pipeline.errors import hide_password
+from fer_pipeline.files import read_json
 from fer_pipeline.paths import EVALUATION, REPORT, TRACKING_DB, VERDICT
 
 
@@ -56,13 +56,13 @@ class Progress:
 def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> str:
     """Put the metrics and the verdict that lie in the folder on the page of the flow run.
 
-    They are read as JSON: the modules that know their fields take seconds to import.
+    They are read as JSON, because the modules that know their fields take seconds to import.
 
     Returns:
         What the gate said, for the run's last message; empty where no verdict lies there.
     """
     if (folder / EVALUATION).exists():
-        evaluation = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+        evaluation = read_json(folder / EVALUATION, "evaluate")
         models = {"fused": evaluation["fused"], **evaluation["single"]}
         rows = [
             {"model": name}
@@ -72,7 +72,7 @@ def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> 
         create_table_artifact(rows, key="fer-metrics", description=_summary(evaluation))
     if not (folder / VERDICT).exists():
         return ""
-    verdict = json.loads((folder / VERDICT).read_text(encoding="utf-8"))
+    verdict = read_json(folder / VERDICT, "register")
     gate = "Gate passed" if verdict["passed"] else "Gate not passed"
     version = "nothing was registered"
     if verdict["version"]:
