@@ -34,14 +34,12 @@ def _run_name() -> str:
 
 @flow(name="ingest", task_runner=RUNNER, flow_run_name=_run_name)
 def ingest(
-    targets: list[str] | None = None,
     folder: Path = Path(),
     wait_for_workspace_s: float = 600.0,
 ) -> State[None]:
     """Take a new version of the source, if there is one, and send the event that starts `pipeline`.
 
     Args:
-        targets: the stages that read and check the data; if empty, "prepare".
         folder: of dvc.yaml.
         wait_for_workspace_s: how long to wait for another run in the same folder.
     """
@@ -51,7 +49,7 @@ def ingest(
             change = _pin_change(here)
             if not change["moved"]:
                 return Completed(name="Unchanged", message=f"{change['uri']} is as it was pinned.")
-            state = run_graph(here, targets or ["prepare"], force=False)
+            state = run_graph(here, ["prepare"], force=False)
             if not state.is_completed():
                 return state
             if here.when_free(lambda: read_status(folder)).remote:
@@ -88,5 +86,10 @@ def _pin_change(here: Session) -> dict[str, str]:
 
 
 def _command(here: Session, name: str, command: Sequence[str]) -> Outcome:
-    """Run a command as a task of its own."""
-    return here.task(name, lambda: here.run(command).require_success(name))()
+    """Run a command as a task of its own.
+
+    Raises:
+        FailedRun, CancelledRun: the state that the task has ended in.
+    """
+    work = here.task(name, lambda: here.run(command).require_success(name))
+    return work(return_state=True).result()

@@ -126,7 +126,7 @@ class Session:
             raise TransientFlowError(str(error)) from error
 
     def task(self, name: str, work: Callable[[], T], description: str = "") -> Task[[], T]:
-        """A task that retries the work; it ends as Cancelled where the run is ending.
+        """A task that retries the work; it ends as Failed, or as Cancelled where the run is ending.
 
         Args:
             name: on the run's page.

@@ -15,8 +15,14 @@ from uuid import UUID
 
 import pytest
 from filelock import FileLock
+from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.exceptions import CancelledRun, FailedRun
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    temporary_settings,
+)
 from prefect_server import PrefectServer
 from processes import SLEEP, alive, python, wait_until
 
@@ -198,6 +204,33 @@ def test_the_folder_is_released_when_no_command_is_left(
         with pytest.raises(StoppedError):
             child.result(timeout=30)
     assert left == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "name", "raised"),
+    [(StoppedError, "Cancelled", CancelledRun), (FlowError, "Failed", FailedRun)],
+)
+def test_a_task_ends_as_cancelled_where_its_run_ends_and_else_as_failed(
+    error: type[FlowError],
+    name: str,
+    raised: type[Exception],
+    folder: Path,
+    server: PrefectServer,
+) -> None:
+    def work() -> None:
+        raise error("that is why")
+
+    @flow(name="one task")
+    def one_task() -> None:
+        Session(folder).task("ask upstream", work)(return_state=True).result()
+
+    settings = {PREFECT_API_URL: server.api, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(settings), pytest.raises(raised, match="that is"):
+        one_task()
+
+    run = server.flow_runs()[0]
+    wait_until(lambda: server.tasks(run["id"])["ask upstream"]["name"] == name, 30, name)
 
 
 @pytest.mark.slow
