@@ -35,7 +35,8 @@ def test_the_pipeline_runs_to_the_registry_and_shows_its_results(project: FlowBe
     run = project.newest_run()
 
     commit = project.workspace.check("git", "rev-parse", "--short", "HEAD").strip()
-    assert run["name"] == f"custom at {commit}-dirty"
+    rate = "backbones.resnet50.finetune.learning_rate=0.002"
+    assert run["name"] == f"custom {rate} at {commit}"
     assert run["state"]["message"].endswith(" Gate passed: version 2 of fer-fusion.")
     tasks = project.server.tasks(run["id"])
     names = {name: state["name"] for name, state in tasks.items()}
