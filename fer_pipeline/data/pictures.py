@@ -15,6 +15,7 @@ Of an animation, the first frame is read.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fer_pipeline.data.faces import SIDE, UInt8Array
 from fer_pipeline.errors import DataError, one_line
@@ -38,6 +39,14 @@ MAX_FACE_SIDE = 1024
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 """The formats that are tried: Pillow knows many more, and runs Ghostscript for one of them."""
+
+MAX_SCANS = 64
+"""Passes over the picture in one JPEG; a progressive one has about ten."""
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_BAND = 256
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError)
 """What Pillow raises on bytes that are no picture, or far too large a one."""
@@ -62,7 +71,7 @@ def decode_picture(
     """
     try:
         with _open(encoded or b"") as picture:
-            _require_size(picture, where, only_squares)
+            _require_cheap(picture, encoded or b"", where, only_squares)
             grey = _grey(_turn_upright(picture))
             if grey.size == (SIDE, SIDE):
                 return np.asarray(grey), False
@@ -99,24 +108,42 @@ def _open(encoded: bytes) -> Iterator[Image.Image]:
             yield picture
 
 
-def _require_size(picture: Image.Image, where: str, only_squares: bool) -> None:
-    """Refuse by the size that the header claims, before anything is decoded."""
+def _require_cheap(picture: Image.Image, encoded: bytes, where: str, only_squares: bool) -> None:
+    """Refuse by what the file says of its sizes, before anything is decoded."""
     width, height = picture.size
     if only_squares and (width != height or width > MAX_FACE_SIDE):
         raise DataError(
             f"{where}: picture is {width}x{height}: only squares of up to {MAX_FACE_SIDE} pixels "
             f"can be brought to {SIDE}x{SIDE}"
         )
-    if width * height > MAX_PIXELS:
+    tags = getattr(picture, "tag_v2", {})  # a TIFF's tile may be far larger than the picture
+    tile = int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
+    for what, pixels in ((f"{width}x{height}", width * height), ("in tiles", tile)):
+        if pixels > MAX_PIXELS:
+            raise DataError(
+                f"{where}: picture is {what}, more than {MAX_PIXELS:,} pixels: make it smaller"
+            )
+    if encoded.startswith(_JPEG_START) and _scans(encoded) > MAX_SCANS:
         raise DataError(
-            f"{where}: picture is {width}x{height}, more than {MAX_PIXELS:,} pixels: make it "
-            f"smaller"
+            f"{where}: picture has more than {MAX_SCANS} scans, each of which would be decoded: "
+            f"save it again"
         )
+
+
+def _scans(jpeg: bytes) -> int:
+    """How often a JPEG describes the whole picture; no more than `MAX_SCANS + 1` are counted."""
+    at, scans = 2, 0
+    while scans <= MAX_SCANS and (found := _MARKER.search(jpeg, at)) and found[0] != _JPEG_END:
+        scans += found[0] == _JPEG_SCAN
+        at = found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2])
+    return scans
 
 
 def _turn_upright(picture: Image.Image) -> Image.Image:
     picture.load()  # so that damage of the pixels is not taken for that of the note
     try:
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return picture
         return ImageOps.exif_transpose(picture)
     except (struct.error, TypeError, SyntaxError, ValueError, KeyError, OSError):
         return picture  # the note on orientation is damaged
@@ -131,7 +158,11 @@ def _grey(picture: Image.Image) -> Image.Image:
         return Image.fromarray((values >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise ValueError(f"32 bits a pixel (mode {picture.mode}) have no known white")
-    if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert("L")
+    if not picture.has_transparency_data:
+        return picture.convert("L")
+    grey = Image.new("L", picture.size)
+    for top in range(0, picture.height, _BAND):  # in bands, for a copy in colour takes memory
+        band = picture.crop((0, top, picture.width, min(top + _BAND, picture.height)))
+        white = Image.new("RGBA", band.size, "white")
+        grey.paste(Image.alpha_composite(white, band.convert("RGBA")).convert("L"), (0, top))
+    return grey

@@ -165,12 +165,14 @@ def png_of(width: int, height: int, data: bytes = b"") -> bytes:
         (encode(GREY, "JPEG")[:200], "can't be read"),
         (encode(np.ones((48, 48), np.float32), "TIFF"), "can't be read: 32 bits a pixel (mode F)"),
         (saved(COLOUR_PICTURE, "EPS"), "can't be read: unknown format"),
+        (saved(COLOUR_PICTURE, "DDS"), "can't be read: unknown format"),
+        (encode(GREY.astype(np.uint16)), "can't be read: its 16 bits hold values up to 255"),
         (b"<html>not found</html>", "can't be read: unknown format"),
         (None, "can't be read: unknown format"),
     ],
     ids=[
         "47x48", "1025x1025", "900 million pixels", "little data", "short header", "cut JPEG",
-        "32-bit floats", "a program in PostScript", "HTML", "nothing",
+        "32-bit floats", "a program in PostScript", "DDS", "8 bits in 16", "HTML", "nothing",
     ],
 )  # fmt: skip
 def test_a_corrupt_picture_is_refused(encoded: bytes | None, says: str) -> None:
@@ -199,6 +201,40 @@ def test_a_damaged_picture_is_a_face_or_refused(
         assert (pixels.shape, pixels.dtype) == ((48, 48), np.uint8)
         return
     assert len(message.splitlines()) == 1
+
+
+PROGRESSIVE = saved(GREY_PICTURE, "JPEG", progressive=True)
+
+
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes so many times more."""
+    last = PROGRESSIVE.rindex(b"\xff\xda")
+    return PROGRESSIVE[:last] + PROGRESSIVE[last:-2] * count + PROGRESSIVE[-2:]
+
+
+def test_a_jpeg_is_decoded_only_if_it_has_few_scans() -> None:
+    """Each scan costs as much as the picture: 25 million pixels in 2,000 take half a minute."""
+    assert "picture has more than 64 scans" in refusal(with_scans(100))
+    assert decode_picture(with_scans(20), WHERE)[0].shape == (48, 48)
+    sound = decode_picture(PROGRESSIVE, WHERE)[0]
+    # What a telephone appends, such as a film, is no scan of the picture.
+    film = PROGRESSIVE + b"\xff\xda" * 100
+    np.testing.assert_array_equal(decode_picture(film, WHERE)[0], sound)
+
+
+def tiled_tiff(side: int) -> bytes:
+    """A TIFF of 48x48 pixels that lie in one tile, of `side` by `side`."""
+    data = zlib.compress(bytes(side * side))
+    tags = {256: 48, 257: 48, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 325: len(data)}
+    tags[324] = 14 + 12 * (len(tags) + 1)  # where the tile begins
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + entries + struct.pack("<I", 0) + data
+
+
+def test_a_tiff_is_decoded_only_if_its_tiles_are_no_larger_than_a_picture() -> None:
+    assert (decode_picture(tiled_tiff(64), WHERE)[0] == 0).all()
+    assert "picture is in tiles, more than 25,000,000 pixels" in refusal(tiled_tiff(5_008))
 
 
 @pytest.mark.parametrize("shape", [(30, 100), (7, 7)])
