@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.logging import disable_run_logger
+from prefect_server import PrefectServer
 from pydantic import ValidationError
+from workspace import make_bare_workspace
 
 from fer_pipeline.errors import FlowError
 from flows import promotion as module
@@ -89,3 +92,23 @@ def test_a_rollback_that_was_approved_for_another_champion_is_refused(
 
     with pytest.raises(FlowError, match="has moved since this was approved: ask again"):
         _require_unmoved(here, STATUS)
+
+
+@pytest.mark.slow
+def test_a_question_without_an_answer_in_time_moves_nothing(
+    root: Path, tmp_path: Path, server: PrefectServer
+) -> None:
+    workspace = make_bare_workspace(root, tmp_path)
+    code = """
+from flows.promotion import promotion
+promotion(version=2, require_approval=True, approval_timeout_s=1, return_state=True)
+"""
+
+    done = workspace.run(sys.executable, "-c", code, **server.env())
+
+    assert done.returncode == 0, done.stderr
+    state = server.flow_runs()[0]["state"]
+    assert (state["type"], state["message"]) == (
+        "FAILED",
+        "no answer within 1 s: nothing was moved",
+    )
