@@ -40,7 +40,7 @@ from fer_pipeline.data.faces import Split
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.load import load_params
 from fer_pipeline.params.schema import BackboneParams, HeadParams, Params, TrainingParams
-from fer_pipeline.training.augment import augment_batch
+from fer_pipeline.training.augment import augment_batch, draw_augmentation
 from fer_pipeline.training.devices import choose_devices
 from fer_pipeline.training.job import draws_of_epoch, to_device
 
@@ -211,7 +211,7 @@ def augmentation_seconds(
 ) -> float:
     """The seconds that one batch is augmented in."""
     pixels = to_device(train, device).pixels[: own.finetune.batch_size]
-    draws = draws_of_epoch(0, 1, device).pictures
+    draws = draw_augmentation(len(pixels), draws_of_epoch(0, 1, device).pictures)
     return statistics.median(
         seconds_of(device, lambda: augment_batch(pixels, own.image_size, training.augment, draws))
         for _ in range(5)

@@ -182,6 +182,8 @@ class TrainingParams(Section):
     """Number of epochs at the end without mixup."""
     patience: Count | None
     """Fine-tuning ends after so many epochs without a better val accuracy."""
+    checkpoint_every_s: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+    """Seconds between two checkpoints, at least; with 0 there is one after each epoch."""
     augment: AugmentParams
 
 

@@ -65,7 +65,7 @@ def train(params: Params, backbone: str) -> None:
     seed = seed_of(backbone, params.seed)
     torch.manual_seed(seed)  # initial weights
     model = build_backbone(backbone, own.weights, shared.dropout, own.auxiliary_weight > 0)
-    checkpoints = Checkpoints(CHECKPOINTS / backbone, inputs.key)
+    checkpoints = Checkpoints(CHECKPOINTS / backbone, inputs.key, shared.checkpoint_every_s)
     fabric.launch()
     if not fabric.is_global_zero:
         logging.getLogger("fer_pipeline").setLevel(logging.ERROR)  # the first process speaks

@@ -23,9 +23,12 @@ ERASED_RATIO = (0.3, 3.3)
 _DRAWS = 13
 
 
-def augment_batch(
-    images: Tensor, image_size: int, params: AugmentParams, generator: torch.Generator
-) -> Tensor:
+def draw_augmentation(images: int, generator: torch.Generator) -> Tensor:
+    """(13, B) uniform numbers on the generator's device: all that augmenting B images draws."""
+    return torch.rand(_DRAWS, images, generator=generator, device=generator.device)
+
+
+def augment_batch(images: Tensor, image_size: int, params: AugmentParams, draws: Tensor) -> Tensor:
     """Crop, resize, flip, turn, shift, brighten and erase, each image for itself.
 
     The crop is that of torchvision's `RandomResizedCrop`, except that one which would be wider or
@@ -35,12 +38,11 @@ def augment_batch(
         images: (B, 48, 48) uint8.
         image_size: S.
         params: ranges and probabilities of the changes.
-        generator: on the device of `images`; it makes the same number of draws whatever the params.
+        draws: from `draw_augmentation`, on the device of `images`; the same whatever the params.
 
     Returns:
         (B, 3, S, S) float32 in [-1, 1], channels last.
     """
-    draws = torch.rand(_DRAWS, len(images), generator=generator, device=images.device)
     batch = sample_affine(images, _affine_maps(draws[:8], params), image_size)
     if params.brightness:
         factor = 1.0 + params.brightness * (2.0 * draws[8] - 1.0)
@@ -60,7 +62,7 @@ def _affine_maps(draws: Tensor, params: AugmentParams) -> Tensor:
     height = (area / ratio).sqrt().clamp(max=1.0)
     centre_x = (2.0 * draws[2] - 1.0) * (1.0 - width)
     centre_y = (2.0 * draws[3] - 1.0) * (1.0 - height)
-    flip = torch.where(draws[4] < params.flip, -1.0, 1.0)
+    flip = 1.0 - 2.0 * (draws[4] < params.flip)
     angle = math.radians(params.rotation) * (2.0 * draws[5] - 1.0)
     shift_x, shift_y = (2.0 * params.translation * (2.0 * draw - 1.0) for draw in draws[6:8])
     cos, sin = angle.cos(), angle.sin()

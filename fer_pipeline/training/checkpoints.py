@@ -1,7 +1,8 @@
-"""A training's state after each epoch, so that a crash costs one epoch at most.
+"""A training's state after an epoch, so that a crash costs that epoch and some seconds at most.
 
 The two newest are kept. A file's name holds its epoch and the digest of its content, so that a
-damaged one is known; it is written under another name and renamed.
+damaged one is known; it is written under another name and renamed. A thread does that while the
+next epoch runs.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import io
 import logging
 import re
 import shutil
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fer_pipeline.errors import DataError, TrainingError
 from fer_pipeline.files import whole_file
@@ -35,17 +39,58 @@ class Checkpoints:
             with the first checkpoint that is written.
         key: digest of all that decides the result (params, data, code): checkpoints of another
             key are not used.
+        every_s: seconds from one checkpoint to the next, at least.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, every_s: float = 0.0) -> None:
         self._all, self._own = folder, folder / key
+        self._every_s, self._began = every_s, time.monotonic()
+        self._newest = 0
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
+        self._writing: Future[None] | None = None
+
+    def due(self) -> bool:
+        """Whether the last checkpoint, or the beginning, is long enough ago."""
+        return time.monotonic() - self._began >= self._every_s
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Write the state after an epoch: tensors, numbers and texts in dicts and lists.
+        """Copy the state after an epoch, and have a thread write it.
+
+        Args:
+            epoch: its number.
+            state: tensors, numbers and texts in dicts, lists and tuples. It may change afterwards.
+
+        Raises:
+            TrainingError: the one before it can't be written.
+        """
+        self.wait()
+        self._began = time.monotonic()
+        self._newest = epoch
+        copy = _copy_to_host(state)
+        copied = torch.Event() if torch.cuda.is_available() else None
+        if copied:
+            copied.record()
+        self._writing = self._thread.submit(self._write, epoch, copy, copied)
+
+    def finish(self, epoch: int, state: dict[str, Any]) -> None:
+        """The same, unless it has been done, and wait until it lies on the disk."""
+        if self._newest != epoch:
+            self.save(epoch, state)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until what was saved lies on the disk.
 
         Raises:
             TrainingError: it can't be written.
         """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def _write(self, epoch: int, state: dict[str, Any], copied: torch.Event | None) -> None:
+        if copied:
+            copied.synchronize()
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()
@@ -89,3 +134,15 @@ class Checkpoints:
         for folder in self._all.iterdir():
             if folder != self._own:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy_to_host(state: Any) -> Any:
+    """A copy whose tensors lie on the CPU, once the GPU has come to copy them."""
+    if isinstance(state, Tensor):
+        copy = torch.empty_like(state, device="cpu", pin_memory=state.is_cuda)
+        return copy.copy_(state.detach(), non_blocking=True)
+    if isinstance(state, dict):
+        return {key: _copy_to_host(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [_copy_to_host(value) for value in state]
+    return state

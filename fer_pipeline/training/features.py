@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fer_pipeline.models.backbones import head_of
 from fer_pipeline.models.transforms import centre_batch
-from fer_pipeline.training.augment import augment_batch
+from fer_pipeline.training.augment import augment_batch, draw_augmentation
 from fer_pipeline.training.job import Job, draws_of_epoch
 from fer_pipeline.training.memory import halve_until_it_fits, unify_out_of_memory
 from fer_pipeline.training.precision import Precision, autocast
@@ -69,10 +69,11 @@ def _fill(job: Job, train: Tensor, batch_size: int, precision: Precision) -> Cac
         with autocast(device, precision):
             return compute_features(model, head, images, batch_size, prepare, on_batch)
 
+    def augmented(batch: Tensor) -> Tensor:
+        return augment_batch(batch, size, augment, draw_augmentation(len(batch), draws.pictures))
+
     for view in train:
-        view[:] = features_of(
-            job.train.pixels, lambda batch: augment_batch(batch, size, augment, draws.pictures)
-        )
+        view[:] = features_of(job.train.pixels, augmented)
     val = features_of(job.val.pixels, lambda batch: centre_batch(batch, size, resize))
     return CachedFeatures(train, val)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from fer_pipeline.errors import SharedTrainingError, TrainingError
+from fer_pipeline.errors import SharedTrainingError, TrainingError, one_line
 from fer_pipeline.models.backbones import without_auxiliary
 from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.training.checkpoints import Checkpoints
@@ -64,13 +66,22 @@ class Trainer:
         for name, phase in self._phases.items():
             size = "cached_views" if self._job.params.cached_views(name) else "batch_size"
             advice = f"lower backbones.{self._job.backbone}.image_size or {name}.{size}"
-            with explain_out_of_memory(self._job.backbone, advice):
+            with explain_out_of_memory(self._job.backbone, advice), self._explain_failed_gpu():
                 self._run_phase(name, first, first + phase.epochs - 1, found)
             first += phase.epochs
         assert self._best is not None
-        return Trained(
-            tuple(self._history), self._best, self._best_state, self._precision, self._seconds()
-        )
+        state = {key: value.cpu().contiguous() for key, value in self._best_state.items()}
+        return Trained(tuple(self._history), self._best, state, self._precision, self._seconds())
+
+    @contextmanager
+    def _explain_failed_gpu(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.AcceleratorError as error:
+            raise TrainingError(
+                f"{self._job.backbone}: the GPU failed ({one_line(error)}): look at it with "
+                f"nvidia-smi, then run it again: it goes on from its last checkpoint"
+            ) from error
 
     def _seconds(self) -> float:
         """Seconds of this process and of the killed ones whose epochs it continued."""
@@ -88,6 +99,7 @@ class Trainer:
             run.load_state_dict(begun["run"])
         while len(self._history) < last and not self._stopped(name):
             self._run_epoch(run)
+        self._save(run, last=True)
 
     def _run_epoch(self, run: PhaseRun) -> None:
         job, epoch = self._job, len(self._history) + 1
@@ -128,13 +140,18 @@ class Trainer:
         tuned = [record.epoch for record in self._history if record.phase == "finetune"]
         return bool(tuned) and tuned[-1] - max(self._best.epoch, tuned[0] - 1) >= patience
 
-    def _save(self, run: PhaseRun) -> None:
-        """Write a checkpoint on the first device; if that fails, all devices raise the error."""
+    def _save(self, run: PhaseRun, *, last: bool = False) -> None:
+        """Save a checkpoint on the first device if one is due, or the last of a phase.
+
+        If it can't be written, all devices raise the error.
+        """
         self._micro_batches[run.name] = run.micro_batch
         fault = ""
         if self._job.fabric.is_global_zero:
+            save = self._checkpoints.finish if last else self._checkpoints.save
             try:
-                self._checkpoints.save(len(self._history), self._state(run))
+                if last or self._checkpoints.due():
+                    save(len(self._history), self._state(run))
             except TrainingError as error:
                 fault = str(error)
         if fault := self._job.fabric.broadcast(fault):
@@ -209,8 +226,8 @@ class Trainer:
 
 
 def _copy_state(model: nn.Module, backbone: str) -> dict[str, Tensor]:
-    """A copy on the CPU: the live tensors change with the next step."""
+    """A copy on the same device: the live tensors change with the next step."""
     return {
-        key: value.detach().to("cpu", copy=True).contiguous()
+        key: value.detach().clone()
         for key, value in without_auxiliary(model.state_dict(), backbone).items()
     }

@@ -72,4 +72,4 @@ class Observer:
         """So many more images of the current epoch or caching are done."""
 
     def epoch_done(self, record: EpochRecord) -> None:
-        """An epoch has been validated, and its checkpoint is written."""
+        """An epoch has been validated; its checkpoint may still be being written."""

@@ -17,35 +17,45 @@ class Targets:
     Attributes:
         labels: (B,) int64.
         others: (B,) int64, the labels of what was mixed in, or None.
-        share: weight of `labels` in the loss; `others` have the rest.
+        shares: (2,) weights of `labels` and of `others` in the loss, or None.
     """
 
     labels: Tensor
     others: Tensor | None = None
-    share: float = 1.0
+    shares: Tensor | None = None
 
     def select(self, rows: slice) -> Targets:
         others = None if self.others is None else self.others[rows]
-        return Targets(self.labels[rows], others, self.share)
+        return Targets(self.labels[rows], others, self.shares)
 
 
-def mix(
-    batch: Tensor, labels: Tensor, alpha: float, rng: np.random.Generator
-) -> tuple[Tensor, Targets]:
+def draw_mixup(images: int, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Draw the partners of so many images, and the weights of an image and of its partner.
+
+    Args:
+        images: B.
+        alpha: parameter of the beta distribution; 0 gives each image itself, with all the weight.
+        rng: what draws.
+
+    Returns:
+        (B,) int64 and (2,) float32, on the CPU.
+    """
+    if not alpha:
+        return torch.arange(images), torch.tensor([1.0, 0.0])
+    share = float(rng.beta(alpha, alpha))
+    return torch.from_numpy(rng.permutation(images)), torch.tensor([share, 1.0 - share])
+
+
+def mix(batch: Tensor, labels: Tensor, partners: Tensor, shares: Tensor) -> tuple[Tensor, Targets]:
     """Mixup (Zhang et al., arXiv 1710.09412): each image with another one of its batch.
 
     Args:
         batch: (B, ...) network inputs.
         labels: (B,).
-        alpha: parameter of the beta distribution of the share; 0 mixes nothing.
-        rng: draws the share and the partners.
+        partners, shares: from `draw_mixup`, on the device of `batch`.
     """
-    if not alpha:
-        return batch, Targets(labels)
-    share = float(rng.beta(alpha, alpha))
-    partners = torch.from_numpy(rng.permutation(len(batch))).to(batch.device)
-    mixed = torch.lerp(batch[partners], batch, share)
-    return mixed, Targets(labels, labels[partners], share)
+    mixed = torch.lerp(batch[partners], batch, shares[0])
+    return mixed, Targets(labels, labels[partners], shares)
 
 
 def classification_loss(
@@ -64,7 +74,7 @@ def classification_loss(
         rest = classification_loss(second, targets, smoothing, 0.0)
         return classification_loss(logits, targets, smoothing, 0.0) + auxiliary * rest
     loss = functional.cross_entropy(output.float(), targets.labels, label_smoothing=smoothing)
-    if targets.others is None:
+    if targets.others is None or targets.shares is None:
         return loss
     other = functional.cross_entropy(output.float(), targets.others, label_smoothing=smoothing)
-    return targets.share * loss + (1.0 - targets.share) * other
+    return targets.shares[0] * loss + targets.shares[1] * other

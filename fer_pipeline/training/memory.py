@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_pipeline.errors import SharedTrainingError, TrainingError
-from fer_pipeline.training.augment import augment_batch
+from fer_pipeline.training.augment import augment_batch, draw_augmentation
 from fer_pipeline.training.job import Job, draws_of_epoch
 from fer_pipeline.training.losses import Targets, classification_loss
 from fer_pipeline.training.precision import Precision, autocast
@@ -106,11 +106,12 @@ def micro_batches(images: int, at_once: int) -> list[slice]:
 
 def trial_loss(job: Job, images: int) -> Callable[[nn.Module, int], Tensor]:
     """One forward pass through a network, of so many of the first images of train."""
+    pixels = job.train.pixels[:images]
     batch = augment_batch(
-        job.train.pixels[:images],
+        pixels,
         job.params.image_size,
         job.training.augment,
-        draws_of_epoch(job.seed, 0, job.fabric.device).pictures,
+        draw_augmentation(len(pixels), draws_of_epoch(job.seed, 0, job.fabric.device).pictures),
     )  # (B, 3, S, S)
     labels = job.train.labels[:images]
 

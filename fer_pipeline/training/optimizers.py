@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import TrainingParams
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
 Schedule = Literal["constant", "cosine", "onecycle"]
 
 ONECYCLE_RISE = 0.3
@@ -28,7 +27,10 @@ FIRST_RATE = 0.04
 def build_optimizer(
     trainable: Iterable[nn.Parameter], learning_rate: float, params: TrainingParams
 ) -> Optimizer:
-    """The optimiser of one phase; weight decay spares norms and biases, which have one axis."""
+    """The optimiser of one phase; weight decay spares norms and biases, which have one axis.
+
+    Its steps on a GPU can be captured.
+    """
     trainable = list(trainable)
     groups = [
         {"params": [one for one in trainable if one.ndim > 1], "weight_decay": params.weight_decay},
@@ -38,14 +40,28 @@ def build_optimizer(
         nesterov = params.momentum > 0
         momentum = params.momentum
         return SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
-    return (Adam if params.optimizer == "adam" else AdamW)(groups, lr=learning_rate, fused=True)
+    kind = Adam if params.optimizer == "adam" else AdamW
+    return kind(groups, lr=learning_rate, fused=True, capturable=trainable[0].is_cuda)
 
 
 def build_schedule(
     optimizer: Optimizer, schedule: Schedule, steps: int, warmup_steps: int
 ) -> LambdaLR:
     """A schedule that is moved on once per optimiser step."""
-    return LambdaLR(optimizer, lambda step: rate_factor(schedule, step, steps, warmup_steps))
+    made = LambdaLR(optimizer, lambda step: rate_factor(schedule, step, steps, warmup_steps))
+    keep_rates_on_device(optimizer)
+    return made
+
+
+def keep_rates_on_device(optimizer: Optimizer) -> None:
+    """On a GPU, make the learning rates tensors there: a captured step reads them anew each time.
+
+    To be called again after the optimiser's state was loaded.
+    """
+    for group in optimizer.param_groups:
+        device = group["params"][0].device if group["params"] else torch.device("cpu")
+        if device.type == "cuda":
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
 
 
 def rate_factor(schedule: Schedule, step: int, steps: int, warmup_steps: int) -> float:
@@ -68,21 +84,43 @@ def rate_factor(schedule: Schedule, step: int, steps: int, warmup_steps: int) ->
     return (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise)))) / 2
 
 
-def build_average(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and batch norm statistics.
+class MovingAverage:
+    """An exponential moving average of a network's weights and batch norm statistics.
 
     Young averages follow faster, as in TensorFlow's: after n updates the decay is at most
-    (1 + n) / (10 + n), so that the random first weights are soon forgotten.
+    (1 + n) / (10 + n), so that the random first weights are soon forgotten. torch's own
+    (`swa_utils.AveragedModel`) asks the GPU for n at each update, and waits for the answer.
+
+    Args:
+        model: the network that it follows, on its device.
+        decay: of old values, per update.
     """
 
-    def update(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
-        updates = int(average_model.n_averaged)  # on the CPU: a look at a GPU's copy would wait
-        young = (1 + updates) / (10 + updates)
-        if not averages[0].is_floating_point():  # batch norm counts its batches
-            for average, value in zip(averages, values, strict=True):
-                average.copy_(value)
-            return
-        torch._foreach_lerp_(averages, values, 1 - min(decay, young))
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = deepcopy(model).requires_grad_(requires_grad=False)
+        self._decay, self._updates = decay, 0
+        self._own, self._followed = _floats_and_counts(self.module), _floats_and_counts(model)
 
-    average_model = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-    return average_model
+    def update(self) -> None:
+        """Move towards the network as it is now; the first time, all the way."""
+        kept = min(self._decay, (1 + self._updates) / (10 + self._updates)) if self._updates else 0
+        torch._foreach_lerp_(self._own[0], self._followed[0], 1.0 - kept)
+        if self._own[1]:
+            torch._foreach_copy_(self._own[1], self._followed[1])
+        self._updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"module": self.module.state_dict(), "updates": self._updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self._updates = state["updates"]
+
+
+def _floats_and_counts(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """What is averaged, and the counts of batches that batch norms keep."""
+    tensors = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
+    return (
+        [tensor for tensor in tensors if tensor.is_floating_point()],
+        [tensor for tensor in tensors if not tensor.is_floating_point()],
+    )

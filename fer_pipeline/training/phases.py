@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,20 +13,20 @@ from torch.nn import functional
 
 from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.models.backbones import head_of
+from fer_pipeline.models.capture import Captured
 from fer_pipeline.models.inference import compute_logits
-from fer_pipeline.training.augment import augment_batch
 from fer_pipeline.training.devices import compile_network, convert_sync_batchnorm, share_statistics
 from fer_pipeline.training.features import CachedFeatures, cache_features
-from fer_pipeline.training.job import Draws, Job, draws_of_epoch
-from fer_pipeline.training.losses import Targets, classification_loss, mix
-from fer_pipeline.training.memory import (
-    agree_on_micro_batch,
-    halve_until_it_fits,
-    least_of_all,
-    micro_batches,
+from fer_pipeline.training.job import Job, draws_of_epoch
+from fer_pipeline.training.memory import agree_on_micro_batch, halve_until_it_fits, least_of_all
+from fer_pipeline.training.optimizers import (
+    MovingAverage,
+    build_optimizer,
+    build_schedule,
+    keep_rates_on_device,
 )
-from fer_pipeline.training.optimizers import build_average, build_optimizer, build_schedule
 from fer_pipeline.training.precision import Precision, autocast
+from fer_pipeline.training.step import Step, StepInputs, draw_inputs
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Phase
@@ -35,8 +36,9 @@ log = logging.getLogger(__name__)
 CHECK_STEPS = 50
 """Steps between two checks of the losses: on a GPU each check waits for all steps before it."""
 
-INFERENCE_FACTOR = 4
-"""How many times more images fit into memory in a forward pass that keeps nothing for gradients."""
+INFERENCE_FACTOR = {"cpu": 4, "cuda": 16}
+"""How many times more images go through a network at once where nothing is kept for gradients. On a
+GPU small batches would be over before Python has launched the next."""
 
 
 def enter_phase(model: nn.Module, backbone: str, phase: Phase) -> list[nn.Parameter]:
@@ -72,9 +74,9 @@ class PhaseRun:
         self._job, self._params, self._precision = job, params, precision
         self._last_epoch = first_epoch + params.epochs - 1
         trainable = enter_phase(job.model, job.backbone, name)
-        self.micro_batch = micro_batch
         if job.fabric.world_size > 1 and not views:
-            self._agree()
+            share = min(micro_batch, params.batch_size // job.fabric.world_size)
+            fitting = agree_on_micro_batch(job, precision, share)
         if name == "finetune":
             convert_sync_batchnorm(job.model, job.fabric)
         self._optimizer = build_optimizer(trainable, params.learning_rate, job.training)
@@ -86,16 +88,29 @@ class PhaseRun:
             self._steps * params.epochs,
             self._steps * warmup,
         )
-        self._features = self._cache(views) if views else None
+        self._features = self._cache(views, self._at_once(micro_batch)) if views else None
         self._average = None
         if job.training.ema_decay is not None and name == "finetune":
-            self._average = build_average(job.model, job.training.ema_decay)
+            self._average = MovingAverage(job.model, job.training.ema_decay)
         net = (
             head_of(job.model, job.backbone)
             if views
             else compile_network(job.model, job.training.compile, job.fabric.device)
         )
-        self._net, self._fabric_optimizer = job.fabric.setup(net, self._optimizer)
+        net, optimizer = job.fabric.setup(net, self._optimizer)
+        features = self._features.train if self._features else None
+        self._step = Step(job, name, precision, micro_batch, net, optimizer, features)
+        if job.fabric.world_size > 1 and not views:
+            self._step.shrink(share, fitting)
+        self._make_step: Callable[[StepInputs], Tensor] = self._step
+        if job.fabric.device.type == "cuda" and job.fabric.world_size == 1 and not views:
+            self._make_step = Captured(
+                self._step, f"{job.backbone}'s {name} step", self._step.is_whole
+            )
+
+    @property
+    def micro_batch(self) -> int:
+        return self._step.micro_batch
 
     @property
     def learning_rate(self) -> float:
@@ -116,6 +131,7 @@ class PhaseRun:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._optimizer.load_state_dict(state["optimizer"])
+        keep_rates_on_device(self._optimizer)
         self._schedule.load_state_dict(state["schedule"])
         if self._average:
             self._average.load_state_dict(state["average"])
@@ -132,11 +148,16 @@ class PhaseRun:
         # Batch norm can't take a last batch of one image, and in a short one each image would count
         # for more. All devices get as many, so that each goes as often through the network.
         count = min(self._steps * size, len(order))
-        batches = torch.split(order[: count - count % job.fabric.world_size], size)
+        order = order[: count - count % job.fabric.world_size].to(job.fabric.device)
+        batches = torch.split(order, size)
         losses = torch.zeros(len(batches), device=job.fabric.device)
+        views = len(self._features.train) if self._features else 0
+        mixup = self._mixup(epoch)
         for step, rows in enumerate(batches):
-            batch, targets = self._prepare(rows.to(job.fabric.device), draws, epoch)
-            losses[step] = self._step(batch, targets)
+            losses[step] = self._make_step(draw_inputs(rows, draws, views, mixup))
+            self._schedule.step()
+            if self._average:
+                self._average.update()
             if (step + 1) % CHECK_STEPS == 0 or step + 1 == len(batches):
                 # Of all devices, so that all of them stop.
                 losses = cast(Tensor, job.fabric.all_reduce(losses, reduce_op="mean"))
@@ -163,83 +184,12 @@ class PhaseRun:
         # the best epoch, and one would stop where the others wait.
         return job.fabric.broadcast((float(loss), float(hits)))
 
-    def _prepare(self, rows: Tensor, draws: Draws, epoch: int) -> tuple[Tensor, Targets]:
-        """A batch's inputs and targets, the same on every device that shares it."""
-        job = self._job
-        labels = job.train.labels[rows]
-        if self._features is not None:
-            views = self._features.train  # (K, N, D)
-            view = torch.randint(len(views), (len(rows),), generator=draws.order)
-            return views[view.to(rows.device), rows], Targets(labels)
-        batch = augment_batch(
-            job.train.pixels[rows], job.params.image_size, job.training.augment, draws.pictures
-        )
-        mixing = (
-            self.name == "finetune" and epoch <= self._last_epoch - job.training.mixup_off_epochs
-        )
-        return mix(batch, labels, job.training.mixup if mixing else 0.0, draws.mixing)
-
-    def _step(self, batch: Tensor, targets: Targets) -> Tensor:
-        """One optimiser step on this device's share of a batch; gives the share's mean loss."""
-        fabric = self._job.fabric
-        share = slice(fabric.global_rank, None, fabric.world_size)
-        batch, targets = batch[share], targets.select(share)
-        now = min(self.micro_batch, len(batch))
-        if fabric.world_size == 1:
-            loss, fitting = halve_until_it_fits(
-                lambda images: self._gradients(batch, targets, images), now
-            )
-            self._shrink(now, fitting)
-        else:
-            loss = self._gradients(batch, targets, now)
-        if self._job.training.clip_norm is not None:
-            fabric.clip_gradients(
-                self._net,
-                self._fabric_optimizer,
-                max_norm=self._job.training.clip_norm,
-                error_if_nonfinite=False,  # `_require_numbers` says it better
-            )
-        self._fabric_optimizer.step()
-        self._schedule.step()
-        if self._average:
-            self._average.update_parameters(self._job.model)
-        return loss
-
-    def _gradients(self, batch: Tensor, targets: Targets, at_once: int) -> Tensor:
-        """Gradients of the mean loss over a batch, from parts of at most so many images."""
-        fabric, training = self._job.fabric, self._job.training
-        self._fabric_optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=batch.device)
-        for part in micro_batches(len(batch), at_once):
-            with fabric.no_backward_sync(self._net, enabled=part.stop < len(batch)):
-                with autocast(fabric.device, self._precision):
-                    output = self._net(batch[part])
-                weight = self._job.params.auxiliary_weight
-                loss = classification_loss(
-                    output, targets.select(part), training.label_smoothing, weight
-                )
-                loss = loss * ((part.stop - part.start) / len(batch))
-                fabric.backward(loss)
-            total += loss.detach()
-        return total
-
-    def _agree(self) -> None:
-        """Several devices can't change later how many images they take at once."""
-        share = min(self.micro_batch, self._params.batch_size // self._job.fabric.world_size)
-        self._shrink(share, agree_on_micro_batch(self._job, self._precision, share))
-
-    def _shrink(self, images: int, fitting: int) -> None:
-        if fitting == images:
-            return
-        self.micro_batch = fitting
-        if self._job.fabric.is_global_zero:
-            log.warning(
-                "%s: out of memory with %d images at once: going on with %d, their gradients added",
-                self._job.backbone,
-                images,
-                fitting,
-            )
-        self._job.observer.noted(f"micro_batch.{self.name}", str(fitting))
+    def _mixup(self, epoch: int) -> float | None:
+        """Mixup's parameter in an epoch; None in a phase without mixup."""
+        if self.name == "head" or not self._job.training.mixup:
+            return None
+        mixing = epoch <= self._last_epoch - self._job.training.mixup_off_epochs
+        return self._job.training.mixup if mixing else 0.0
 
     def _require_numbers(self, losses: Tensor, epoch: int) -> None:
         wrong = torch.nonzero(~torch.isfinite(losses))
@@ -265,18 +215,21 @@ class PhaseRun:
                 job.params.eval_resize,
                 images,
             ),
-            INFERENCE_FACTOR * self.micro_batch,
+            self._at_once(self.micro_batch),
         )
         whole = torch.zeros(count, logits.shape[1], device=logits.device)
         whole[share] = logits
         return cast(Tensor, fabric.all_reduce(whole, reduce_op="sum"))
 
-    def _cache(self, views: int) -> CachedFeatures:
+    def _at_once(self, micro_batch: int) -> int:
+        """Images per forward pass that keeps nothing for gradients."""
+        return INFERENCE_FACTOR[self._job.fabric.device.type] * micro_batch
+
+    def _cache(self, views: int, at_once: int) -> CachedFeatures:
         """Each device caches features of its own; where one lacks the memory, all end."""
         job, features = self._job, None
         with suppress(torch.OutOfMemoryError):
-            images = INFERENCE_FACTOR * self.micro_batch
-            features = cache_features(job, views, images, self._precision)
+            features = cache_features(job, views, at_once, self._precision)
         least_of_all(job.fabric, int(features is not None))
         assert features is not None
         enter_phase(job.model, job.backbone, self.name)

@@ -1,0 +1,168 @@
+"""One optimiser step, from the rows of a batch to changed weights.
+
+What a step draws is drawn before it (`draw_inputs`) and given to it as tensors, so that on a GPU
+the whole of it can be captured (`models.capture`), and the same code runs either way.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fer_pipeline.training.augment import augment_batch, draw_augmentation
+from fer_pipeline.training.job import Draws, Job
+from fer_pipeline.training.losses import Targets, classification_loss, draw_mixup, mix
+from fer_pipeline.training.memory import halve_until_it_fits, micro_batches
+from fer_pipeline.training.precision import Precision, autocast
+
+if TYPE_CHECKING:
+    from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
+
+    from fer_pipeline.params.schema import Phase
+
+log = logging.getLogger(__name__)
+
+
+class StepInputs(NamedTuple):
+    """What a step needs to know of its batch, on the device.
+
+    Attributes:
+        rows: (B,) int64, which of the training images.
+        draws: (13, B) uniform numbers for their augmentation, or (B,) int64, which cached view of
+            each.
+        partners: (B,) int64, which image of the batch is mixed into each; None without mixup.
+        shares: (2,) weights of an image and of its partner; None without mixup.
+    """
+
+    rows: Tensor
+    draws: Tensor
+    partners: Tensor | None
+    shares: Tensor | None
+
+
+def draw_inputs(rows: Tensor, draws: Draws, views: int, mixup: float | None) -> StepInputs:
+    """Draw what a step needs: the same on every device that shares the batch.
+
+    Args:
+        rows: (B,) on the device.
+        draws: the epoch's generators.
+        views: number of cached views; 0 where images are augmented.
+        mixup: parameter of the beta distribution; 0 mixes each image with itself, which changes
+            nothing but keeps the step the same; None leaves mixing out.
+    """
+    if views:
+        view = torch.randint(views, (len(rows),), generator=draws.order)
+        return StepInputs(rows, view.to(rows.device, non_blocking=True), None, None)
+    numbers = draw_augmentation(len(rows), draws.pictures)
+    if mixup is None:
+        return StepInputs(rows, numbers, None, None)
+    partners, shares = draw_mixup(len(rows), mixup, draws.mixing)
+    # Not waited for: with a copy that waits the GPU would idle until Python has launched the next
+    # step. CUDA has read what lies in ordinary memory before the call returns.
+    return StepInputs(
+        rows,
+        numbers,
+        partners.to(rows.device, non_blocking=True),
+        shares.to(rows.device, non_blocking=True),
+    )
+
+
+@dataclass
+class Step:
+    """The steps of one phase; a call makes one.
+
+    Attributes:
+        job: what is trained.
+        phase: its name.
+        precision: the one that the network runs in.
+        micro_batch: images per forward pass, at most; the gradients of a batch's parts are added.
+            It gets smaller where memory does not suffice.
+        net: the trained part of the network, as Fabric wraps it.
+        optimizer: likewise.
+        features: (K, N, D) cached views of the training images, which are then the inputs.
+    """
+
+    job: Job
+    phase: Phase
+    precision: Precision
+    micro_batch: int
+    net: _FabricModule
+    optimizer: _FabricOptimizer
+    features: Tensor | None = None
+
+    def __call__(self, inputs: StepInputs) -> Tensor:
+        """One optimiser step on this device's share of a batch; gives the share's mean loss."""
+        fabric, clip_norm = self.job.fabric, self.job.training.clip_norm
+        batch, targets = self._prepare(inputs)
+        share = slice(fabric.global_rank, None, fabric.world_size)
+        batch, targets = batch[share], targets.select(share)
+        now = min(self.micro_batch, len(batch))
+        if fabric.world_size == 1:
+            loss, fitting = halve_until_it_fits(
+                lambda images: self._gradients(batch, targets, images), now
+            )
+            self.shrink(now, fitting)
+        else:
+            loss = self._gradients(batch, targets, now)
+        if clip_norm is not None:
+            fabric.clip_gradients(
+                self.net,
+                self.optimizer,
+                max_norm=clip_norm,
+                error_if_nonfinite=False,  # the check of the losses says it better
+            )
+        self.optimizer.step()
+        return loss
+
+    def is_whole(self) -> bool:
+        """Whether a batch goes through the network at once, so that a step can be captured."""
+        return self.micro_batch >= self.job.params.phases[self.phase].batch_size
+
+    def shrink(self, images: int, fitting: int) -> None:
+        """Take fewer images at once from now on, and say so, where memory was found to be short."""
+        if fitting == images:
+            return
+        self.micro_batch = fitting
+        if self.job.fabric.is_global_zero:
+            log.warning(
+                "%s: out of memory with %d images at once: going on with %d, their gradients added",
+                self.job.backbone,
+                images,
+                fitting,
+            )
+        self.job.observer.noted(f"micro_batch.{self.phase}", str(fitting))
+
+    def _prepare(self, inputs: StepInputs) -> tuple[Tensor, Targets]:
+        """A batch's images or features, and its targets."""
+        job, rows = self.job, inputs.rows
+        labels = job.train.labels[rows]
+        if self.features is not None:
+            return self.features[inputs.draws, rows], Targets(labels)
+        batch = augment_batch(
+            job.train.pixels[rows], job.params.image_size, job.training.augment, inputs.draws
+        )
+        if inputs.partners is None or inputs.shares is None:
+            return batch, Targets(labels)
+        return mix(batch, labels, inputs.partners, inputs.shares)
+
+    def _gradients(self, batch: Tensor, targets: Targets, at_once: int) -> Tensor:
+        """Gradients of the mean loss over a batch, from parts of at most so many images."""
+        fabric, training = self.job.fabric, self.job.training
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=batch.device)
+        for part in micro_batches(len(batch), at_once):
+            with fabric.no_backward_sync(self.net, enabled=part.stop < len(batch)):
+                with autocast(fabric.device, self.precision):
+                    output = self.net(batch[part])
+                weight = self.job.params.auxiliary_weight
+                loss = classification_loss(
+                    output, targets.select(part), training.label_smoothing, weight
+                )
+                loss = loss * ((part.stop - part.start) / len(batch))
+                fabric.backward(loss)
+            total += loss.detach()
+        return total
