@@ -158,8 +158,8 @@ class TrainingParams(Section):
     """`auto` takes bf16 where a few timed steps show it to be faster."""
     threads: Literal["auto"] | Count
     """CPU threads of each process; `auto` takes as many as cores are free when it starts."""
-    compile: Literal["auto"] | bool
-    """Whether torch.compile is used; `auto`: on GPUs, where that can be done."""
+    compile: bool
+    """Whether torch.compile is used: it takes a minute or two before the first step."""
     optimizer: Literal["adam", "adamw", "sgd"]
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)]
     """Nesterov momentum of `sgd`."""

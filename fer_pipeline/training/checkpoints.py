@@ -105,6 +105,7 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, or None; damaged ones are reported and deleted."""
+        self.wait()
         for path in self._newest_first():
             content = path.read_bytes()
             named = _NAME.fullmatch(path.name)
@@ -119,6 +120,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Delete all: the training is done."""
+        self.wait()
         shutil.rmtree(self._all, ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:

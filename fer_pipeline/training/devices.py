@@ -106,26 +106,18 @@ def share_statistics(model: nn.Module, fabric: Fabric) -> None:
             distributed.broadcast(buffer, src=0)
 
 
-def compile_network(
-    model: nn.Module, choice: Literal["auto"] | bool, device: torch.device
-) -> nn.Module:
+def compile_network(model: nn.Module, wanted: bool) -> nn.Module:
     """The network as it runs in training; its weights stay those of `model`.
 
-    Args:
-        model: on its device.
-        choice: `auto` compiles on GPUs, if there is the C compiler that this takes; true does in
-            any case, and without a compiler the first step fails.
-        device: where the model is.
+    Raises:
+        TrainingError: compiling is wanted, and there is no compiler.
     """
-    if choice == "auto":
-        choice = device.type == "cuda" and _can_compile()
-    return cast(nn.Module, torch.compile(model)) if choice else model
-
-
-def _can_compile() -> bool:
-    """Whether Triton finds what it builds the launcher of a GPU's kernels with."""
+    if not wanted:
+        return model
     header = Path(sysconfig.get_path("include"), "Python.h")
-    if header.exists() and ("CC" in os.environ or any(map(shutil.which, _COMPILERS))):
-        return True
-    log.warning("not compiled: install gcc, and Python's header files, to train faster")
-    return False
+    if not (header.exists() and ("CC" in os.environ or any(map(shutil.which, _COMPILERS)))):
+        raise TrainingError(
+            "training.compile is true, but there is no C compiler, or Python's header files are "
+            "missing: install gcc and python3-dev, or set it to false"
+        )
+    return cast(nn.Module, torch.compile(model))

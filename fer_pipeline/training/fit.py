@@ -62,6 +62,15 @@ class Trainer:
         if found:
             self._take_over(found)
         self._precision = found["precision"] if found else self._choose_precision()
+        try:
+            self._run_phases(found)
+        finally:
+            self._checkpoints.wait()  # also for the next process, where this one ends by an error
+        assert self._best is not None
+        state = {key: value.cpu().contiguous() for key, value in self._best_state.items()}
+        return Trained(tuple(self._history), self._best, state, self._precision, self._seconds())
+
+    def _run_phases(self, found: dict[str, Any] | None) -> None:
         first = 1
         for name, phase in self._phases.items():
             size = "cached_views" if self._job.params.cached_views(name) else "batch_size"
@@ -69,9 +78,6 @@ class Trainer:
             with explain_out_of_memory(self._job.backbone, advice), self._explain_failed_gpu():
                 self._run_phase(name, first, first + phase.epochs - 1, found)
             first += phase.epochs
-        assert self._best is not None
-        state = {key: value.cpu().contiguous() for key, value in self._best_state.items()}
-        return Trained(tuple(self._history), self._best, state, self._precision, self._seconds())
 
     @contextmanager
     def _explain_failed_gpu(self) -> Iterator[None]:

@@ -95,7 +95,7 @@ class PhaseRun:
         net = (
             head_of(job.model, job.backbone)
             if views
-            else compile_network(job.model, job.training.compile, job.fabric.device)
+            else compile_network(job.model, job.training.compile)
         )
         net, optimizer = job.fabric.setup(net, self._optimizer)
         features = self._features.train if self._features else None

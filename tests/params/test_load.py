@@ -351,8 +351,8 @@ def test_devices_that_are_no_number_from_1_are_refused(
     )
 
 
-@pytest.mark.parametrize("compile_", ["yes", "off", None])
-def test_compile_is_auto_or_a_truth_value(compile_: object, committed: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compile_", ["yes", "auto", None])
+def test_compile_is_a_truth_value(compile_: object, committed: str, tmp_path: Path) -> None:
     path = write_edited(committed, {"training.compile": compile_}, tmp_path / "mine.yaml")
     with pytest.raises(ParamsError, match=r"training\.compile"):
         load_params(path)

@@ -37,6 +37,42 @@ def checkpoints(folder: Path) -> Checkpoints:
     return Checkpoints(folder, "key")
 
 
+def test_what_changes_after_it_was_saved_is_saved_as_it_was(checkpoints: Checkpoints) -> None:
+    weight, steps = torch.zeros(1_000_000), [1]
+    checkpoints.save(1, {"weight": weight, "groups": [{"steps": steps, "rate": weight}]})
+    weight.fill_(1.0)
+    steps.append(2)
+    found = checkpoints.load()
+    assert found is not None
+    assert not found["weight"].any()
+    assert found["groups"][0]["steps"] == [1]
+    assert not found["groups"][0]["rate"].any()
+
+
+def test_one_is_due_after_its_seconds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    checkpoints = Checkpoints(folder, "key", every_s=30.0)
+    assert Checkpoints(folder, "key").due()
+    found = []
+    for seconds in (0.0, 29.0, 2.0, 29.0, 2.0):
+        now += seconds
+        found.append(checkpoints.due())
+        if found[-1]:
+            checkpoints.save(1, {})
+    assert found == [False, False, True, False, True]
+
+
+def test_the_last_is_on_the_disk_when_it_is_finished_and_written_once(
+    checkpoints: Checkpoints, folder: Path
+) -> None:
+    checkpoints.finish(3, {"epoch": 3})
+    (path,) = files(folder)
+    written = path.stat().st_mtime_ns
+    checkpoints.finish(3, {"epoch": 3})
+    assert path.stat().st_mtime_ns == written
+
+
 def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -59,7 +95,7 @@ def test_where_there_is_none_there_is_none(checkpoints: Checkpoints, folder: Pat
 
 def test_the_newest_is_loaded_and_two_are_kept(checkpoints: Checkpoints, folder: Path) -> None:
     for epoch in (8, 9, 10, 11):
-        checkpoints.save(epoch, {"epoch": epoch})
+        checkpoints.finish(epoch, {"epoch": epoch})
     assert checkpoints.load() == {"epoch": 11}
     assert [path.name[:11] for path in files(folder)] == ["epoch-00010", "epoch-00011"]
 
@@ -69,7 +105,7 @@ def test_a_damaged_one_is_reported_and_the_one_before_it_used(
     damage: str, checkpoints: Checkpoints, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for epoch in (1, 2):
-        checkpoints.save(epoch, {"epoch": epoch})
+        checkpoints.finish(epoch, {"epoch": epoch})
     newest = files(folder)[-1]
     content = bytearray(newest.read_bytes())
     if damage == "flipped":
@@ -84,7 +120,7 @@ def test_a_damaged_one_is_reported_and_the_one_before_it_used(
 
 def test_where_all_are_damaged_training_starts_anew(checkpoints: Checkpoints, folder: Path) -> None:
     for epoch in (1, 2):
-        checkpoints.save(epoch, {"epoch": epoch})
+        checkpoints.finish(epoch, {"epoch": epoch})
     for path in files(folder):
         path.write_bytes(b"")
     assert checkpoints.load() is None
@@ -97,7 +133,7 @@ def test_another_keys_are_not_seen_and_go_with_the_first_that_is_written(
     other = Checkpoints(folder, "other")
     assert other.load() is None
     assert checkpoints.load() == {"epoch": 5}
-    other.save(1, {"epoch": 1})
+    other.finish(1, {"epoch": 1})
     assert other.load() == {"epoch": 1}
     assert checkpoints.load() is None
     assert [path.name for path in folder.iterdir()] == ["other"]
@@ -125,18 +161,18 @@ def test_what_is_cleared_is_gone_and_clearing_nothing_is_no_error(
 def test_a_file_that_is_half_written_is_ignored_and_goes_with_the_next(
     checkpoints: Checkpoints, folder: Path
 ) -> None:
-    checkpoints.save(1, {"epoch": 1})
+    checkpoints.finish(1, {"epoch": 1})
     for name in (".partial-epoch-00002-0123456789abcdef.pt", ".partial-epoch-00002-cafe.pt"):
         (folder / "key" / name).write_bytes(b"PK")
     assert checkpoints.load() == {"epoch": 1}
-    checkpoints.save(2, {"epoch": 2})
+    checkpoints.finish(2, {"epoch": 2})
     assert not list(folder.rglob(".partial-*"))
 
 
 def test_a_folder_that_cannot_be_written_is_said_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(TrainingError) as refused:
-        Checkpoints(tmp_path / "taken", "key").save(1, {"epoch": 1})
+        Checkpoints(tmp_path / "taken", "key").finish(1, {"epoch": 1})
     assert str(refused.value).startswith(f"{tmp_path / 'taken'}/key/epoch-00001-")
     assert str(refused.value).endswith(
         "(Not a directory): look at its folder, then run the same again"

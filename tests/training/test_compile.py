@@ -9,9 +9,7 @@ import torch
 from bench import PHASE, Bench, fit
 from torch import Tensor, nn
 
-from fer_pipeline.training.devices import compile_network
-
-CUDA = torch.device("cuda")
+from fer_pipeline.errors import TrainingError
 
 
 @pytest.fixture
@@ -52,18 +50,11 @@ def test_a_compiled_network_trains_as_the_other_does(bench: Bench) -> None:
         torch.testing.assert_close(compiled.state[key], value, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("device", [CUDA, torch.device("cpu")])
-def test_auto_compiles_for_gpus_alone(
-    device: torch.device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CC", "any")
-    model = nn.Linear(1, 1)
-    assert (compile_network(model, "auto", device) is not model) == (device == CUDA)
-    assert compile_network(model, False, device) is model
-
-
 @pytest.mark.usefixtures("without_compiler")
-def test_auto_says_that_a_compiler_is_missing(caplog: pytest.LogCaptureFixture) -> None:
-    model = nn.Linear(1, 1)
-    assert compile_network(model, "auto", CUDA) is model
-    assert "install gcc" in caplog.text
+def test_a_missing_compiler_ends_the_training_before_it_begins(bench: Bench) -> None:
+    with pytest.raises(TrainingError) as refused:
+        fit(bench.job(Tiny(), None, compile=True))
+    assert str(refused.value) == (
+        "training.compile is true, but there is no C compiler, or Python's header files are "
+        "missing: install gcc and python3-dev, or set it to false"
+    )

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_pipeline.training.losses import Targets, classification_loss, mix
+from fer_pipeline.training.losses import Targets, classification_loss, draw_mixup, mix
 
 LABELS = torch.tensor([0, 2, 1, 2])
 OTHERS = torch.tensor([2, 2, 0, 1])
+SHARES = torch.tensor([0.7, 0.3])
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_the_loss_is_the_mean_cross_entropy_with_smoothed_labels(
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_mixed_labels_count_by_their_shares(smoothing: float, logits: Tensor) -> None:
-    found = classification_loss(logits, Targets(LABELS, OTHERS, 0.7), smoothing, 0.0)
+    found = classification_loss(logits, Targets(LABELS, OTHERS, SHARES), smoothing, 0.0)
     wanted = 0.7 * entropy_by_hand(logits, LABELS, smoothing)
     wanted += 0.3 * entropy_by_hand(logits, OTHERS, smoothing)
     assert float(found) == pytest.approx(wanted, rel=1e-6)
@@ -56,36 +57,45 @@ def test_logits_in_bf16_make_a_loss_in_fp32(logits: Tensor) -> None:
 
 
 def test_parts_of_targets_keep_labels_partners_and_share() -> None:
-    part = Targets(LABELS, OTHERS, 0.7).select(slice(1, None, 2))
+    part = Targets(LABELS, OTHERS, SHARES).select(slice(1, None, 2))
     assert part.labels.tolist() == [2, 2]
     assert part.others is not None
     assert part.others.tolist() == [2, 1]
-    assert part.share == 0.7
+    assert part.shares is SHARES
     assert Targets(LABELS).select(slice(0, 2)).others is None
 
 
 def test_mixup_adds_images_as_it_says_in_its_targets() -> None:
     """Images are one-hot: each pixel tells how much of which image is in it."""
     images, labels = torch.eye(6), torch.arange(6)
-    mixed, targets = mix(images, labels, 0.4, np.random.default_rng(3))
+    partners, shares = draw_mixup(6, 0.4, np.random.default_rng(3))
+    mixed, targets = mix(images, labels, partners, shares)
     assert targets.others is not None
     assert sorted(targets.others.tolist()) == labels.tolist()
-    assert 0 < targets.share < 1
-    wanted = targets.share * images + (1 - targets.share) * images[targets.others]
+    assert 0 < shares[0] < 1
+    assert shares.sum() == 1
+    wanted = shares[0] * images + shares[1] * images[targets.others]
     torch.testing.assert_close(mixed, wanted)
 
 
 def test_the_share_of_mixup_has_its_beta_distribution() -> None:
-    rng, images = np.random.default_rng(0), torch.eye(2)
-    shares = [mix(images, torch.arange(2), 0.2, rng)[1].share for _ in range(2000)]
+    rng = np.random.default_rng(0)
+    shares = [float(draw_mixup(2, 0.2, rng)[1][0]) for _ in range(2000)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.05)
     assert np.var(shares) == pytest.approx(1 / (4 * (2 * 0.2 + 1)), rel=0.05)
 
 
-def test_no_mixup_leaves_images_labels_and_draws_alone() -> None:
-    images, labels, rng = torch.eye(6), torch.arange(6), np.random.default_rng(3)
+def test_mixup_of_nothing_changes_neither_images_nor_loss_nor_draws() -> None:
+    """To the last bit: epochs without mixup run the same captured step."""
+    images, logits = torch.randn(6, 3), torch.randn(6, 7, requires_grad=True)
+    labels, rng = torch.arange(6), np.random.default_rng(3)
     before = rng.bit_generator.state
-    mixed, targets = mix(images, labels, 0.0, rng)
-    assert mixed is images
-    assert targets.others is None
+    mixed, targets = mix(images, labels, *draw_mixup(6, 0.0, rng))
     assert rng.bit_generator.state == before
+    assert torch.equal(mixed, images)
+    gradients = []
+    for one in (targets, Targets(labels)):
+        loss = classification_loss(logits, one, 0.1, 0.0)
+        gradients.append((loss, *torch.autograd.grad(loss, logits)))
+    for found, wanted in zip(*gradients, strict=True):
+        assert torch.equal(found, wanted)

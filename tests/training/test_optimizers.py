@@ -13,8 +13,8 @@ from torch.optim import SGD, Adam, AdamW
 from fer_pipeline.params.schema import TrainingParams
 from fer_pipeline.training.optimizers import (
     FIRST_RATE,
+    MovingAverage,
     Schedule,
-    build_average,
     build_optimizer,
     build_schedule,
     rate_factor,
@@ -132,14 +132,14 @@ def tiny() -> nn.Sequential:
 
 def test_the_average_of_weights_is_the_one_worked_out_by_hand() -> None:
     model, decay = tiny(), 0.9
-    average = build_average(model, decay)
+    average = MovingAverage(model, decay)
     wanted: dict[str, Tensor] = {}
     for update in range(30):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
         model(torch.randn(4, 3))  # moves the statistics
-        average.update_parameters(model)
+        average.update()
         kept = min(decay, (1 + update) / (10 + update)) if update else 0.0  # the first is copied
         for key, value in model.state_dict().items():
             if value.is_floating_point():
@@ -156,17 +156,17 @@ def test_the_average_of_weights_is_the_one_worked_out_by_hand() -> None:
 
 def test_a_large_decay_still_forgets_the_first_weights_soon() -> None:
     model = nn.Linear(1, 1, bias=False)
-    average = build_average(model, 0.9999)
+    average = MovingAverage(model, 0.9999)
     model.weight.data.fill_(100.0)
-    average.update_parameters(model)
+    average.update()
     model.weight.data.fill_(1.0)
     for _ in range(200):
-        average.update_parameters(model)
+        average.update()
     assert average.module.weight.item() == pytest.approx(1.0, abs=0.01)
 
 
 def test_the_average_is_a_copy_of_the_network() -> None:
     model = tiny()
-    average = build_average(model, 0.9)
+    average = MovingAverage(model, 0.9)
     live = {value.data_ptr() for value in model.state_dict().values()}
     assert not live & {value.data_ptr() for value in average.module.state_dict().values()}
