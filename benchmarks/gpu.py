@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -45,6 +44,7 @@ from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import EVALUATION, FUSION, TEST, TRAIN, VAL, predictions
 from fer_pipeline.stages.calibrate import calibrate
 from fer_pipeline.stages.evaluate import evaluate
+from fer_pipeline.stages.launch import set_up_log
 from fer_pipeline.training.devices import describe_hardware
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,6 +104,7 @@ def main() -> None:
     params = load_params(recipe)
     findings = Findings(options.out.resolve())
     hardware = describe_hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"), 1)
+    set_up_log(sys.stdout)
     findings.say(f"{hardware}, torch {torch.__version__}, {recipe.name}")
     findings.add("hardware", hardware)
     with TemporaryDirectory() as folder:
@@ -151,7 +152,7 @@ def _do_part(options: argparse.Namespace) -> None:
         print(f"{options.backbone:13} {line}", flush=True)
 
     # What the engine notes, such as that a step is not captured, belongs into the log.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    set_up_log(sys.stdout)
     if options.part == "rate":
         found: object = rate_beside_others(params, options.backbone)
     else:

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import distributed, nn
 
 from fer_pipeline.choices import describe_cpu
-from fer_pipeline.errors import TrainingError
+from fer_pipeline.errors import TrainingError, one_line
 from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ def choose_devices(devices: Literal["auto"] | int, batch_sizes: Mapping[str, int
         batch_sizes: of the batches that are to be shared, by their keys in params.
 
     Raises:
-        TrainingError: there are not so many devices, or they can't share a batch evenly.
+        TrainingError: there are not so many devices, they can't be used, or they can't share a
+            batch evenly.
     """
     gpus = torch.cuda.device_count()
     count = most_devices(gpus, batch_sizes.values()) if devices == "auto" else devices
@@ -56,12 +57,24 @@ def choose_devices(devices: Literal["auto"] | int, batch_sizes: Mapping[str, int
                 f"{key} is {size}: it must be a multiple of the {count} devices that share it, "
                 f"with {SMALLEST_MICRO_BATCH} images or more for each"
             )
+    if gpus:
+        _start_cuda()
     return Fabric(
         accelerator="cuda" if gpus else "cpu",
         devices=count,
         strategy="ddp" if count > 1 else "auto",
         precision="32-true",  # autocast is set where the network runs, see `precision`
     )
+
+
+def _start_cuda() -> None:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise TrainingError(
+            f"the GPU can't be used ({one_line(error)}): update its driver, or train on the CPU "
+            f"with CUDA_VISIBLE_DEVICES=''"
+        ) from error
 
 
 def shares_evenly(batch_size: int, devices: int) -> bool:

@@ -53,8 +53,8 @@ class Trainer:
         Goes on after the last epoch of which there is a checkpoint.
 
         Raises:
-            TrainingError: the loss is no longer a number, or memory does not suffice; a
-                `SharedTrainingError` where all devices know it.
+            TrainingError: the loss is no longer a number, memory does not suffice, or the GPU
+                fails; a `SharedTrainingError` where all devices know it.
         """
         self._started = time.perf_counter()
         with self._job.fabric.rank_zero_first():  # which reports and deletes a damaged one
@@ -62,10 +62,11 @@ class Trainer:
         if found:
             self._take_over(found)
         self._precision = found["precision"] if found else self._choose_precision()
-        try:
-            self._run_phases(found)
-        finally:
-            self._checkpoints.wait()  # also for the next process, where this one ends by an error
+        with self._explain_failed_gpu():
+            try:
+                self._run_phases(found)
+            finally:
+                self._checkpoints.wait()  # the next process goes on from there
         assert self._best is not None
         state = {key: value.cpu().contiguous() for key, value in self._best_state.items()}
         return Trained(tuple(self._history), self._best, state, self._precision, self._seconds())
@@ -75,7 +76,7 @@ class Trainer:
         for name, phase in self._phases.items():
             size = "cached_views" if self._job.params.cached_views(name) else "batch_size"
             advice = f"lower backbones.{self._job.backbone}.image_size or {name}.{size}"
-            with explain_out_of_memory(self._job.backbone, advice), self._explain_failed_gpu():
+            with explain_out_of_memory(self._job.backbone, advice):
                 self._run_phase(name, first, first + phase.epochs - 1, found)
             first += phase.epochs
 

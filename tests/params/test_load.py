@@ -376,6 +376,7 @@ def test_every_setting_of_training_is_read_as_written(committed: str, tmp_path: 
         "training.mixup": 0.2,
         "training.mixup_off_epochs": 5,
         "training.patience": 10,
+        "training.checkpoint_every_s": 30.0,
     }
     path = write_edited(committed, edits, tmp_path / "mine.yaml")
     found = load_params(path).training.model_dump(exclude={"augment"})

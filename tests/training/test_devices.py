@@ -198,3 +198,17 @@ def test_no_process_outlives_the_first(shared: Shared) -> None:
     assert shared.status == 1, shared.errors
     other = int((shared.folder / "abandoned.pid").read_text())
     wait_until(lambda: not psutil.pid_exists(other), what=f"process {other} is gone")
+
+
+def test_a_gpu_whose_driver_is_too_old_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    with pytest.raises(TrainingError) as refused:
+        choose_devices("auto", {})
+    assert str(refused.value) == (
+        "the GPU can't be used (The NVIDIA driver on your system is too old (found version "
+        "11040).): update its driver, or train on the CPU with CUDA_VISIBLE_DEVICES=''"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +20,9 @@ from bench import (
     fit,
     small_network,
 )
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models.resnet import ResNet
 
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.models.backbones import build_backbone
@@ -289,3 +291,28 @@ def test_inception_trains_with_and_without_its_auxiliary_head(
     assert auxiliary <= moved
     assert bool(auxiliary) is (weight > 0)
     build_backbone("inception_v3", "none").load_state_dict(trained.state)
+
+
+class Lost(ResNet):
+    """A network on a GPU that fails in the second epoch."""
+
+    passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += self.training
+        if self.passes > 2:
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure\nSearch for it")
+        return super().forward(x)
+
+
+def test_a_gpu_that_fails_ends_in_one_line_and_the_last_checkpoint_stays(
+    bench: Bench, tmp_path: Path
+) -> None:
+    finetune = PHASE.model_copy(update={"epochs": 3})
+    with pytest.raises(TrainingError) as ended:
+        fit(bench.job(small_network(kind=Lost), None, finetune), tmp_path)
+    assert str(ended.value) == (
+        "resnet50: the GPU failed (CUDA error: unspecified launch failure Search for it): look at "
+        "it with nvidia-smi, then run it again: it goes on from its last checkpoint"
+    )
+    assert [path.name[:11] for path in tmp_path.rglob("*.pt")] == ["epoch-00001"]

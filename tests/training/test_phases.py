@@ -18,15 +18,17 @@ from bench import (
     group_norm,
     small_network,
 )
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import ResNet
 
 from fer_pipeline.errors import TrainingError
+from fer_pipeline.models import capture
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.schema import Phase
 from fer_pipeline.training.history import Trained
-from fer_pipeline.training.job import Job
+from fer_pipeline.training.job import Images, Job
 from fer_pipeline.training.phases import PhaseRun, enter_phase
 
 ONE_BATCH = PHASE.model_copy(update={"batch_size": 28, "learning_rate": 1.0})
@@ -365,3 +367,33 @@ def test_a_phase_that_takes_over_goes_on_where_the_other_stopped(bench: Bench) -
     other.train(2)
     assert_same_bits(copy_weights(other_model), copy_weights(model))
     assert_same_bits(copy_weights(other.model), copy_weights(run.model))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="steps are captured on GPUs")
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_captured_step_trains_as_one_that_is_not(
+    optimizer: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {
+        "optimizer": optimizer,
+        "schedule": "onecycle",
+        "clip_norm": 1.0,
+        "ema_decay": 0.9,
+        "mixup": 0.2,
+        "mixup_off_epochs": 1,
+        "precision": "fp32",
+    }
+    on_gpu = Bench.__new__(Bench)
+    on_gpu.fabric = Fabric(accelerator="cuda", devices=1)
+    on_gpu.training = bench.training
+    on_gpu.train, on_gpu.val = (
+        Images(one.pixels.cuda(), one.labels.cuda()) for one in (bench.train, bench.val)
+    )
+    phase = PHASE.model_copy(update={"epochs": 6, "batch_size": 7})
+    captured = fit(on_gpu.job(small_network().cuda(), None, phase, **changes))
+    monkeypatch.setattr(capture, "WARM_CALLS", 10**9)
+    eager = fit(on_gpu.job(small_network().cuda(), None, phase, **changes))
+    for one, other in zip(captured.history, eager.history, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=0.02)
+        assert one.learning_rate == pytest.approx(other.learning_rate)
