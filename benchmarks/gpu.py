@@ -39,6 +39,7 @@ from fer_pipeline.data.quality.splits import split_faces
 from fer_pipeline.data.sources.editions import Reading, read_edition
 from fer_pipeline.data.sources.sample import draw_sample
 from fer_pipeline.evaluation.result import read_evaluation
+from fer_pipeline.files import whole_file, write_json
 from fer_pipeline.params.load import load_params
 from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import EVALUATION, FUSION, TEST, TRAIN, VAL, predictions
@@ -71,6 +72,7 @@ class Findings:
         self.found: dict[str, Any] = {}
         self._logits: dict[str, Any] = {}
         self._log: TextIO = (folder / "log.txt").open("w", encoding="utf-8", buffering=1)
+        self._tables: TextIO = (folder / "table.txt").open("w", encoding="utf-8", buffering=1)
 
     def say(self, line: str) -> None:
         line = f"{time.time() - self.started:6.1f} s  {line}"
@@ -79,19 +81,18 @@ class Findings:
 
     def add(self, key: str, value: object) -> None:
         self.found[key] = value
-        text = json.dumps(self.found, indent=1)
-        (self.folder / "results.json").write_text(text, encoding="utf-8")
+        write_json(self.folder / "results.json", self.found)
 
     def add_logits(self, backbone: str, path: Path) -> None:
         with np.load(path, allow_pickle=False) as arrays:
             for key in ("val_logits", "test_logits"):
                 self._logits[f"{backbone}.{key}"] = arrays[key]
-        np.savez_compressed(self.folder / "logits.npz", allow_pickle=False, **self._logits)
+        with whole_file(self.folder / "logits.npz") as partial:
+            np.savez_compressed(partial, allow_pickle=False, **self._logits)
 
     def table(self, table: Table) -> None:
-        with (self.folder / "table.txt").open("a", encoding="utf-8") as stream:
-            for console in (Console(), Console(file=stream, width=120)):
-                console.print(table)
+        for console in (Console(), Console(file=self._tables, width=120)):
+            console.print(table)
 
 
 def main() -> None:
@@ -116,17 +117,8 @@ def main() -> None:
         _train(params, recipe, end, together, findings)
         summary = _evaluate(params, findings)
         os.chdir("/")
-    print(
-        json.dumps(
-            {
-                **summary,
-                **{
-                    key: findings.found[key]
-                    for key in ("hardware", "checks", "speed", "side_by_side")
-                },
-            }
-        )
-    )
+    shown = {key: findings.found[key] for key in ("hardware", "checks", "speed", "side_by_side")}
+    print(json.dumps(summary | shown))
 
 
 def _options() -> argparse.Namespace:
@@ -234,7 +226,7 @@ def _train(params: Params, recipe: Path, end: float, together: bool, findings: F
     running = {name: _start("train", name, recipe, end) for name in names} if together else {}
     trained = {}
     for position, name in enumerate(names):
-        own_end = end - (end - time.time()) * (1 - 1 / (len(names) - position))
+        own_end = time.time() + (end - time.time()) / (len(names) - position)
         process = running.get(name) or _start("train", name, recipe, own_end)
         trained[name] = _finish(process, findings)
         findings.add("trainings", trained)
