@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from functools import partial
 from pathlib import Path
+
+from session_folder import make_session_folder
 
 # Test workers share the cores: one thread each, said before anything imports torch. With more,
 # torch's threads wait for each other's turns and everything takes many times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before it, too: torch chooses its folder for compiled code while it is imported.
+os.environ["TMPDIR"] = make_session_folder()
 
 import pytest
 from filelock import FileLock
-from session_folder import make_session_folder
 from workspace import Workspace, copy_workspace, environment, make_workspace
 
 from fer_pipeline.data.faces import Split
@@ -45,15 +46,6 @@ LONGEST = (
     "stages/test_remote_source.py",
     "registry/test_tracking.py",
 )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Temporary files go into a folder that ends with the run; pytest keeps its own of the last."""
-    if not hasattr(config, "workerinput"):  # workers take over the environment
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
-        folder = make_session_folder()
-        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-        config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ and if the run itself is killed, with the next one.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -16,13 +17,26 @@ import psutil
 _PREFIX = "fer-tests-"
 
 
-def make_session_folder() -> Path:
-    """A new folder in the one for temporary files, named after this process."""
+def make_session_folder() -> str:
+    """A new folder for this process, or that of the process whose worker it is.
+
+    pytest's own folders, which it keeps of the last runs, stay where they were.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return os.environ["TMPDIR"]
     shared = Path(tempfile.gettempdir())
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(shared))
     for folder in shared.glob(f"{_PREFIX}*"):
         if not psutil.pid_exists(int(folder.name.removeprefix(_PREFIX))):
             shutil.rmtree(folder, ignore_errors=True)
     own = shared / f"{_PREFIX}{os.getpid()}"
     own.mkdir(exist_ok=True)
     own.chmod(0o711)  # PostgreSQL runs as another user, and passes through
-    return own
+    tempfile.tempdir = str(own)
+    atexit.register(_remove, own, os.getpid())
+    return str(own)
+
+
+def _remove(folder: Path, pid: int) -> None:
+    if os.getpid() == pid:  # no process that was forked from it
+        shutil.rmtree(folder, ignore_errors=True)

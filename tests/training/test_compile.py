@@ -8,6 +8,7 @@ import pytest
 import torch
 from bench import PHASE, Bench, fit
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 from fer_pipeline.errors import TrainingError
 
@@ -25,13 +26,12 @@ class Tiny(nn.Module):
         super().__init__()
         self.compiled = False
         torch.manual_seed(0)
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.fc = nn.Linear(4, 7)
+        self.fc = nn.Linear(3, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             self.compiled = True
-        return self.fc(self.conv(x).relu().mean(dim=(2, 3)))
+        return self.fc(x.mean(dim=(2, 3)))
 
 
 @pytest.mark.slow
@@ -41,7 +41,9 @@ def test_a_compiled_network_trains_as_the_other_does(bench: Bench) -> None:
     changes = {"optimizer": "sgd", "precision": "fp32"}
     one, other = Tiny(), Tiny()
     plain = fit(bench.job(one, None, finetune, compile=False, **changes))
-    compiled = fit(bench.job(other, None, finetune, compile=True, **changes))
+    # For so few kernels, headers that are compiled before them take longer than they save.
+    with inductor.patch(cpp_cache_precompile_headers=False):
+        compiled = fit(bench.job(other, None, finetune, compile=True, **changes))
     assert (one.compiled, other.compiled) == (False, True)
     assert compiled.state.keys() == plain.state.keys()
     assert compiled.best.train_loss == pytest.approx(plain.best.train_loss, abs=1e-5)
