@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from fer_pipeline.cli import registry as registry_cli
+from fer_pipeline.errors import DataError
 from fer_pipeline.events import exit_status
 from fer_pipeline.paths import DOWNLOADS, FUSION, PARAMS, SOURCE_LOCK, model_file, require
 
@@ -101,6 +103,9 @@ def pin(
     from fer_pipeline.params.load import load_params
     from fer_pipeline.stages.progress import bytes_bar
 
+    for name in (uri, ferplus or ""):
+        if not name.isprintable():  # such as bytes that are no UTF-8, which no lock file can hold
+            raise DataError(f"{name!r} holds what can't be printed: rename it")
     params = load_params(PARAMS)
     before = read_pin(SOURCE_LOCK) if SOURCE_LOCK.exists() else None
     with bytes_bar(uri) as progress:
@@ -209,7 +214,9 @@ def chances_table(names: list[str], chances: NDArray[np.float32], console: Conso
     whole = Table("image", "expression", *EMOTIONS)
     ranks = (Column(rank, no_wrap=True) for rank in ("expression", "second", "third"))
     short = Table(Column("image", overflow="fold"), *ranks)
-    for name, row in zip(names, chances, strict=True):
+    # A file's name may hold bytes that are no UTF-8, which can't be printed.
+    readable = (os.fsencode(name).decode(errors="replace") for name in names)
+    for name, row in zip(readable, chances, strict=True):
         shown = [f"{chance:.1%}" for chance in row]
         order = (-row).argsort(kind="stable")
         whole.add_row(name, EMOTIONS[order[0]], *shown)

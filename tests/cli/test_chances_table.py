@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -49,3 +50,7 @@ def test_the_name_of_an_image_is_folded_not_cut() -> None:
     assert "".join(row[0].strip() for row in rows) == LONG
     assert max(len(line) for line in said.splitlines()) <= 60
     assert "happy 85.0%" in said
+
+
+def test_a_name_that_is_no_utf8_is_shown_as_far_as_it_is() -> None:
+    assert "│ a\ufffd.png │ happy 85.0%" in printed(60, os.fsdecode(b"a\xff.png"))

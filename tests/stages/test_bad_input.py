@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 from workspace import InProcess, TrainHere, Workspace, make_bare_workspace, stage
 
 from fer_pipeline.data.faces import USAGES
+from fer_pipeline.data.sources.sample import draw_face
+from fer_pipeline.emotions import EMOTIONS
 
 INGEST, PREPARE = stage("ingest"), stage("prepare")
 
@@ -94,6 +101,24 @@ def test_a_source_that_is_no_edition_is_not_pinned(uri: str, message: str, bare:
     before = files(bare)
     assert message in fail(bare, "fer", "source", "pin", uri)
     assert files(bare) == before
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems have no such names")
+def test_a_source_whose_name_is_no_utf8_is_not_pinned_but_one_that_holds_such_names(
+    bare: Workspace,
+) -> None:
+    write_csv(bare.folder / os.fsdecode(b"fer\xff.csv"))
+    before = files(bare)
+    assert "holds what can't be printed: rename it" in fail(
+        bare, "fer", "source", "pin", os.fsdecode(b"fer\xff.csv")
+    )
+    assert files(bare) == before
+    for number, (split, emotion) in enumerate(product(("train", "val", "test"), EMOTIONS)):
+        path = bare.folder / "faces" / split / emotion / os.fsdecode(b"a\xff.png")
+        path.parent.mkdir(parents=True)
+        Image.fromarray(draw_face(number % 7, np.random.default_rng(number))).save(path)
+    bare.check("fer", "source", "pin", "faces")
+    bare.check(*INGEST)
 
 
 def test_a_source_that_is_not_what_was_pinned_leaves_the_earlier_faces(bare: Workspace) -> None:

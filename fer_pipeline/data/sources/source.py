@@ -7,6 +7,7 @@ Where the bytes are is known to `web` and `s3`, what they are is told apart by c
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -244,4 +245,4 @@ def _measure(path: Path) -> tuple[int, str]:
             return path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
     files = [(name, *_measure(path / name)) for name in names_in(path)]
     listed = "".join(f"{name}\n{sha256}\n" for name, _, sha256 in files)
-    return sum(size for _, size, _ in files), hashlib.sha256(listed.encode()).hexdigest()
+    return sum(size for _, size, _ in files), hashlib.sha256(os.fsencode(listed)).hexdigest()
