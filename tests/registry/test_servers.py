@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,15 @@ import numpy as np
 import pytest
 from fused_model import NAME, draw_test_split, make_bundle, put_test_split, register_bundle
 from postgres_server import PostgresServer, find_binaries
+from processes import wait_until
 from s3_server import S3Server
+from typer.testing import CliRunner
 
+from fer_pipeline.cli.main import app
+from fer_pipeline.errors import RegistryError
 from fer_pipeline.params.load import load_params
 from fer_pipeline.params.schema import Params
-from fer_pipeline.registry.aliases import Aliases, read_aliases
+from fer_pipeline.registry.aliases import CHAMPION, Aliases, read_aliases
 from fer_pipeline.registry.promote import nominate, promote
 from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.serving.predictor import FusedPredictor
@@ -42,26 +47,6 @@ START_TIMEOUT_S = 180
 BUCKET = "mlflow"
 SPLIT = draw_test_split()
 
-# Registers a bundle and makes it challenger, as the stage does.
-REGISTER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from fused_model import draw_test_split, register_bundle
-from fer_pipeline.errors import FerError
-from fer_pipeline.params.load import load_params
-from fer_pipeline.registry.promote import nominate
-from fer_pipeline.registry.tracking import connect
-tracking, bundle = connect("faces"), Path(sys.argv[2])
-print("connected", flush=True)
-try:
-    number = register_bundle(tracking, bundle, draw_test_split())
-    nominate(tracking, load_params(Path("params.yaml")), number)
-except FerError as error:
-    sys.exit(f"error: {error}")
-print(number)
-"""
-
 
 @dataclass(frozen=True)
 class Servers:
@@ -79,20 +64,6 @@ class Servers:
             return {one["Key"] for one in listed.get("Contents", [])}
         finally:
             client.close()
-
-    def fer(self, *arguments: str) -> str:
-        """The output of `fer registry`."""
-        command = [
-            sys.executable,
-            "-c",
-            "from fer_pipeline.cli.main import main; main()",
-            "registry",
-        ]
-        done = subprocess.run(
-            [*command, *arguments], cwd=self.folder, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -162,24 +133,30 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
             time.sleep(0.2)
 
 
+def fer(*arguments: str) -> str:
+    """The output of `fer registry`."""
+    done = CliRunner().invoke(app, ["registry", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
 def test_register_promote_roll_back_and_load(servers: Servers, params: Params) -> None:
     tracking = servers.tracking
     bundles = [
         make_bundle(params, servers.folder / f"model-{seed}", ("resnet50",), seed)
         for seed in (1, 2)
     ]
-    for bundle in bundles:
-        number = register_bundle(tracking, bundle, SPLIT)
-        assert nominate(tracking, servers.params, number) is True
-        promote(tracking, servers.params, None, by="ada", reason="a test", force=True)
+    first, second = (register_bundle(tracking, bundle, SPLIT) for bundle in bundles)
+    tracking.client.set_registered_model_alias(NAME, CHAMPION, first)
+    assert nominate(tracking, servers.params, second) is True
+    promote(tracking, servers.params, None, by="ada", reason="a test", force=True)
     assert register_bundle(tracking, bundles[0], SPLIT) == "1"
     assert read_aliases(tracking, NAME) == Aliases("2", "1", None)
     assert any(key.endswith("resnet50.safetensors") for key in servers.objects())
 
-    said = servers.fer("rollback", "--reason", "it harms")
-    assert said == "champion: version 1, until now 2\n"
+    assert fer("rollback", "--reason", "it harms") == "champion: version 1, until now 2\n"
     assert read_aliases(tracking, NAME) == Aliases("1", "2", None)
-    assert "it harms" in servers.fer("history", "--json")
+    assert "it harms" in fer("history", "--json")
 
     mlflow.set_tracking_uri(tracking.uri)
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
@@ -196,36 +173,19 @@ def test_a_store_that_dies_during_a_registration_leaves_no_version_and_the_next_
     versions = len(tracking.client.search_model_versions(f"name = '{NAME}'"))
     before = servers.objects()
 
-    process = start_registration(servers, bundle)
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not servers.objects() - before:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    servers.s3.kill()
-    _, error = process.communicate(timeout=START_TIMEOUT_S)
-    last = error.strip().splitlines()[-1]
-
-    assert process.returncode == 1
-    assert last.startswith(f"error: {NAME} could not be registered, and no alias was moved")
+    with ThreadPoolExecutor(1) as pool:
+        registration = pool.submit(register_bundle, tracking, bundle, SPLIT)
+        wait_until(
+            lambda: servers.objects() - before or registration.done(), 180, "files are stored"
+        )
+        servers.s3.kill()
+        with pytest.raises(RegistryError, match="could not be registered, and no alias was moved"):
+            registration.result()
     assert read_aliases(tracking, NAME) == aliases
     assert len(tracking.client.search_model_versions(f"name = '{NAME}'")) == versions
 
     servers.s3.start()
-    process = start_registration(servers, bundle)
-    said, error = process.communicate(timeout=START_TIMEOUT_S)
-    assert process.returncode == 0, error
-    number = said.split()[-1]
+    number = register_bundle(tracking, bundle, SPLIT)
+    assert nominate(tracking, servers.params, number) is True
     assert read_aliases(tracking, NAME).challenger == number
     assert len(tracking.client.search_model_versions(f"name = '{NAME}'")) == versions + 1
-
-
-def start_registration(servers: Servers, bundle: Path) -> subprocess.Popen[str]:
-    tests = str(Path(__file__).parents[1])
-    return subprocess.Popen(
-        [sys.executable, "-c", REGISTER, tests, str(bundle)],
-        cwd=servers.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
