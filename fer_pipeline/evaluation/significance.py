@@ -27,6 +27,12 @@ class Gain:
     ci95: tuple[float, float]
     mcnemar_p: float
 
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the interval includes zero, or p is too large."""
+        low, high = self.ci95
+        return low <= 0 <= high or self.mcnemar_p > LEVEL
+
 
 def conclude(gain: Gain, better: str, worse: str) -> str:
     """What interval and p say together, in one sentence; a difference is one only to both.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 import plotly.io as pio
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
 from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
@@ -48,6 +50,17 @@ def embed(figure: go.Figure, div_id: str) -> Markup:
         div_id=div_id,  # without one plotly draws a random id
     )
     return Markup(html)
+
+
+def contents(html: str) -> list[tuple[str, Markup]]:
+    """Id and title of each section."""
+    found = re.findall(r'<section id="([^"]+)">\s*<h2>(.*?)</h2>', html)
+    return [(name, Markup(title)) for name, title in found]
+
+
+def markdown(text: str) -> Markup:
+    """Markdown as HTML; any HTML in it is shown as text."""
+    return Markup(MarkdownIt("js-default").render(text))
 
 
 def png_uri(pixels: npt.NDArray[np.uint8]) -> str:
@@ -95,6 +108,8 @@ def _environment(escape: bool) -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    shown = {one.__name__: one for one in (percent, points, p_value, png_uri, metric, count)}
+    shown = {
+        one.__name__: one for one in (contents, percent, points, p_value, png_uri, metric, count)
+    }
     environment.filters.update(shown)
     return environment

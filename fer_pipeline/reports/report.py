@@ -53,17 +53,17 @@ class ReportInputs:
 
 
 def render_report(inputs: ReportInputs) -> str:
-    """The whole page as HTML."""
+    """The whole page as HTML, with the card at its end."""
     evaluation = inputs.evaluation
     return page.render_page(
         "report.html.j2",
         **_shared(inputs),
+        card=page.markdown(render_model_card(inputs)),
         meaning=conclude(
             evaluation.test.gain,
             "Fusing helps on this test set",
             "Fusing harms on this test set",
         ),
-        clean_gain=gain_sentence(evaluation.clean) if evaluation.clean else "",
         figures=_figures(inputs),
         confusions=[
             (name, page.embed(plots.confusion_matrix(counts), f"plot-confusion-{index}"))
@@ -78,27 +78,34 @@ def render_model_card(inputs: ReportInputs) -> str:
     return page.render_text("model_card.md.j2", **_shared(inputs), rare=rare)
 
 
-def gain_sentence(test: Comparison) -> str:
-    """What the fused model gains on all test images or on the clean ones, in one sentence."""
-    best, gain = test.single[test.best_single], test.gain
-    low, high = (page.points(value) for value in gain.ci95)
-    return (
-        f"Fused {page.percent(test.fused.accuracy)} vs best single {page.percent(best.accuracy)}: "
-        f"{page.points(gain.accuracy, '+')} points "
-        f"(95{page.NBSP}% interval {low} to {high}, "
-        f"McNemar p{page.NBSP}{page.p_value(gain.mcnemar_p)})"
-    )
-
-
 def _shared(inputs: ReportInputs) -> dict[str, Any]:
+    evaluation, clean = inputs.evaluation, inputs.evaluation.clean
     return {
         "inputs": inputs,
-        "evaluation": inputs.evaluation,
-        "verdict": gain_sentence(inputs.evaluation.test),
+        "evaluation": evaluation,
+        # Only where it is another set than the whole.
+        "clean": clean if clean and clean.images < evaluation.test.images else None,
+        "verdict": gain_of(evaluation.test),
+        "gain_of": gain_of,
+        "certainty_of": certainty_of,
         "source": inputs.data["source"],
         "metrics": METRICS,
         "emotions": EMOTIONS,
     }
+
+
+def gain_of(test: Comparison) -> str:
+    """What the fused model gains on all test images or on the clean ones."""
+    fused, best = test.fused.accuracy, test.single[test.best_single].accuracy
+    gain = page.points(test.gain.accuracy, "+")
+    return f"Fused {page.percent(fused)} vs best single {page.percent(best)}: {gain} points"
+
+
+def certainty_of(test: Comparison) -> str:
+    """How sure that gain is."""
+    low, high = (page.points(value) for value in test.gain.ci95)
+    p = page.p_value(test.gain.mcnemar_p)
+    return f"95{page.NBSP}% interval {low} to {high}, McNemar p{page.NBSP}{p}"
 
 
 def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:

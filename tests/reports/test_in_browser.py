@@ -88,6 +88,22 @@ def test_nothing_is_wider_than_the_screen(opened: tuple[Page, list[str], list[st
     assert widths[0] <= widths[1]
 
 
+def test_a_table_that_goes_on_beside_the_screen_shows_it(
+    opened: tuple[Page, list[str], list[str]],
+) -> None:
+    page, _, _ = opened
+    page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+    wide = page.locator(":is(.scroll, .card table)").evaluate_all(
+        "all => all.filter(one => one.scrollWidth > one.clientWidth)"
+        ".map(one => getComputedStyle(one).backgroundImage.split('linear-gradient').length)"
+    )
+    assert set(wide) <= {5}
+    assert bool(wide) == (page.viewport_size["width"] < 400)
+    assert page.locator("table").evaluate_all(
+        "all => all.every(one => one.closest('.scroll, .card') !== null)"
+    )
+
+
 def test_the_verdict_is_seen_without_scrolling(
     opened: tuple[Page, list[str], list[str]],
 ) -> None:

@@ -22,9 +22,8 @@ def page() -> Page:
 def test_page_opens_with_verdict_and_gain(page: Page) -> None:
     assert (
         "Fused 71.8 % vs best single 68.7 %: +3.10 points "
-        "(95 % interval 2.04 to 4.09, McNemar p 0.0001)"
+        "95 % interval 2.04 to 4.09, McNemar p 0.0001 ✓ Gate passed Fusing helps"
     ) in page.text
-    assert "✓ Gate passed" in page.text
     assert (
         "Fusing helps on this test set: the interval lies above zero, and p is at most 0.05."
     ) in page.text
@@ -37,7 +36,7 @@ def test_loss_and_tiny_p_are_written_as_such() -> None:
     text = Page(render_report(lost)).text
     minus = "\N{MINUS SIGN}"
     interval = f"95 % interval {minus}2.10 to {minus}0.03"
-    assert f"{minus}1.23 points ({interval}, McNemar p < 0.0001)" in text
+    assert f"{minus}1.23 points {interval}, McNemar p < 0.0001" in text
     assert "Fusing harms on this test set: the interval lies below zero" in text
 
 
@@ -46,6 +45,7 @@ def test_an_interval_above_zero_without_a_small_p_decides_nothing() -> None:
     undecided = with_gain(inputs.evaluation, Gain(0.01, (0.001, 0.02), 0.06))
     text = Page(render_report(replace(inputs, evaluation=undecided))).text
     assert "Undecided: the interval lies above zero, but p is above 0.05." in text
+    assert "✓ Gate passed, but the gain may be chance" in text
     assert "Fusing helps on this test set" not in text
 
 
@@ -102,12 +102,40 @@ def test_cleaning_and_drift_are_told_in_short(page: Page) -> None:
     assert "Drift" not in page.text
 
 
-def test_page_without_clean_images_says_so() -> None:
+def test_clean_images_have_scores_of_their_own_only_where_they_are_some_of_all() -> None:
     inputs = make_inputs()
-    bare = replace(inputs, evaluation=replace(inputs.evaluation, clean=None))
-    text = Page(render_report(bare)).text
-    assert "There is no clean subset" in text
-    assert "Clean subset:" not in text
+    for clean, said in (
+        (None, "There is no clean subset"),
+        (inputs.evaluation.test, "all of them are the clean subset"),
+    ):
+        same = replace(inputs, evaluation=replace(inputs.evaluation, clean=clean))
+        text = Page(render_report(same)).text
+        assert said in text
+        assert "Clean subset:" not in text
+        assert "accuracy, clean" not in text
+
+
+def test_a_source_without_a_digest_shows_none() -> None:
+    inputs = make_inputs()
+    source = inputs.data["source"] | {"sha256": ""}
+    text = Page(render_report(replace(inputs, data=inputs.data | {"source": source}))).text
+    assert "sha256 ;" not in text
+    assert "sha256 ," not in text
+    assert "sha256 abababababab" in text
+
+
+def test_the_card_stands_on_the_page_as_text_that_can_be_read(page: Page) -> None:
+    assert "Model card: 3 backbones fused for facial expression recognition" in page.text
+    assert "It is not made for decisions about people" in page.text
+    assert "# Model card" not in page.text
+    assert "|---|" not in page.text
+
+
+def test_every_section_is_in_the_table_of_contents(page: Page) -> None:
+    anchors = [value for name, value in page.attributes if name == "href" and value[0] == "#"]
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(anchors) == page.tags.count("section") == len(set(anchors))
+    assert {anchor[1:] for anchor in anchors} <= set(ids)
 
 
 def test_nothing_on_the_page_is_fetched(page: Page) -> None:
@@ -116,11 +144,8 @@ def test_nothing_on_the_page_is_fetched(page: Page) -> None:
         for name, value in page.attributes
         if name in ("src", "srcset", "href", "action", "data", "poster", "xlink:href")
     ]
-    assert [link for link in links if not link.startswith("data:image/png;base64,")] == [
-        "data:,",
-        "model_card.md",
-        "data.html",
-    ]
+    beyond = [link for link in links if not link.startswith(("data:image/png;base64,", "#"))]
+    assert beyond == ["data:,", "data.html"]
     assert not re.search(r"https?:|@import|url\(", "".join(page.styles))
     library, *figures = page.scripts
     assert not re.search(r"https?:|import\(", "".join(figures))

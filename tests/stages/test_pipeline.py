@@ -395,9 +395,7 @@ def test_fer_predict_reads_a_picture_with_the_fused_model(
     assert sum(shares) == pytest.approx(100, abs=0.5)
 
 
-@pytest.mark.parametrize(
-    ("page", "links"), [("report", ["model_card.md", "data.html"]), ("data", [])]
-)
+@pytest.mark.parametrize(("page", "links"), [("report", ["data.html"]), ("data", [])])
 def test_a_page_loads_nothing_from_elsewhere(
     page: str, links: list[str], finished: Workspace
 ) -> None:
