@@ -107,5 +107,25 @@ def one_line(error: BaseException) -> str:
 
 
 def hide_password(text: str) -> str:
-    """The text without any user and password that an address in it may hold."""
-    return re.sub(r"//[^/\s]*@", "//", text)
+    """The text without what looks like a secret in its addresses.
+
+    That is who logs in (`//user:password@`), whatever signs are in the password, and the values of
+    signatures, tokens and keys in the query of a link.
+    """
+    return _ADDRESS.sub(lambda found: f"{found[1]}{_LOGIN.sub('', _hide_values(found[2]))}", text)
+
+
+def _hide_values(address: str) -> str:
+    return _VALUE.sub(
+        lambda found: f"{found[1]}…" if _SECRET_NAME.search(found[2]) else found[0], address
+    )
+
+
+_ADDRESS = re.compile(r"([a-zA-Z][\w+.-]*://)([^\s'\"<>]+)")
+_LOGIN = re.compile(r"^[^/?#@:]*(?::.*)?@")  # a password may hold any sign, also / and @
+_VALUE = re.compile(r"([?&#;]([^=?&#;]+)=)[^&#;]+")
+_SECRET_NAME = re.compile(
+    r"signature|token|secret|passw|pwd|credential|access_?-?key|key$"
+    r"|(^|[-_.])(sig|auth|authorization|jwt|pass|session)($|[-_.])",
+    re.IGNORECASE,
+)

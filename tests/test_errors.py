@@ -18,6 +18,13 @@ from fer_pipeline.errors import one_line
             "API request to http://example.org:5000/api/2.0 failed",
         ),
         ("postgresql://ann:s3:cr@et@db/x refused", "postgresql://db/x refused"),
+        ("see http://ann:s3c/r?e#t@host/x", "see http://host/x"),
+        ("mysql+pymysql://ann:12/s3@db/x", "mysql+pymysql://db/x"),
+        ("s3://AKIA:s3/cr+et@bucket/key", "s3://bucket/key"),
+        ("https://t0ken@host/x", "https://host/x"),
+        ("https://h/x?a=b&X-Amz-Signature=5ec2e7&c=d", "https://h/x?a=b&X-Amz-Signature=…&c=d"),
+        ("'https://h/x#access_token=5ec2e7'", "'https://h/x#access_token=…'"),
+        ("sqlite:////home/a@b/mlflow.db?key=", "sqlite:////home/a@b/mlflow.db?key="),
         ("see https://example.org/@handle", "see https://example.org/@handle"),
     ],
 )

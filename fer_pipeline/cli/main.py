@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from fer_pipeline.cli import registry as registry_cli
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DataError, hide_password
 from fer_pipeline.events import exit_status
 from fer_pipeline.paths import DOWNLOADS, FUSION, PARAMS, SOURCE_LOCK, model_file, require
 
@@ -108,7 +108,7 @@ def pin(
             raise DataError(f"{name!r} holds what can't be printed: rename it")
     params = load_params(PARAMS)
     before = read_pin(SOURCE_LOCK) if SOURCE_LOCK.exists() else None
-    with bytes_bar(uri) as progress:
+    with bytes_bar(hide_password(uri)) as progress:
         fetcher = Fetcher(DOWNLOADS, progress)
         found, edition = pin_source(uri, ferplus, params.data, before, fetcher)
     drift = None

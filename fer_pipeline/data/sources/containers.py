@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
 from fer_pipeline.errors import DataError, one_line
 
@@ -35,6 +35,11 @@ _BROKEN = (
     UnicodeDecodeError, EOFError, OSError,
 )  # fmt: skip
 _TAR_MAGIC = slice(257, 262)
+_HEADER_TYPES = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+_MAX_HEADER = 1 << 20
 _LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
@@ -122,7 +127,7 @@ def open_container(path: Path) -> Iterator[Container]:
             if not is_tar:
                 yield Container(path, [path.name], open_file, None)
                 return
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
+            with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Member) as tar:
                 yield _tar(path, tar, stream)
     except NotImplementedError as error:  # zipfile's word for an unknown way of packing
         raise DataError(f"{path} can't be unpacked: {error}") from error
@@ -171,6 +176,17 @@ def _tar(path: Path, archive: tarfile.TarFile, stream: BinaryIO) -> Container:
         return cast(BinaryIO, archive.extractfile(files[name]))
 
     return Container(path, _kept(files), open_member, offsets=offsets)
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header holds no more than names need: tarfile reads it into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _HEADER_TYPES and found.size > _MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
 
 
 class _Bounded(gzip.GzipFile):

@@ -8,6 +8,7 @@ its end; a call for another version never sees it.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -147,6 +148,7 @@ def download(
         DataError: the version is gone or replaced, the connection broke for good, the disk is
             full, or another process is at it. What has come is kept for the next call.
     """
+    _require_small(upstream.uri, upstream.size or 0)
     version = hashlib.sha256(upstream.version.encode()).hexdigest()[:8]
     partial = target.with_name(f".partial-{version}-{target.name}")
     with _alone(partial):
@@ -209,12 +211,27 @@ class _Transfer:
         with closing(chunks), _explained(self._partial), self._partial.open(mode) as stream:
             self._progress(done, size)
             for chunk in chunks:
+                _require_small(self._upstream.uri, done + len(chunk))
                 stream.write(chunk)
                 stream.flush()  # so that a killed process leaves all that it was given
                 done += len(chunk)
                 self._progress(done, size)
         if done < (size or 0):
             raise BrokenConnectionError("the answer was cut short")
+
+
+def _require_small(uri: str, size: int) -> None:
+    """Refuse what is announced or has come, if it is more than `FER_MAX_DOWNLOAD_GIB`."""
+    limit = os.environ.get("FER_MAX_DOWNLOAD_GIB") or "2"
+    try:
+        allowed = float(limit) * (1 << 30)
+    except ValueError:
+        raise DataError(f"FER_MAX_DOWNLOAD_GIB is {limit!r}, no number of GiB") from None
+    if not size <= allowed:
+        raise DataError(
+            f"{uri} has {size:,} bytes or more, and {limit} GiB are allowed: set "
+            f"FER_MAX_DOWNLOAD_GIB if it is what you want"
+        )
 
 
 def _retrying(stop: stop_base) -> Retrying:

@@ -12,8 +12,22 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from fer_pipeline.data.profile import Profile
-from fer_pipeline.errors import DataError, one_line
+from fer_pipeline.errors import DataError, hide_password, one_line
 from fer_pipeline.files import whole_file
+
+
+def require_no_secret(uri: str) -> None:
+    """Refuse an address with a login or a token, which would be committed with the pin.
+
+    Raises:
+        DataError: it has one; the message does not repeat it.
+    """
+    if (shown := hide_password(uri)) != uri:
+        raise DataError(
+            f"{shown}: what looks like a secret in its address would be committed with the pin: "
+            f"put a login into ~/.netrc, or for s3:// into AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY, and leave it out of the address"
+        )
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,9 @@ class FilePin:
     version: str
     size: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        require_no_secret(self.uri)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from fer_pipeline.data.sources.downloads import (
     VersionGoneError,
     refusal,
 )
+from fer_pipeline.data.sources.pins import require_no_secret
 from fer_pipeline.errors import DataError, one_line
 
 SCHEME = "s3://"
@@ -127,12 +128,8 @@ class S3:
 
 
 def _split(uri: str) -> tuple[str, str]:
+    require_no_secret(uri)
     bucket, _, key = uri[len(SCHEME) :].partition("/")
-    if "@" in bucket:
-        raise DataError(
-            f"s3://…{bucket.rpartition('@')[2]}/{key}: credentials in its address would be "
-            f"committed with the pin: set {_CREDENTIALS} instead"
-        )
     if not re.fullmatch(r"[\w.-]{3,255}", bucket, re.ASCII) or not key or key.endswith("/"):
         raise DataError(f"{uri} names no object: write s3://bucket/key")
     return bucket, key

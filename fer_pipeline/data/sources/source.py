@@ -219,19 +219,29 @@ def _earlier(source: FilePin, before: Pin | None) -> Earlier | None:
 
 
 def _require_local(uri: str) -> Path:
-    path = Path(uri)
-    try:
-        there = bool(uri) and path.exists()  # Path("") is the present folder
-    except OSError:  # such as a name longer than any
-        there = False
-    if not there:
-        raise DataError(
-            f"{uri or 'the source'} is missing: give 'sample', an existing file or folder, "
-            f"https:// or s3://"
-        )
-    if path.is_file() and path.stat().st_size == 0:
-        raise DataError(f"{uri} is empty (0 bytes): fetch it again")
-    return path
+    for path in (Path(uri), _in_project(uri)):
+        try:
+            there = bool(uri) and path.exists()  # Path("") is the present folder
+        except OSError:  # such as a name longer than any
+            there = False
+        if there and path.is_file() and path.stat().st_size == 0:
+            raise DataError(f"{uri} is empty (0 bytes): fetch it again")
+        if there:
+            return path
+    raise DataError(
+        f"{uri or 'the source'} is missing: give 'sample', an existing file or folder, https:// or "
+        f"s3://"
+    )
+
+
+def _in_project(uri: str) -> Path:
+    """Where a relative path leads from the project, if this is a folder of one of its experiments.
+
+    `dvc exp run --temp` and `--queue` run in copies below `.dvc/tmp/exps`, without what git and DVC
+    do not know.
+    """
+    project, found, _ = str(Path.cwd()).partition(f"{os.sep}{Path('.dvc/tmp/exps')}{os.sep}")
+    return Path(project, uri) if found else Path(uri)
 
 
 def _digests(before: str, now: str) -> str:

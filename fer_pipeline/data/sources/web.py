@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import socket
 import ssl
 from collections.abc import Generator
 from http import HTTPStatus
-from urllib.parse import parse_qsl, urlsplit
+from ipaddress import ip_address
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -18,6 +21,7 @@ from fer_pipeline.data.sources.downloads import (
     WholeFileOnlyError,
     refusal,
 )
+from fer_pipeline.data.sources.pins import require_no_secret
 from fer_pipeline.errors import DataError
 
 SCHEMES = ("https://", "http://")
@@ -29,11 +33,9 @@ _TIMEOUT_S = (5, 20)
 _HEAD_REFUSED = (403, 405, 501)
 """Answers of servers that only know GET."""
 
-_SECRET_NAME = re.compile(
-    r"signature|token|secret|passw|pwd|credential|access_?-?key|key$"
-    r"|(^|[-_.])(sig|auth|authorization|jwt|pass|session)($|[-_.])",
-    re.IGNORECASE,
-)
+_MAX_REDIRECTIONS = 10
+
+log = logging.getLogger(__name__)
 
 
 class Web:
@@ -45,9 +47,10 @@ class Web:
 
     def __init__(self) -> None:
         self._session = requests.Session()
+        self._told: set[str] = set()
 
     def find(self, uri: str) -> Upstream:
-        _require_no_secret(uri)
+        _require_address(uri)
         answer = self._ask("HEAD", uri)
         if answer.status_code in _HEAD_REFUSED:
             answer.close()
@@ -57,7 +60,7 @@ class Web:
             return Upstream(uri, _version(answer), _content_length(answer))
 
     def read(self, upstream: Upstream, start: int) -> Generator[bytes, None, None]:
-        _require_no_secret(upstream.uri)
+        _require_address(upstream.uri)
         wanted = {"Range": f"bytes={start}-"} if start else {}
         with self._ask("GET", upstream.uri, **wanted) as answer:
             _require_pinned(answer, upstream)
@@ -74,21 +77,37 @@ class Web:
                 raise BrokenConnectionError(_reason(error)) from None
 
     def _ask(self, method: str, uri: str, **headers: str) -> requests.Response:
-        """The answer's head; its body is still to be read.
+        """The answer's head, wherever the server sends us; its body is still to be read."""
+        at = uri
+        for _ in range(_MAX_REDIRECTIONS):
+            answer = self._ask_once(method, at, uri, headers)
+            target = self._session.get_redirect_target(answer)
+            if target is None:
+                return answer
+            answer.close()
+            target = urljoin(at, target)
+            require_allowed(uri, at, target)
+            if _host(target) not in {_host(uri), _host(at), *self._told}:
+                log.warning("%s is redirected to %s", uri, _host(target))
+                self._told.add(_host(target))
+            at = target
+        raise DataError(f"{uri} is redirected more than {_MAX_REDIRECTIONS} times: check it")
 
-        The exceptions of requests are left out of the traceback: they hold the addresses of
-        redirections, and with them the signatures of storage servers.
-        """
+    def _ask_once(
+        self, method: str, at: str, uri: str, headers: dict[str, str]
+    ) -> requests.Response:
+        """The exceptions of requests are left out of the traceback: they hold the addresses of
+        redirections, and with them the signatures of storage servers."""
+        headers |= {"Accept-Encoding": "identity"}
         try:
-            headers["Accept-Encoding"] = "identity"
             return self._session.request(
-                method, uri, headers=headers, stream=True, timeout=_TIMEOUT_S, allow_redirects=True
+                method, at, headers=headers, stream=True, timeout=_TIMEOUT_S, allow_redirects=False
             )
         except (requests.ConnectionError, requests.Timeout) as error:
             if any(isinstance(one, ssl.SSLCertVerificationError) for one in _causes(error)):
                 raise DataError(
-                    f"{uri}: its TLS certificate is not trusted here: set REQUESTS_CA_BUNDLE to "
-                    f"a file with the one of its authority"
+                    f"{uri}: the TLS certificate of {_host(at)} is not trusted here: set "
+                    f"REQUESTS_CA_BUNDLE to a file with the one of its authority"
                 ) from None
             raise BrokenConnectionError(_reason(error)) from None
         except (requests.RequestException, UnicodeError) as error:
@@ -97,11 +116,57 @@ class Web:
             ) from None
 
 
+def require_allowed(uri: str, at: str, target: str) -> None:
+    """Refuse a redirection that a server may not decide on.
+
+    Args:
+        uri: of the source.
+        at: where it has led until now.
+        target: where it leads on.
+
+    Raises:
+        DataError: it leaves https, or leads into a network that the source is not in.
+    """
+    before, after = urlsplit(at).scheme.lower(), urlsplit(target).scheme.lower()
+    if after not in ("https", before):
+        raise DataError(
+            f"{uri} is redirected from {before} to {after}, which is refused: give the address of "
+            f"the file itself"
+        )
+    network = _network(_host(target))
+    if network and network != _network(_host(uri)):
+        raise DataError(
+            f"{uri} is redirected to {_host(target)}, a {network} address, which is refused: give "
+            f"the address of the file itself"
+        )
+
+
+def _host(uri: str) -> str:
+    return urlsplit(uri).hostname or ""
+
+
+def _network(host: str) -> str:
+    """`loopback`, `link-local` or `private`, by the host's addresses; empty if it is public.
+
+    Also where the name is not known: then there is a proxy that knows it, or nothing answers.
+    """
+    try:
+        found = {ip_address(str(one[4][0])) for one in socket.getaddrinfo(host, None)}
+    except (OSError, ValueError, UnicodeError):
+        return ""
+    found = {getattr(one, "ipv4_mapped", None) or one for one in found}
+    for name in ("loopback", "link_local"):
+        if any(getattr(one, f"is_{name}") for one in found):
+            return name.replace("_", "-")
+    return "" if all(one.is_global for one in found) else "private"
+
+
 def _require_good(answer: requests.Response, uri: str, pinned: bool) -> None:
     status = answer.status_code
     if status >= HTTPStatus.MULTIPLE_CHOICES:
-        login = f"put a login for {urlsplit(uri).hostname} into ~/.netrc"
-        raise refusal(uri, status, f"HTTP {status}", login, pinned)
+        host = _host(answer.url)
+        said = f"HTTP {status}" if host == _host(uri) else f"HTTP {status} from {host}"
+        raise refusal(uri, status, said, f"put a login for {host} into ~/.netrc", pinned)
 
 
 def _require_pinned(answer: requests.Response, upstream: Upstream) -> None:
@@ -139,30 +204,15 @@ def _content_length(answer: requests.Response) -> int | None:
     return int(value) if value.isdecimal() else None
 
 
-def _require_no_secret(uri: str) -> None:
-    """The address is written to a file that is committed, and into messages."""
+def _require_address(uri: str) -> None:
+    require_no_secret(uri)
     try:
         parts = urlsplit(uri)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise DataError(
-            "the address of the source can't be read: check how it is written"
-        ) from None
+        raise DataError("the address of the source can't be read: check how it is spelt") from None
     if not host:
         raise DataError(f"{parts.scheme}:{parts.path} names no server: write https://server/file")
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    if "@" in parts.netloc:
-        raise DataError(
-            f"{shown}: the login in its address would be committed with the pin: put it into "
-            f"~/.netrc and leave it out of the address"
-        )
-    for name, _ in parse_qsl(f"{parts.query}&{parts.fragment}", keep_blank_values=True):
-        if _SECRET_NAME.search(name):
-            raise DataError(
-                f"{shown}: '{name}' in its address looks like a secret, and would be committed "
-                f"with the pin: put a login into ~/.netrc, or use s3:// with AWS_ACCESS_KEY_ID "
-                f"and AWS_SECRET_ACCESS_KEY"
-            )
 
 
 def _reason(error: BaseException) -> str:

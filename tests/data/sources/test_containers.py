@@ -6,6 +6,7 @@ import gzip
 import io
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,25 @@ def test_a_member_that_claims_3_gib_is_not_unpacked_to_see(
 ) -> None:
     message = refusal(write(compress(claiming(3 << 30)), tmp_path / "bomb"))
     assert "unpacks to more than 2 GiB" in message or DAMAGED in message
+
+
+def test_a_header_of_a_tar_that_claims_much_is_not_read(tmp_path: Path) -> None:
+    """tarfile would take it into memory: a long name of 64 MiB is 64 KiB of gzip."""
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 64 << 20
+    content = member.tobuf(tarfile.GNU_FORMAT) + b"x" * member.size + bytes(1024)
+    message = refusal(write(gzip.compress(content, 1), tmp_path / "bomb"))
+    assert "a header of 67,108,864 bytes" in message
+
+
+def test_a_picture_of_an_archive_is_read_no_further_than_a_face_is_large(tmp_path: Path) -> None:
+    path = write(zip_bytes(PICTURES | {EVIL: bytes(64 << 20)}), tmp_path / "bomb")
+    tracemalloc.start()
+    message = refusal(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert f"{EVIL} has more than 8,388,608 bytes" in message
+    assert peak < 32 << 20
 
 
 HEADER = b"emotion,pixels,Usage\n"

@@ -122,6 +122,32 @@ def test_how_a_source_is_read_is_up_to_the_params(
     assert (len(faces), origin.unlabelled) == (7, 14)
 
 
+def test_a_relative_source_is_found_from_the_folder_of_an_experiment(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    take: Callable[..., Pin],
+    data: DataParams,
+    fetcher: Fetcher,
+) -> None:
+    """`dvc exp run --temp` has there what git knows, and the data are not part of that."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    write(CSV, Path("data/fer.csv"))
+    pin = take("data/fer.csv")
+    own = read_pinned(pin, data, fetcher)[1]
+    experiment = tmp_path / ".dvc/tmp/exps/standalone/tmpab12"
+    experiment.mkdir(parents=True)
+    monkeypatch.chdir(experiment)
+    faces, origin = read_pinned(pin, data, fetcher)
+    assert_same_faces(faces, FACES)
+    assert origin == own
+    assert upstream_moved(pin.source) == ""
+    write(OTHER_CSV, tmp_path / "data/fer.csv")
+    assert "data/fer.csv has changed since it was pinned" in refusal(
+        lambda: read_pinned(pin, data, fetcher)
+    )
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     return write_folder(pictures_by_folder(FACES), tmp_path / "pictures")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import socket
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from web_server import WebServer
 
 from fer_pipeline.data.sources.downloads import Upstream, VersionGoneError, download, find
-from fer_pipeline.data.sources.web import Web
+from fer_pipeline.data.sources.pins import FilePin
+from fer_pipeline.data.sources.web import Web, require_allowed
 from fer_pipeline.errors import DataError
 
 CONTENT = bytes(range(256)) * 40
@@ -168,7 +170,7 @@ def test_where_a_redirection_leads_is_not_told(
             find(web, f"{server.address}/latest", timeout_s=0.2)
     assert "5ec2e7" not in str(raised.value)
     server.moved = {"/latest": "/latest?token=5ec2e7", "/latest?token=5ec2e7": "/latest"}
-    with pytest.raises(DataError, match="TooManyRedirects") as raised:
+    with pytest.raises(DataError, match="redirected more than 10 times") as raised:
         find(web, f"{server.address}/latest")
     assert "5ec2e7" not in str(raised.value)
 
@@ -207,7 +209,7 @@ def test_bytes_are_kept_as_they_are_sent(
 def test_a_secret_in_the_query_is_refused_and_not_repeated(
     query: str, web: Web, server: WebServer, uri: str
 ) -> None:
-    with pytest.raises(DataError, match=r"looks like a secret, .*~/\.netrc") as raised:
+    with pytest.raises(DataError, match=r"looks like a secret .*~/\.netrc") as raised:
         find(web, uri + query)
     assert "5ec2e7" not in str(raised.value)
     assert uri in str(raised.value)
@@ -220,12 +222,86 @@ def test_a_harmless_query_is_kept(web: Web, server: WebServer, uri: str) -> None
     assert server.asked[-1][1] == f"/fer2013.csv{query}"
 
 
-def test_a_login_in_the_address_is_refused_and_not_repeated(web: Web, server: WebServer) -> None:
-    uri = server.address.replace("://", "://me:5ec2e7@") + "/fer2013.csv"
-    with pytest.raises(DataError, match=r"put it into ~/\.netrc") as raised:
+@pytest.mark.parametrize("login", ["me:5ec2e7", "me:5ec2e7/x", "me:12/5ec2e7", "5ec2e7"])
+def test_a_login_in_the_address_is_refused_and_not_repeated(
+    login: str, web: Web, server: WebServer
+) -> None:
+    uri = server.address.replace("://", f"://{login}@") + "/fer2013.csv"
+    with pytest.raises(DataError, match=r"put a login into ~/\.netrc") as raised:
         find(web, uri)
     assert "5ec2e7" not in str(raised.value)
     assert not server.asked
+    with pytest.raises(DataError, match="looks like a secret"):  # nor is it taken from a lock
+        FilePin(uri, "", 1, "")
+
+
+def test_who_refuses_after_a_redirection_is_named(
+    web: Web, server: WebServer, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with WebServer() as other:
+        other.statuses = [403, 403]
+        elsewhere = other.address.replace("127.0.0.1", "localhost")
+        server.moved = {"/fer2013.csv": f"{elsewhere}/x?X-Amz-Signature=5ec2e7"}
+        with pytest.raises(DataError, match=r"\(HTTP 403 from localhost\): .* for localhost into"):
+            find(web, uri)
+    assert [one.message for one in caplog.records] == [f"{uri} is redirected to localhost"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "says"),
+    [
+        ("https://93.184.216.34/x", "http://93.184.216.34/x", "from https to http, which is ref"),
+        ("https://93.184.216.34/x", "https://127.0.0.1/x", "to 127.0.0.1, a loopback address"),
+        ("https://93.184.216.34/x", "https://localhost/x", "to localhost, a loopback address"),
+        ("https://93.184.216.34/x", "https://[::ffff:10.0.0.1]/x", "a private address"),
+        ("http://10.0.0.1/x", "http://169.254.169.254/latest", "a link-local address"),
+        ("http://127.0.0.1/x", "http://192.168.0.1/x", "to 192.168.0.1, a private address"),
+        ("https://93.184.216.34/x", "ftp://93.184.216.34/x", "from https to ftp"),
+        ("http://93.184.216.34/x", "https://93.184.216.35/x", ""),
+        ("http://127.0.0.1/x", "http://[::1]/x", ""),
+        ("http://10.0.0.1/x", "http://10.0.0.2/x", ""),
+        ("https://93.184.216.34/x", "https://no-such-host.invalid/x", ""),
+    ],
+)
+def test_a_redirection_leads_into_no_other_network_and_not_out_of_https(
+    source: str, target: str, says: str
+) -> None:
+    if not says:
+        require_allowed(source, source, target)
+        return
+    with pytest.raises(DataError, match=re.escape(says)) as raised:
+        require_allowed(source, source, target)
+    assert str(raised.value).startswith(source)
+
+
+def test_a_server_may_not_send_us_into_a_network_that_it_is_not_in(
+    web: Web, server: WebServer, uri: str
+) -> None:
+    server.moved = {"/fer2013.csv": "http://169.254.169.254/latest/meta-data"}
+    with pytest.raises(DataError, match="a link-local address, which is refused"):
+        find(web, uri)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_download_has_a_limit_that_can_be_set(
+    announced: bool,
+    web: Web,
+    server: WebServer,
+    uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.announces_size = announced
+    monkeypatch.setenv("FER_MAX_DOWNLOAD_GIB", "1e-6")  # 1,074 bytes
+    upstream = find(web, uri)
+    with pytest.raises(DataError, match="and 1e-6 GiB are allowed: set FER_MAX_DOWNLOAD_GIB"):
+        fetched(web, upstream, tmp_path)
+    assert server.sent <= len(CONTENT)
+    monkeypatch.setenv("FER_MAX_DOWNLOAD_GIB", "many")
+    with pytest.raises(DataError, match="'many', no number of GiB"):
+        fetched(web, upstream, tmp_path)
+    monkeypatch.delenv("FER_MAX_DOWNLOAD_GIB")
+    assert fetched(web, upstream, tmp_path) == CONTENT
 
 
 @pytest.mark.parametrize(
