@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from workspace import make_workspace
+from workspace import SAMPLE, make_workspace
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +32,7 @@ def test_there_is_a_recipe_for_what_people_add() -> None:
 @pytest.mark.parametrize("title", recipes())
 def test_a_recipe_does_what_it_says(title: str, root: Path, tmp_path: Path) -> None:
     workspace = make_workspace(root, tmp_path, small=False)
+    workspace.edit_params(data__sample=SAMPLE)
     for kind, text in recipes()[title]:
         if kind == "diff":
             apply(workspace.folder, text)
