@@ -11,7 +11,8 @@
 
 Without `--data` the built-in sample is drawn. Without a GPU it runs too, and captures nothing.
 What is finished lies in FOLDER when it is stopped: `results.json` (figures, curves, evaluation),
-`logits.npz` (of val and test), `table.txt` and `log.txt`. The last line is one JSON object.
+`logits.npz` (of val and test), `table.txt` and `log.txt`. The last line is one JSON object. Exit
+status 1: a check failed, or a part.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,6 +122,8 @@ def main() -> None:
         os.chdir("/")
     shown = {key: findings.found[key] for key in ("hardware", "checks", "speed", "side_by_side")}
     print(json.dumps(summary | shown))
+    if any(one["found"] > one["limit"] for own in shown["checks"].values() for one in own):
+        sys.exit(1)
 
 
 def _options() -> argparse.Namespace:
@@ -213,7 +218,8 @@ def _side_by_side(
     """Whether trainings at once do more than one after the other."""
     torch.cuda.empty_cache()
     parts = {name: _start("rate", name, recipe) for name in params.backbones}
-    rates = {name: float(_finish(process, findings)) for name, process in parts.items()}
+    with _killed_at_the_end(parts):
+        rates = {name: float(_finish(process, findings)) for name, process in parts.items()}
     gain = sum(rates[name] / alone[name] for name in rates)
     findings.add("side_by_side", {"images_per_s": rates, "gain": gain})
     said = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
@@ -225,12 +231,14 @@ def _train(params: Params, recipe: Path, end: float, together: bool, findings: F
     names = list(params.backbones)
     running = {name: _start("train", name, recipe, end) for name in names} if together else {}
     trained = {}
-    for position, name in enumerate(names):
-        own_end = time.time() + (end - time.time()) / (len(names) - position)
-        process = running.get(name) or _start("train", name, recipe, own_end)
-        trained[name] = _finish(process, findings)
-        findings.add("trainings", trained)
-        findings.add_logits(name, predictions(name))
+    with _killed_at_the_end(running):
+        for position, name in enumerate(names):
+            own_end = time.time() + (end - time.time()) / (len(names) - position)
+            if name not in running:
+                running[name] = _start("train", name, recipe, own_end)
+            trained[name] = _finish(running[name], findings)
+            findings.add("trainings", trained)
+            findings.add_logits(name, predictions(name))
 
 
 def _evaluate(params: Params, findings: Findings) -> dict[str, Any]:
@@ -270,6 +278,16 @@ def _start(part: str, name: str, recipe: Path, end: float = 0.0) -> subprocess.P
     options = ("--part", part, "--backbone", name, "--started", str(now), "--end", str(end))
     command = (sys.executable, str(Path(__file__).resolve()), "--recipe", str(recipe), *options)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@contextmanager
+def _killed_at_the_end(processes: Mapping[str, subprocess.Popen[str]]) -> Iterator[None]:
+    """No process outlives the benchmark, whatever ends it."""
+    try:
+        yield
+    finally:
+        for process in processes.values():
+            process.kill()
 
 
 def _finish(process: subprocess.Popen[str], findings: Findings) -> Any:

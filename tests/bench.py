@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -102,10 +103,15 @@ class Notebook(Observer):
 
 
 class Bench:
-    """The tiny splits, one process on the CPU, and the committed params of training."""
+    """The tiny splits, one process on a device, and the committed params of training."""
 
-    def __init__(self, splits: dict[SplitName, Split], training: TrainingParams) -> None:
-        self.fabric = Fabric(accelerator="cpu", devices=1)
+    def __init__(
+        self,
+        splits: dict[SplitName, Split],
+        training: TrainingParams,
+        device: Literal["cpu", "cuda"] = "cpu",
+    ) -> None:
+        self.fabric = Fabric(accelerator=device, devices=1)
         self.train = to_device(splits["train"], self.fabric.device)
         self.val = to_device(splits["val"], self.fabric.device)
         self.training = training
@@ -144,7 +150,7 @@ class Bench:
         )
 
 
-def fit(job: Job, folder: Path | None = None) -> Trained:
+def fit(job: Job, folder: Path | None = None, every_s: float = 0.0) -> Trained:
     """Train, with checkpoints in a folder, or in one that is deleted."""
     with tempfile.TemporaryDirectory() as deleted:
-        return Trainer(job, Checkpoints(folder or Path(deleted) / "all", "key")).fit()
+        return Trainer(job, Checkpoints(folder or Path(deleted) / "all", "key", every_s)).fit()

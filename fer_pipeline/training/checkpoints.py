@@ -1,4 +1,4 @@
-"""A training's state after an epoch, so that a crash costs that epoch and some seconds at most.
+"""A training's state after an epoch, so that a crash does not cost the epochs before it.
 
 The two newest are kept. A file's name holds its epoch and the digest of its content, so that a
 damaged one is known; it is written under another name and renamed. A thread does that while the
@@ -67,10 +67,9 @@ class Checkpoints:
         self._began = time.monotonic()
         self._newest = epoch
         copy = _copy_to_host(state)
-        copied = torch.Event() if torch.cuda.is_available() else None
-        if copied:
-            copied.record()
-        self._writing = self._thread.submit(self._write, epoch, copy, copied)
+        if torch.cuda.is_available():
+            torch.cuda.current_stream().synchronize()
+        self._writing = self._thread.submit(self._write, epoch, copy)
 
     def finish(self, epoch: int, state: dict[str, Any]) -> None:
         """The same, unless it has been done, and wait until it lies on the disk."""
@@ -88,9 +87,7 @@ class Checkpoints:
             writing, self._writing = self._writing, None
             writing.result()
 
-    def _write(self, epoch: int, state: dict[str, Any], copied: torch.Event | None) -> None:
-        if copied:
-            copied.synchronize()
+    def _write(self, epoch: int, state: dict[str, Any]) -> None:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()
@@ -139,7 +136,7 @@ class Checkpoints:
 
 
 def _copy_to_host(state: Any) -> Any:
-    """A copy whose tensors lie on the CPU, once the GPU has come to copy them."""
+    """A copy whose tensors lie on the CPU. A GPU may still be at it."""
     if isinstance(state, Tensor):
         copy = torch.empty_like(state, device="cpu", pin_memory=state.is_cuda)
         return copy.copy_(state.detach(), non_blocking=True)

@@ -12,7 +12,7 @@ import shutil
 import sysconfig
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -119,18 +119,15 @@ def share_statistics(model: nn.Module, fabric: Fabric) -> None:
             distributed.broadcast(buffer, src=0)
 
 
-def compile_network(model: nn.Module, wanted: bool) -> nn.Module:
-    """The network as it runs in training; its weights stay those of `model`.
+def require_compiler() -> None:
+    """Check that there is what `torch.compile` needs.
 
     Raises:
-        TrainingError: compiling is wanted, and there is no compiler.
+        TrainingError: a C compiler or Python's header files are missing.
     """
-    if not wanted:
-        return model
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not (header.exists() and ("CC" in os.environ or any(map(shutil.which, _COMPILERS)))):
         raise TrainingError(
             "training.compile is true, but there is no C compiler, or Python's header files are "
             "missing: install gcc and python3-dev, or set it to false"
         )
-    return cast(nn.Module, torch.compile(model))

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +59,16 @@ class Trainer:
         self._started = time.perf_counter()
         with self._job.fabric.rank_zero_first():  # which reports and deletes a damaged one
             found = self._checkpoints.load()
-        if found:
-            self._take_over(found)
-        self._precision = found["precision"] if found else self._choose_precision()
         with self._explain_failed_gpu():
+            if found:
+                self._take_over(found)
+            self._precision = found["precision"] if found else self._choose_precision()
             try:
                 self._run_phases(found)
-            finally:
-                self._checkpoints.wait()  # the next process goes on from there
+            except BaseException:  # the next process goes on from what is being written
+                with suppress(TrainingError):
+                    self._checkpoints.wait()
+                raise
         assert self._best is not None
         state = {key: value.cpu().contiguous() for key, value in self._best_state.items()}
         return Trained(tuple(self._history), self._best, state, self._precision, self._seconds())
@@ -135,6 +137,7 @@ class Trainer:
         self._history.append(record)
         if self._best is None or record.val_accuracy > self._best.val_accuracy:
             self._best = record
+            self._best_state = {}  # so that memory holds one at a time
             self._best_state = _copy_state(run.model, job.backbone)
         self._save(run)
         job.observer.epoch_done(record)

@@ -36,9 +36,9 @@ OUT_OF_MEMORY_MESSAGES = (
 """Texts of errors that mean out of memory, but do not come from torch's allocator of GPU memory."""
 
 
-RESIDENT_COPIES = 4
+RESIDENT_COPIES = 5
 """Copies of the trainable weights that a training keeps in memory and a trial step does not: Adam's
-two moments, the average, and the buckets in which devices exchange gradients."""
+two moments, the average, the best epoch's, and the buckets in which devices exchange gradients."""
 
 
 class NoMemoryError(torch.OutOfMemoryError):

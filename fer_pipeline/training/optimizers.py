@@ -27,10 +27,7 @@ FIRST_RATE = 0.04
 def build_optimizer(
     trainable: Iterable[nn.Parameter], learning_rate: float, params: TrainingParams
 ) -> Optimizer:
-    """The optimiser of one phase; weight decay spares norms and biases, which have one axis.
-
-    Its steps on a GPU can be captured.
-    """
+    """The optimiser of one phase; weight decay spares norms and biases, which have one axis."""
     trainable = list(trainable)
     groups = [
         {"params": [one for one in trainable if one.ndim > 1], "weight_decay": params.weight_decay},
@@ -40,28 +37,28 @@ def build_optimizer(
         nesterov = params.momentum > 0
         momentum = params.momentum
         return SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
-    kind = Adam if params.optimizer == "adam" else AdamW
-    return kind(groups, lr=learning_rate, fused=True, capturable=trainable[0].is_cuda)
+    return (Adam if params.optimizer == "adam" else AdamW)(groups, lr=learning_rate, fused=True)
 
 
 def build_schedule(
     optimizer: Optimizer, schedule: Schedule, steps: int, warmup_steps: int
 ) -> LambdaLR:
     """A schedule that is moved on once per optimiser step."""
-    made = LambdaLR(optimizer, lambda step: rate_factor(schedule, step, steps, warmup_steps))
-    keep_rates_on_device(optimizer)
-    return made
+    return LambdaLR(optimizer, lambda step: rate_factor(schedule, step, steps, warmup_steps))
 
 
-def keep_rates_on_device(optimizer: Optimizer) -> None:
-    """On a GPU, make the learning rates tensors there: a captured step reads them anew each time.
+def fit_to_device(optimizer: Optimizer, device: torch.device) -> None:
+    """On a GPU, let steps be captured: with learning rates that are read there at each step.
 
-    To be called again after the optimiser's state was loaded.
+    To be called when a schedule was made, which needs numbers, and when a state was loaded, which
+    may come from another device.
     """
+    on_gpu = device.type == "cuda"
     for group in optimizer.param_groups:
-        device = group["params"][0].device if group["params"] else torch.device("cpu")
-        if device.type == "cuda":
-            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
+        rate = float(group["lr"])
+        group["lr"] = torch.tensor(rate, device=device) if on_gpu else rate
+        if "capturable" in group:  # SGD has none, and can be captured
+            group["capturable"] = on_gpu
 
 
 def rate_factor(schedule: Schedule, step: int, steps: int, warmup_steps: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.models.backbones import head_of
-from fer_pipeline.models.capture import Captured
 from fer_pipeline.models.inference import compute_logits
-from fer_pipeline.training.devices import compile_network, convert_sync_batchnorm, share_statistics
+from fer_pipeline.training.capture import Captured
+from fer_pipeline.training.devices import convert_sync_batchnorm, share_statistics
 from fer_pipeline.training.features import CachedFeatures, cache_features
 from fer_pipeline.training.job import Job, draws_of_epoch
 from fer_pipeline.training.memory import agree_on_micro_batch, halve_until_it_fits, least_of_all
@@ -23,7 +23,7 @@ from fer_pipeline.training.optimizers import (
     MovingAverage,
     build_optimizer,
     build_schedule,
-    keep_rates_on_device,
+    fit_to_device,
 )
 from fer_pipeline.training.precision import Precision, autocast
 from fer_pipeline.training.step import Step, StepInputs, draw_inputs
@@ -74,8 +74,9 @@ class PhaseRun:
         self._job, self._params, self._precision = job, params, precision
         self._last_epoch = first_epoch + params.epochs - 1
         trainable = enter_phase(job.model, job.backbone, name)
+        share = min(micro_batch, params.batch_size // job.fabric.world_size)
+        fitting = share
         if job.fabric.world_size > 1 and not views:
-            share = min(micro_batch, params.batch_size // job.fabric.world_size)
             fitting = agree_on_micro_batch(job, precision, share)
         if name == "finetune":
             convert_sync_batchnorm(job.model, job.fabric)
@@ -88,33 +89,38 @@ class PhaseRun:
             self._steps * params.epochs,
             self._steps * warmup,
         )
-        self._features = self._cache(views, self._at_once(micro_batch)) if views else None
+        fit_to_device(self._optimizer, job.fabric.device)
+        self._features = self._cache(views, micro_batch) if views else None
         self._average = None
         if job.training.ema_decay is not None and name == "finetune":
             self._average = MovingAverage(job.model, job.training.ema_decay)
-        net = (
-            head_of(job.model, job.backbone)
-            if views
-            else compile_network(job.model, job.training.compile)
-        )
+        net = head_of(job.model, job.backbone) if views else job.model
+        if job.training.compile and not views:
+            net = cast(nn.Module, torch.compile(net))
         net, optimizer = job.fabric.setup(net, self._optimizer)
         features = self._features.train if self._features else None
         self._step = Step(job, name, precision, micro_batch, net, optimizer, features)
-        if job.fabric.world_size > 1 and not views:
-            self._step.shrink(share, fitting)
-        self._make_step: Callable[[StepInputs], Tensor] = self._step
+        self._step.shrink(share, fitting)
+        self._make_step: Step | Captured[StepInputs] = self._step
         if job.fabric.device.type == "cuda" and job.fabric.world_size == 1 and not views:
-            self._make_step = Captured(
-                self._step, f"{job.backbone}'s {name} step", self._step.is_whole
-            )
+            label = f"{job.backbone}'s {name} step"
+            self._make_step = Captured(self._step, label, self._step.takes_whole_batches)
+        self._val_images = sys.maxsize
 
     @property
     def micro_batch(self) -> int:
         return self._step.micro_batch
 
     @property
+    def captured(self) -> bool:
+        """Whether its steps are replayed from a graph by now."""
+        return isinstance(self._make_step, Captured) and self._make_step.captured
+
+    @property
     def learning_rate(self) -> float:
-        return float(self._optimizer.param_groups[0]["lr"])
+        """Of the next step, as it is on a CPU: on a GPU there is a rounded one."""
+        factor = self._schedule.lr_lambdas[0](self._schedule.last_epoch)
+        return float(self._params.learning_rate * factor)
 
     @property
     def model(self) -> nn.Module:
@@ -131,7 +137,7 @@ class PhaseRun:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._optimizer.load_state_dict(state["optimizer"])
-        keep_rates_on_device(self._optimizer)
+        fit_to_device(self._optimizer, self._job.fabric.device)
         self._schedule.load_state_dict(state["schedule"])
         if self._average:
             self._average.load_state_dict(state["average"])
@@ -207,7 +213,7 @@ class PhaseRun:
         fabric, count = job.fabric, len(job.val)
         each = -(-count // fabric.world_size)
         share = slice(fabric.global_rank * each, (fabric.global_rank + 1) * each)
-        logits, _ = halve_until_it_fits(
+        logits, self._val_images = halve_until_it_fits(
             lambda images: compute_logits(
                 self.model,
                 job.val.pixels[share],
@@ -215,7 +221,7 @@ class PhaseRun:
                 job.params.eval_resize,
                 images,
             ),
-            self._at_once(self.micro_batch),
+            min(self._val_images, self._at_once(self.micro_batch)),
         )
         whole = torch.zeros(count, logits.shape[1], device=logits.device)
         whole[share] = logits
@@ -225,11 +231,11 @@ class PhaseRun:
         """Images per forward pass that keeps nothing for gradients."""
         return INFERENCE_FACTOR[self._job.fabric.device.type] * micro_batch
 
-    def _cache(self, views: int, at_once: int) -> CachedFeatures:
+    def _cache(self, views: int, micro_batch: int) -> CachedFeatures:
         """Each device caches features of its own; where one lacks the memory, all end."""
         job, features = self._job, None
         with suppress(torch.OutOfMemoryError):
-            features = cache_features(job, views, at_once, self._precision)
+            features = cache_features(job, views, self._at_once(micro_batch), self._precision)
         least_of_all(job.fabric, int(features is not None))
         assert features is not None
         enter_phase(job.model, job.backbone, self.name)

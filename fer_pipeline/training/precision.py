@@ -30,11 +30,11 @@ MIN_GAIN = 1.05
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
     """The context in which a network's operations run in this precision, as autocast does it."""
-    # Weights that autocast has rounded once must not be kept beyond a capture: they would stay as
-    # they were when it was made.
-    capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
     context: AbstractContextManager[None] = torch.autocast(
-        device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=not capturing
+        device.type,
+        torch.bfloat16,
+        enabled=precision == "bf16",
+        cache_enabled=device.type == "cpu",  # on GPUs as torch asks for where work is captured
     )
     return context
 

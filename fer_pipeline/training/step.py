@@ -1,7 +1,7 @@
 """One optimiser step, from the rows of a batch to changed weights.
 
 What a step draws is drawn before it (`draw_inputs`) and given to it as tensors, so that on a GPU
-the whole of it can be captured (`models.capture`), and the same code runs either way.
+the whole of it can be captured (`training.capture`), and the same code runs either way.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class Step:
         share = slice(fabric.global_rank, None, fabric.world_size)
         batch, targets = batch[share], targets.select(share)
         now = min(self.micro_batch, len(batch))
-        if fabric.world_size == 1:
+        # Halving would be recorded. A step that does not fit into a capture may fit outside.
+        capturing = batch.is_cuda and torch.cuda.is_current_stream_capturing()
+        if fabric.world_size == 1 and not capturing:
             loss, fitting = halve_until_it_fits(
                 lambda images: self._gradients(batch, targets, images), now
             )
@@ -118,7 +120,7 @@ class Step:
         self.optimizer.step()
         return loss
 
-    def is_whole(self) -> bool:
+    def takes_whole_batches(self) -> bool:
         """Whether a batch goes through the network at once, so that a step can be captured."""
         return self.micro_batch >= self.job.params.phases[self.phase].batch_size
 

@@ -139,6 +139,18 @@ def test_stopped_inside_every_epoch_it_ends_as_undisturbed(bench: Bench, folder:
     assert_same(fit(new_job(bench, name), folder), wanted)
 
 
+def test_with_checkpoints_far_between_it_goes_on_after_the_phase_before(
+    bench: Bench, folder: Path
+) -> None:
+    wanted = fit(new_job(bench, "everything"))
+    job = new_job(bench, "everything")
+    with pytest.raises(Stop):
+        fit(replace(job, observer=Mortal(job.model, EPOCHS - 1)), folder, every_s=1e9)
+    job = new_job(bench, "everything")
+    assert_same(fit(job, folder, every_s=1e9), wanted)
+    assert len(job.observer.earlier) == HEAD_EPOCHS  # type: ignore[attr-defined]
+
+
 def test_without_its_newest_checkpoint_it_goes_on_from_the_one_before(
     bench: Bench, folder: Path
 ) -> None:

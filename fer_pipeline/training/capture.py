@@ -83,11 +83,19 @@ class Captured(Generic[Inputs]):
         self._inputs = cast(Inputs, make(own))
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            # Of this thread alone: another one may be writing a checkpoint.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._output = self._work(self._inputs)
         except RuntimeError as error:
             self._given_up = True
+            del graph
+            torch.cuda.empty_cache()
             log.warning("%s runs kernel by kernel: not captured (%s)", self._label, one_line(error))
             return False
         self._graph = graph
         return True
+
+    @property
+    def captured(self) -> bool:
+        """Whether calls are replayed now."""
+        return self._graph is not None

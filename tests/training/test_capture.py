@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fer_pipeline.models.capture import WARM_CALLS, Captured
+from fer_pipeline.training.capture import WARM_CALLS, Captured
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,6 +28,7 @@ def test_a_captured_function_is_called_a_few_times_and_computes_what_it_did() ->
     for number in range(10):
         given = torch.full((4,), float(number), device="cuda")
         assert captured((given, None)).tolist() == [2.0 * number] * 4
+    assert captured.captured
     assert len(calls) == WARM_CALLS + 1
 
 
@@ -49,10 +50,15 @@ def test_dropout_draws_anew_in_each_replay_and_by_the_seed() -> None:
 def test_what_cannot_be_captured_is_said_once_and_called(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    captured = Captured(lambda inputs: inputs[0] * float(inputs[0].sum()), "the step")
+    def work(inputs: tuple[Tensor, ...]) -> Tensor:
+        functional.dropout(inputs[0])  # the generator, too, must be usable afterwards
+        return inputs[0] * float(inputs[0].sum())
+
+    captured = Captured(work, "the step")
     for number in range(6):
         given = torch.full((2,), float(number), device="cuda")
         assert captured((given,)).tolist() == [2.0 * number**2] * 2
+    assert not captured.captured
     (message,) = caplog.messages
     assert message.startswith("the step runs kernel by kernel: not captured (")
 
