@@ -25,6 +25,9 @@ import re
 import textwrap
 from typing import ClassVar
 
+LONGEST_QUOTE = 400
+"""The number of characters of another library's message that stand inside one of ours."""
+
 
 class FerError(Exception):
     """Base of all errors whose message is meant for the user, without a traceback.
@@ -103,7 +106,7 @@ class StoppedError(FlowError):
 def one_line(error: BaseException) -> str:
     """What an exception of another library says, short enough to stand inside a message."""
     text = hide_password(re.sub(r"\x1b\[[0-9;]*m", "", str(error)))  # without a terminal's colours
-    return textwrap.shorten(text, 300, placeholder=" …") or type(error).__name__
+    return textwrap.shorten(text, LONGEST_QUOTE, placeholder=" …") or type(error).__name__
 
 
 def hide_password(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fer_pipeline.errors import DataError
@@ -40,6 +41,17 @@ VERDICT = Path("registry/verdict.json")
 
 TRACKING_DB = Path("mlflow.db")
 TRACKING_ARTIFACTS = Path("mlartifacts")
+SCRATCH = Path(".partial-registry")
+
+
+def project_folder() -> Path:
+    """The folder of `dvc.yaml`, relative where it is the current one.
+
+    `dvc exp run --temp` and `--queue` run in copies below `.dvc/tmp/exps`, which DVC deletes: for
+    those it is the folder that they were copied from, where what git and DVC do not know lies.
+    """
+    project, found, _ = str(Path.cwd()).partition(f"{os.sep}{Path('.dvc/tmp/exps')}{os.sep}")
+    return Path(project) if found else Path()
 
 
 def model_file(backbone: str) -> Path:

@@ -1,4 +1,4 @@
-"""Which commit, code and data made a model: from git, from files and from `dvc.lock`."""
+"""Which commit, code and data made a model: from git, from files and from `dvc.yaml`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import json
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from importlib.metadata import version
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from fer_pipeline.errors import DataError
 from fer_pipeline.paths import GRAPH, require
@@ -40,18 +41,6 @@ def git_state() -> GitState:
     # The stages of this very run have changed dvc.lock: that says nothing about what they ran.
     rest = ("--", ":(exclude)dvc.lock")
     return GitState(commit, bool(_git("status", "--porcelain", "--untracked-files=no", *rest)))
-
-
-def dvc_hashes(lock: Path) -> dict[str, str]:
-    """DVC's hash of every out in `dvc.lock`, by path; empty where there is no lock."""
-    if not lock.exists():
-        return {}
-    try:
-        stages = (YAML(typ="safe").load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-        outs = [out for stage in stages.values() for out in stage.get("outs", [])]
-        return {out["path"]: out[out.get("hash", "md5")] for out in outs}
-    except (YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{lock} is torn: run 'fer repair', then the same again") from error
 
 
 @dataclass(frozen=True)
@@ -86,7 +75,9 @@ class StageInputs:
         data = {path: require(Path(path), _maker(graph, path)) for path in deps if path not in code}
         return cls(
             f"{stage}@{backbone}",
-            flatten({str(key): _value_of(values, str(key)) for key in found["params"]}),
+            flatten(
+                {str(key): reduce(getitem, str(key).split("."), values) for key in found["params"]}
+            ),
             {path: file_sha256(file) for path, file in data.items()},
             code_digest(map(_place_of, code)),
         )
@@ -142,13 +133,6 @@ def _read_graph(backbone: str) -> dict[str, dict[str, Any]]:
 def _maker(graph: Mapping[str, Mapping[str, Any]], path: str) -> str:
     """The stage that makes a file, or nothing: then 'dvc repro' runs what is missing."""
     return next((name for name, stage in graph.items() if path in stage.get("outs", [])), "")
-
-
-def _value_of(params: Mapping[str, Any], key: str) -> Any:
-    value: Any = params
-    for part in key.split("."):
-        value = value[part]
-    return value
 
 
 def _place_of(path: str) -> Path:

@@ -14,8 +14,8 @@ from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import TEST
-from fer_pipeline.registry.candidate import Candidate, file_tags
-from fer_pipeline.registry.check import Record, write_record
+from fer_pipeline.registry.candidate import Candidate
+from fer_pipeline.registry.check import Record, files_tag, write_record
 from fer_pipeline.registry.policy import GATE_TAG
 from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import Tracking
@@ -79,11 +79,7 @@ def register_bundle(
     record = make_record(predictor.predict(split.images).logits, split, predictor)
     write_record(record, bundle.with_name("record"))
     content = version_digest(bundle_files(bundle))
-    told = {
-        GATE_TAG: "true",
-        **file_tags(bundle),
-        **tags,
-    }
+    told = {GATE_TAG: "true"} | files_tag(bundle) | tags
     folders = {"bundle": bundle, "record": bundle.with_name("record")}
     with open_run(tracking, "fusion", {"content": content}) as run:
         candidate = Candidate(

@@ -33,5 +33,5 @@ def test_one_line_without_passwords(said: str, shown: str) -> None:
 
 
 def test_a_long_message_is_cut_between_words_after_its_password_is_hidden() -> None:
-    said = f"{'x' * 250} at http://ann:s3cret@example.org/{'y' * 50}"
-    assert one_line(OSError(said)) == f"{'x' * 250} at …"
+    said = f"{'x' * 350} at http://ann:s3cret@example.org/{'y' * 50}"
+    assert one_line(OSError(said)) == f"{'x' * 350} at …"

@@ -192,6 +192,10 @@ def copy_workspace(source: Workspace, folder: Path) -> Workspace:
     here = {
         key: value.replace(str(source.folder), str(folder)) for key, value in source.env.items()
     }
+    if (folder / "mlflow.db").exists():
+        from fer_pipeline.registry.local_store import relocate
+
+        relocate(f"sqlite:///{folder / 'mlflow.db'}", "fer2013")
     return Workspace(folder, here)
 
 

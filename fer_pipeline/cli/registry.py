@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,15 +68,8 @@ def history(
     table = Table("when", "what", "from", "to", "by", "reason", "policy")
     for move in moves:
         note = {"FINISHED": "", "KILLED": " (taken back)"}.get(move.status, " (interrupted)")
-        table.add_row(
-            move.at,
-            f"{move.action}{note}",
-            move.came_from or "–",
-            move.to,
-            move.by,
-            move.reason,
-            move.policy or "–",
-        )
+        told = (move.at, f"{move.action}{note}", move.came_from, move.to, move.by, move.reason)
+        table.add_row(*(text or "–" for text in (*told, move.policy)))
     Console().print(table)
 
 
@@ -131,6 +125,25 @@ def gc(
         typer.echo("nothing to delete")
 
 
+@app.command()
+def register() -> None:
+    """Make a version of the results that are here, such as those of an applied experiment."""
+    stage = ("repro", "--force", "--single-item", "register")
+    sys.exit(subprocess.run([sys.executable, "-m", "dvc", *stage], check=False).returncode)
+
+
+@app.command()
+def relocate() -> None:
+    """Have mlflow.db name the folder beside it, after the project was moved or copied."""
+    from fer_pipeline.params.load import load_params
+    from fer_pipeline.registry.local_store import relocate as rename
+    from fer_pipeline.registry.tracking import mlflow_errors, tracking_uri
+
+    with mlflow_errors(uri := tracking_uri()):
+        rows = rename(uri, load_params(PARAMS).registry.experiment)
+    typer.echo(f"{rows} places changed" if rows else "nothing to change")
+
+
 def _user() -> str:
     """Who is logged in; in a container the number may have no name."""
     try:
@@ -149,24 +162,21 @@ def _registry() -> Iterator[tuple[Tracking, Params]]:
     set_up_log(sys.stderr)  # what is on stdout may be read by a program
     params = load_params(PARAMS)
     tracking = connect(params.registry.experiment)
-    with mlflow_errors(tracking):
+    with mlflow_errors(tracking.uri):
         yield tracking, params
 
 
 def _status_table(now: dict[str, object]) -> Table:
     table = Table(str(now["model_name"]), "version", "accuracy", "gain", "recipe", "commit", "data")
     for alias in ("champion", "challenger", "previous"):
-        one: Any = now[alias]
-        if one is None:
-            table.add_row(alias, *["–"] * 6)
-            continue
-        table.add_row(
-            alias,
-            one["version"],
-            f"{one['accuracy']:.2%}" if "accuracy" in one else "–",
-            f"{100 * one['gain']:+.2f}" if "gain" in one else "–",
-            str(one.get("recipe", "–")),
-            str(one.get("git.commit", "–"))[:12],
-            one.get("data.sha256", "")[:12] or one.get("data.source", "–"),
+        one: Any = now[alias] or {}
+        told = (
+            one.get("version"),
+            f"{one['accuracy']:.2%}" if "accuracy" in one else None,
+            f"{100 * one['gain']:+.2f}" if "gain" in one else None,
+            one.get("recipe"),
+            one.get("git.commit", "")[:12],
+            one.get("data.sha256", "")[:12] or one.get("data.source"),
         )
+        table.add_row(alias, *(text or "–" for text in told))
     return table

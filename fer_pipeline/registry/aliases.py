@@ -7,7 +7,7 @@ killed anywhere:
     2. previous   := the champion of now
     3. champion   := the new version
     4. challenger is taken from the new version, if it had it
-    5. the version's tags say how it became champion
+    5. the version's tag `move` says how it became champion
     6. the journal says that it is done
 
 `previous` moves before `champion`: at every moment `champion` is a whole, checked version, and
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Literal
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from fer_pipeline.errors import RegistryBusyError
-from fer_pipeline.registry.tracking import registry_lock
+from fer_pipeline.registry.tracking import find_experiment, registry_lock
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -53,6 +53,9 @@ WITHDRAWN_TAG = "withdrawn"
 MODEL_TAG = "move.model"
 """Tag of a run of the journal: the registered model."""
 
+MOVE_TAG = "move"
+"""Tag of a version: when, by whom and why it became champion."""
+
 NOTHING = "none"
 """Value of a tag that says nothing: MLflow's tags may not be empty."""
 
@@ -61,6 +64,8 @@ OTHERS_MOVE_WITHIN_S = 60.0
 """Seconds in which a move that another machine began may still be under way."""
 
 Action = Literal["promote", "rollback"]
+
+_TEXTS = ("to", "by", "reason", "policy", "at", "host")
 
 
 @dataclass(frozen=True)
@@ -120,26 +125,21 @@ class Move:
         """The champion until then, or empty."""
         return self.before.champion or ""
 
-    def tags(self) -> dict[str, str]:
-        """The tags of a version that became champion by this move."""
-        told = {key: str(getattr(self, key)) for key in ("action", "to", "by", "reason")}
-        told |= {"from": self.came_from, "policy": self.policy, "at": self.at}
-        return {f"move.{key}": value or NOTHING for key, value in told.items()}
+    def __str__(self) -> str:
+        policy = f" ({self.policy})" if self.policy else ""
+        came_from = self.came_from or NOTHING
+        return f"{self.at}: {self.action} from {came_from} by {self.by}: {self.reason}{policy}"
 
 
 def begin_move(tracking: Tracking, name: str, move: Move) -> Move:
     """Write down a move that is about to be made; returns it with its run."""
-    before = asdict(move.before).items()
-    tags = {
-        MLFLOW_RUN_NAME: f"{move.action} {move.to}",
-        "fer.stage": move.action,
-        MODEL_TAG: name,
-        "move.host": move.host,
-        **move.tags(),
-        **{f"move.before.{alias}": version or NOTHING for alias, version in before},
-    }
+    told = {key: getattr(move, key) for key in ("action", *_TEXTS)} | {"from": move.came_from}
+    told |= {f"before.{alias}": number for alias, number in asdict(move.before).items()}
+    tags = {MLFLOW_RUN_NAME: f"{move.action} {move.to}", "fer.stage": move.action, MODEL_TAG: name}
+    tags |= {f"move.{key}": value or NOTHING for key, value in told.items()}
+    moves = find_experiment(tracking.client, tracking.uri, f"{name} promotions")
     # One call makes the run with all its tags: there is no run that says half of it.
-    run = tracking.client.create_run(tracking.experiment_id, tags=tags)
+    run = tracking.client.create_run(moves, tags=tags)
     return replace(move, run_id=str(run.info.run_id))
 
 
@@ -155,7 +155,6 @@ def read_moves(tracking: Tracking, name: str, *, only_open: bool = False) -> lis
 
 def _read_move(run: Run) -> Move:
     told = {key: "" if value == NOTHING else value for key, value in run.data.tags.items()}
-    texts = ("to", "by", "reason", "policy", "at", "host")
     return Move(
         action="rollback" if told["move.action"] == "rollback" else "promote",
         before=Aliases.of_model(
@@ -163,7 +162,7 @@ def _read_move(run: Run) -> Move:
         ),
         run_id=str(run.info.run_id),
         status=str(run.info.status),
-        **{key: told.get(f"move.{key}", "") for key in texts},
+        **{key: told.get(f"move.{key}", "") for key in _TEXTS},
     )
 
 
@@ -275,8 +274,7 @@ def _busy(name: str, move: Move) -> RegistryBusyError:
 def _finish(tracking: Tracking, name: str, move: Move) -> None:
     if read_aliases(tracking, name).challenger == move.to:
         tracking.client.delete_registered_model_alias(name, CHALLENGER)
-    for key, value in move.tags().items():
-        tracking.client.set_model_version_tag(name, move.to, key, value)
+    tracking.client.set_model_version_tag(name, move.to, MOVE_TAG, str(move))
     # A champion that was rolled back is not promoted again unasked; the new one may be.
     if move.action == "rollback" and move.came_from:
         text = f"{move.at}: {move.reason}"

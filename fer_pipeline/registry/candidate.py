@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from fer_pipeline import paths
 from fer_pipeline.data.faces import load_split, split_sha256
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import NUM_EMOTIONS
-from fer_pipeline.errors import DataError, ParamsError
+from fer_pipeline.errors import DataError
 from fer_pipeline.files import read_json
 from fer_pipeline.fusion.average import fuse, top1_accuracy
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import Fusion, read_fusion
-from fer_pipeline.params.load import load_params
-from fer_pipeline.paths import model_file, training_metrics
-from fer_pipeline.provenance import StageInputs, dvc_hashes, file_sha256, git_state
-from fer_pipeline.registry.check import FILE_TAG, IMAGES, SIZE_TAG, Record, write_record
-from fer_pipeline.registry.policy import GATE_TAG
-from fer_pipeline.registry.runs import find_training_run
-from fer_pipeline.serving.bundle import bundle_files
+from fer_pipeline.paths import training_metrics
+from fer_pipeline.provenance import StageInputs, git_state
+from fer_pipeline.registry.check import FOLDER, IMAGES, Record, files_tag, write_record
+from fer_pipeline.registry.policy import FIGURES, GATE_TAG
+from fer_pipeline.registry.runs import find_training_run, recipe_name
 from fer_pipeline.serving.predictor import FusedPredictor
 
 if TYPE_CHECKING:
@@ -58,13 +56,7 @@ class Candidate:
 
 
 def make_candidate(
-    params: Params,
-    tracking: Tracking,
-    evaluation: Evaluation,
-    *,
-    run_id: str,
-    bundle: Path,
-    content: str,
+    params: Params, evaluation: Evaluation, *, run_id: str, bundle: Path, content: str
 ) -> Candidate:
     """Add to a bundle what a version needs beside it; the record is written next to the bundle.
 
@@ -73,55 +65,29 @@ def make_candidate(
     """
     fusion = read_fusion(paths.FUSION)
     fusion.require_predictions(list(params.backbones))
-    record, folder = _record(params, fusion, bundle, evaluation), bundle.with_name("record")
+    record, folder = _record(params, fusion, bundle, evaluation), bundle.with_name(FOLDER)
     write_record(record, folder)
-    tags = {
-        **_lineage_tags(params, fusion),
-        **_run_tags(params, tracking),
-        "run.fusion": run_id,
-        "report": f"runs:/{run_id}/{paths.REPORT.name}",
-        "model_card": f"runs:/{run_id}/{paths.MODEL_CARD.name}",
-        GATE_TAG: "true",
-        **figure_tags(evaluation),
-        **file_tags(bundle),
-    }
     return Candidate(
         content=content,
         run_id=run_id,
-        folders={"bundle": bundle, "record": folder},
+        folders={"bundle": bundle, FOLDER: folder},
         example=record.drawn[:1],
-        tags=tags,
+        tags=version_tags(params, evaluation) | files_tag(bundle),
         description=paths.MODEL_CARD.read_text(encoding="utf-8"),
     )
 
 
-def file_tags(bundle: Path) -> dict[str, str]:
-    """The digest and the size of each file of a bundle, by which a version is checked."""
-    files = bundle_files(bundle)
-    return {f"{FILE_TAG}{path.name}": file_sha256(path) for path in files} | {
-        f"{SIZE_TAG}{path.name}": str(path.stat().st_size) for path in files
+def version_tags(params: Params, evaluation: Evaluation) -> dict[str, str]:
+    """What compares versions at a glance: all else is in the fusion run and its artifacts."""
+    metrics = read_json(paths.DATA_METRICS, "prepare")
+    figures = evaluation.headline()
+    return {key: f"{figures[key]:.6g}" for key in FIGURES if key in figures} | {
+        GATE_TAG: "true",
+        "recipe": recipe_name(params, paths.RECIPES),
+        "data.source": metrics["source"]["uri"],
+        "data.sha256": metrics["source"]["sha256"],
+        "git.commit": git_state().commit,
     }
-
-
-def figure_tags(evaluation: Evaluation) -> dict[str, str]:
-    """The headline of an evaluation as text, and on which images it was measured."""
-    return {key: f"{value:.6g}" for key, value in evaluation.headline().items()} | {
-        "best_single": evaluation.test.best_single,
-        "protocol": evaluation.protocol,
-        "test.images": str(evaluation.test.images),
-        "test.sha256": evaluation.test_sha256,
-    }
-
-
-def recipe_name(params: Params, recipes: Path) -> str:
-    """The recipe whose values these are, whatever its comments; `custom` where there is none."""
-    for path in sorted(recipes.glob("*.yaml")):
-        try:
-            if load_params(path) == params:
-                return path.stem
-        except ParamsError:
-            continue  # a broken recipe is not what was run
-    return "custom"
 
 
 def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: Evaluation) -> Record:
@@ -154,33 +120,18 @@ def _draw_faces(seed: int) -> npt.NDArray[np.uint8]:
     return np.stack([draw_face((first + row) % NUM_EMOTIONS, rng) for row in range(IMAGES)])
 
 
-def _lineage_tags(params: Params, fusion: Fusion) -> dict[str, str]:
-    """What made the version: commit, DVC hashes of data and models, params."""
-    git, hashes = git_state(), dvc_hashes(paths.DVC_LOCK)
-    metrics = read_json(paths.DATA_METRICS, "prepare")
-    data = metrics["source"]
-    tracked = [paths.FACES, paths.TRAIN, paths.VAL, paths.TEST, paths.FUSION]
-    tracked += map(model_file, params.backbones)
-    return {
-        "git.commit": git.commit,
-        "git.dirty": str(git.dirty).lower(),
-        "data.source": data["uri"],
-        "data.sha256": data["sha256"],
-        "data.synthetic": str(data["synthetic"]).lower(),
-        "recipe": recipe_name(params, paths.RECIPES),
-        "fusion.method": fusion.method,
-        "fusion.weights": json.dumps(fusion.weights),
-        "params": params.model_dump_json(),
-        **{f"dvc.{path}": hashes.get(str(path), "untracked") for path in tracked},
-    }
+def link_trainings(params: Params, tracking: Tracking, run_id: str) -> dict[str, str]:
+    """Make the runs of the trainings that this store has children of the first fusion of them.
 
-
-def _run_tags(params: Params, tracking: Tracking) -> dict[str, str]:
-    """The run of each training, where this store has it."""
+    Returns:
+        Tags of this fusion run, which name them.
+    """
     tags = {}
     for name in params.backbones:
         inputs = StageInputs.read("train", name, params)
         reached = read_json(training_metrics(name), f"train@{name}")
-        run_id = find_training_run(tracking, inputs, reached["val_accuracy"])
-        tags[f"run.train.{name}"] = run_id or "not in this store"
+        found = find_training_run(tracking, inputs, reached["val_accuracy"])
+        tags[f"run.train.{name}"] = found or "not in this store"
+        if found and MLFLOW_PARENT_RUN_ID not in tracking.client.get_run(found).data.tags:
+            tracking.client.set_tag(found, MLFLOW_PARENT_RUN_ID, run_id)
     return tags

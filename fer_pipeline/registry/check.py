@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,28 +28,26 @@ from fer_pipeline.arrays import BoolArray, Float32Array, Int64Array, UInt8Array
 from fer_pipeline.data.faces import Split, load_split, split_sha256
 from fer_pipeline.errors import DataError, RegistryError, hide_password, one_line
 from fer_pipeline.paths import TEST
+from fer_pipeline.provenance import file_sha256
+from fer_pipeline.registry.scratch import scratch_folder
 from fer_pipeline.registry.tracking import open_storage
+from fer_pipeline.serving.bundle import bundle_files
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
 
 _SCRIPT = Path(__file__).with_name("scoring.py")
+_RECORD = "record.npz"
 
 IMAGES = 64
 TOLERANCE = 1e-4
 """The largest difference of a logit from the one on record that passes."""
 
-
-_RECORD = "record.npz"
-
 FOLDER = "record"
 """Name of the folder with the record of a version."""
 
-FILE_TAG = "sha256."
-"""Start of the tags of a version that hold the sha256 of each file of its bundle."""
-
-SIZE_TAG = "bytes."
-"""Start of the tags of a version that hold the size in bytes of each file of its bundle."""
+FILES_TAG = "fer.files"
+"""Tag of a version: size in bytes and sha256 of each file of its bundle, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -141,25 +140,18 @@ def score_version(tracking: Tracking, name: str, number: str, images: UInt8Array
     Raises:
         RegistryError: it can't be fetched, is not what was registered, or can't be loaded.
     """
-    digests = _file_tags(tracking, name, number, FILE_TAG)
+    digests = {file: one[1] for file, one in _files_of(tracking, name, number).items()}
     # It runs the version's own code, and loads no pickle.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
         "MLFLOW_TRACKING_URI": tracking.uri,
         "MLFLOW_REGISTRY_URI": tracking.uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
-    with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)
+    with scratch_folder() as here:
         np.savez(here / "images.npz", allow_pickle=False, images=images)
         request = {"uri": f"models:/{name}/{number}", "sha256": digests}
         (here / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-P", str(_SCRIPT), folder],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = _run_to_end([sys.executable, "-P", str(_SCRIPT), str(here)], environment)
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["its process ended without a message"]
             error = here / "error.txt"
@@ -169,6 +161,20 @@ def score_version(tracking: Tracking, name: str, number: str, images: UInt8Array
                 "no alias was moved"
             )
         return np.asarray(np.load(here / "logits.npy", allow_pickle=False))
+
+
+def _run_to_end(
+    command: list[str], environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a process that ends with this one: then its standard input closes, and it sees that."""
+    reading, writing = os.pipe()
+    try:
+        return subprocess.run(
+            command, env=environment, stdin=reading, capture_output=True, text=True, check=False
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def require_files(tracking: Tracking, name: str, number: str) -> None:
@@ -185,11 +191,12 @@ def require_files(tracking: Tracking, name: str, number: str) -> None:
             "no alias was moved"
         ) from error
     sizes = {Path(file.path).name: file.file_size for file in listed}
-    for file, size in _file_tags(tracking, name, number, SIZE_TAG).items():
-        if sizes.get(file) != int(size):
+    for file, (size, _) in _files_of(tracking, name, number).items():
+        if sizes.get(file) != size:
             raise RegistryError(
                 f"{name} version {number} is not whole: its {file} has {sizes.get(file, 'no')} "
-                f"bytes instead of {size}: no alias was moved"
+                f"bytes instead of {size}: no alias was moved; if it is lost, delete the version "
+                "in MLflow and run 'dvc repro --force --single-item register'"
             )
 
 
@@ -212,7 +219,19 @@ def find_test_split(record: Record) -> Split | None:
     return test if split_sha256(test) == record.test_sha256 else None
 
 
-def _file_tags(tracking: Tracking, name: str, number: str, start: str) -> dict[str, str]:
-    """What the tags of a version that begin so say of the files of its bundle, by their names."""
-    tags = tracking.client.get_model_version(name, number).tags.items()
-    return {key.removeprefix(start): value for key, value in tags if key.startswith(start)}
+def files_tag(bundle: Path) -> dict[str, str]:
+    """The tag by which the files of a version are checked."""
+    files = bundle_files(bundle)
+    told = {path.name: (path.stat().st_size, file_sha256(path)) for path in files}
+    return {FILES_TAG: json.dumps(told)}
+
+
+def _files_of(tracking: Tracking, name: str, number: str) -> dict[str, tuple[int, str]]:
+    """Size and sha256 of each file of a version's bundle."""
+    tags = tracking.client.get_model_version(name, number).tags
+    if FILES_TAG in tags:
+        return {
+            file: (size, sha256) for file, (size, sha256) in json.loads(tags[FILES_TAG]).items()
+        }
+    names = [key.removeprefix("bytes.") for key in tags if key.startswith("bytes.")]
+    return {file: (int(tags[f"bytes.{file}"]), tags[f"sha256.{file}"]) for file in names}  # 0.1

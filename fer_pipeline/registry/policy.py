@@ -27,6 +27,12 @@ log = logging.getLogger(__name__)
 GATE_TAG = "gate.passed"
 """Tag of a version: whether the gate passed, `true` or `false`."""
 
+FIGURES = (
+    "accuracy", "macro_f1", "clean_accuracy", "gain", "gain_ci95_low", "gain_ci95_high",
+    "mcnemar_p",
+)  # fmt: skip
+"""Tags of a version that compare it with others, from the headline of its evaluation."""
+
 COMPARISON_TAG = "comparison"
 """Tag of a version: its last paired comparison, which stays true since versions do not change."""
 

@@ -16,7 +16,7 @@ from fer_pipeline.registry.aliases import (
     set_challenger,
 )
 from fer_pipeline.registry.check import check_version, require_files
-from fer_pipeline.registry.policy import evaluate_policy
+from fer_pipeline.registry.policy import FIGURES, evaluate_policy
 from fer_pipeline.registry.tracking import is_missing
 
 if TYPE_CHECKING:
@@ -26,16 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIGURES = (
-    "accuracy",
-    "macro_f1",
-    "gain",
-    "gain_ci95_low",
-    "gain_ci95_high",
-    "mcnemar_p",
-    "clean_accuracy",
-)
-_NAMES = ("recipe", "fusion.method", "data.source", "data.sha256", "git.commit", "test.sha256")
+_NAMES = ("recipe", "data.source", "data.sha256", "git.commit")
 
 
 def nominate(tracking: Tracking, params: Params, number: str) -> bool:
@@ -45,10 +36,12 @@ def nominate(tracking: Tracking, params: Params, number: str) -> bool:
         Whether it is challenger now.
 
     Raises:
-        RegistryError: it fails its check; no alias was moved.
+        RegistryError: it fails its check, or has lost its files; no alias was moved.
     """
     name = params.registry.model_name
     now = read_aliases(tracking, name)
+    if now.of(number):
+        require_files(tracking, name, number)  # which may be lost since it was checked
     if now.champion == number:
         return False
     if now.challenger == number:
@@ -184,6 +177,6 @@ def _require_version(tracking: Tracking, name: str, number: str) -> str:
 
 def _describe_version(tracking: Tracking, name: str, number: str) -> dict[str, object]:
     found = tracking.client.get_model_version(name, number)
-    figures = {key: float(found.tags[key]) for key in _FIGURES if key in found.tags}
+    figures = {key: float(found.tags[key]) for key in FIGURES if key in found.tags}
     named = {key: found.tags[key] for key in _NAMES if key in found.tags}
     return {"version": number, "run_id": found.run_id, **figures, **named}

@@ -4,6 +4,7 @@ So no object is pickled: what travels is this file, the package beside it, and a
 safetensors (`fer_pipeline.serving.bundle`).
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,24 @@ from fer_pipeline.serving.predictor import FusedPredictor
 from fer_pipeline.serving.requests import read_request
 
 
+class BadRequest(MlflowException):
+    """What a client is told; MLflow's server would put all that was sent before it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "message" or not hasattr(self, name):
+            super().__setattr__(name, value)
+
+
 class FusedModel(PythonModel):
     """Faces in, one column per emotion out: probabilities, or logits if asked for."""
 
     # MLflow finds both methods by their exact parameter names.
     def load_context(self, context: PythonModelContext) -> None:
         self._predictor = FusedPredictor.load(Path(context.artifacts["bundle"]))
+        # MLflow's server reads Parquet by itself, of which a kilobyte may be gigabytes.
+        server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
+        if server is not None:
+            server.parse_parquet_input = _refuse_parquet
 
     # A plain np.ndarray is an annotation that MLflow leaves alone; it warns of none at all.
     def predict(  # type: ignore[no-untyped-def]
@@ -37,7 +50,7 @@ class FusedModel(PythonModel):
         `BACKBONE.EMOTION` with the same of each backbone by itself.
 
         Raises:
-            MlflowException: the request is no good; MLflow's server answers 400 with the message.
+            BadRequest: the request is no good; MLflow's server answers 400 with the message.
         """
         asked = params or {}
         output = asked.get("output", "probabilities")
@@ -46,7 +59,7 @@ class FusedModel(PythonModel):
                 raise RequestError(f"output is {output!r}: ask for 'probabilities' or 'logits'")
             images = read_request(model_input)
         except RequestError as error:
-            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
+            raise BadRequest(str(error), error_code=INVALID_PARAMETER_VALUE) from error
         prediction = self._predictor.predict(images)
         values, singles = prediction.probabilities, prediction.single_probabilities
         if output == "logits":
@@ -55,6 +68,10 @@ class FusedModel(PythonModel):
         if not asked.get("singles", False):
             return frame
         return frame.join([_columns(name, single) for name, single in singles.items()])
+
+
+def _refuse_parquet(parquet_input: object) -> None:
+    raise BadRequest("Parquet is not read: send JSON", error_code=INVALID_PARAMETER_VALUE)
 
 
 def _columns(backbone: str, values: np.ndarray) -> pd.DataFrame:

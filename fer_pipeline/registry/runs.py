@@ -8,8 +8,8 @@ import logging
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,17 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
+from sqlalchemy.exc import SQLAlchemyError
 
-from fer_pipeline.errors import RegistryError, one_line
+from fer_pipeline.errors import ParamsError, RegistryError, one_line
 from fer_pipeline.events import emit
-from fer_pipeline.paths import TRAIN, VAL
+from fer_pipeline.params.load import load_params
+from fer_pipeline.paths import PARAMS, RECIPES, TEST, TRAIN, VAL, project_folder
 from fer_pipeline.provenance import file_sha256, git_state
-from fer_pipeline.registry.tracking import Tracking, first_line, mlflow_errors, shown_address
+from fer_pipeline.registry.tracking import Tracking, mlflow_errors, shown_address
 
 if TYPE_CHECKING:
+    from fer_pipeline.params.schema import Params
     from fer_pipeline.provenance import StageInputs
 
 log = logging.getLogger(__name__)
@@ -39,21 +42,52 @@ LINEAGE_TAG = "fer.lineage"
 DIGEST_LENGTH = 32
 """How many of the 64 digits of a sha256 name a data set: MLflow keeps 36 characters."""
 
-_SPLITS = {TRAIN: "training", VAL: "validation"}
+MOST_IN_A_BATCH = 1000
+"""The number of metrics that MLflow takes at once."""
+
+_TRAINED_ON = {TRAIN: "training", VAL: "validation"}
+_FUSED_ON = {VAL: "validation", TEST: "testing"}
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """An open run to write to."""
+    """An open run to write to.
+
+    Attributes:
+        steps: those that the run has metrics of.
+        missed: metrics that the store did not take.
+    """
 
     client: MlflowClient
     run_id: str
+    steps: set[int] = field(default_factory=set)
+    missed: list[Metric] = field(default_factory=list)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log several metrics at once: a batch costs as much as one."""
+        """Log the metrics of a step, unless the run has them from a process that was killed.
+
+        A store that fails stops no work: what it missed is logged when the run ends.
+        """
+        if step in self.steps:
+            return
+        self.steps.add(step)
         now_ms = int(time.time() * 1000)
         batch = [Metric(key, value, now_ms, step) for key, value in values.items()]
-        self.client.log_batch(self.run_id, metrics=batch)
+        if not self.missed:
+            try:
+                self.client.log_batch(self.run_id, metrics=batch)
+                return
+            except (MlflowException, SQLAlchemyError) as error:
+                log.warning("MLflow failed (%s): the rest is logged at the end", one_line(error))
+        self.missed.extend(batch)
+
+    def catch_up(self) -> None:
+        """Log what the store missed, unless it has it: an answer may have been lost on its way."""
+        there = logged_steps(self.client, self.run_id) if self.missed else set()
+        missed = [metric for metric in self.missed if metric.step not in there]
+        for start in range(0, len(missed), MOST_IN_A_BATCH):
+            batch = missed[start : start + MOST_IN_A_BATCH]
+            self.client.log_batch(self.run_id, metrics=batch)
 
     def params(self, values: Mapping[str, object]) -> None:
         batch = [Param(key, str(value)) for key, value in values.items()]
@@ -85,6 +119,7 @@ def open_run(
     inputs: Mapping[str, object],
     *,
     tags: Mapping[str, str] | None = None,
+    once: bool = False,
 ) -> Iterator[RunLog]:
     """A run that ends as FINISHED, FAILED or KILLED with the block.
 
@@ -92,16 +127,18 @@ def open_run(
     workspace: however often a stage is interrupted, it leaves one run.
 
     Args:
-        name: shown in the UI.
-        inputs: everything that decides the result; not logged, only compared. A run with
-            `data` among them is a training: the prepared splits are logged as data set inputs,
-            and the machine is watched.
+        name: shown in the UI, with recipe, seed and commit.
+        inputs: everything that decides the result; not logged, only compared. Of a run with
+            `data` among them, which is a training, the machine is watched.
         tags: for the run.
+        once: whether a run that ended is continued as well.
     """
-    with mlflow_errors(tracking):
-        run_id = _start_run(tracking, name, inputs)
-        run = RunLog(tracking.client, run_id)
+    with mlflow_errors(tracking.uri):
+        run_id = _start_run(tracking, name, inputs, once=once)
+        run = RunLog(tracking.client, run_id, logged_steps(tracking.client, run_id))
         run.tags(tags or {})
+        is_training = "data" in inputs
+        _log_data(tracking.client, run_id, _TRAINED_ON if is_training else _FUSED_ON)
         emit(
             "run",
             name=name,
@@ -110,46 +147,70 @@ def open_run(
             uri=shown_address(tracking.uri),
         )
         try:
-            if "data" in inputs:
-                _log_data(tracking.client, run_id)
-                with _system_metrics(tracking.uri, run_id):
-                    yield run
-            else:
+            with _system_metrics(tracking.uri, run_id) if is_training else nullcontext():
                 yield run
+            run.catch_up()
             tracking.client.set_terminated(run_id, "FINISHED")
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             try:
                 tracking.client.set_terminated(run_id, status)
             except MlflowException as second:  # of a dead server: it must not hide the first
-                log.warning("run %s is not marked %s: %s", run_id, status, first_line(second))
+                log.warning("run %s is not marked %s: %s", run_id, status, one_line(second))
             raise
 
 
-def _start_run(tracking: Tracking, name: str, inputs: Mapping[str, object]) -> str:
-    """The id of the run that a killed process of the same inputs left open, else of a new one."""
-    key = _run_key(name, inputs)
-    unfinished = tracking.client.search_runs(
-        [tracking.experiment_id],
-        f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'RUNNING'",
-        max_results=1,
-    )
-    tags = {MLFLOW_RUN_NAME: name, KEY_TAG: key, MLFLOW_GIT_COMMIT: git_state().commit}
-    if unfinished:
-        return str(unfinished[0].info.run_id)
+def _start_run(tracking: Tracking, name: str, inputs: Mapping[str, object], *, once: bool) -> str:
+    """The id of the run that a process of the same inputs left, else of a new one."""
+    key, commit = _run_key(name, inputs), git_state().commit
+    wanted = f"tags.`{KEY_TAG}` = '{key}'" + ("" if once else " and attributes.status = 'RUNNING'")
+    found = tracking.client.search_runs([tracking.experiment_id], wanted, max_results=1)
+    if found:
+        run_id = str(found[0].info.run_id)
+        tracking.client.update_run(run_id, "RUNNING")
+        return run_id
+    tags = {MLFLOW_RUN_NAME: _label(name, commit), KEY_TAG: key, MLFLOW_GIT_COMMIT: commit}
     return str(tracking.client.create_run(tracking.experiment_id, tags=tags).info.run_id)
 
 
+def _label(name: str, commit: str) -> str:
+    """Such as `resnet50 paper seed 0 64272e3`."""
+    try:
+        params = load_params(PARAMS)
+    except ParamsError:
+        return f"{name} {commit[:7]}"
+    return f"{name} {recipe_name(params, RECIPES)} seed {params.seed} {commit[:7]}"
+
+
+def recipe_name(params: Params, recipes: Path) -> str:
+    """The recipe whose values these are, whatever its comments; `custom` where there is none."""
+    for path in sorted(recipes.glob("*.yaml")):
+        try:
+            if load_params(path) == params:
+                return path.stem
+        except ParamsError:
+            continue  # a broken recipe is not what was run
+    return "custom"
+
+
+def logged_steps(client: MlflowClient, run_id: str) -> set[int]:
+    """The steps that a run has metrics of, but for those of the machine."""
+    names = [key for key in client.get_run(run_id).data.metrics if not key.startswith("system/")]
+    return (
+        {metric.step for metric in client.get_metric_history(run_id, names[0])} if names else set()
+    )
+
+
 def _run_key(name: str, inputs: Mapping[str, object]) -> str:
-    place = [socket.gethostname(), str(Path.cwd())]
+    place = [socket.gethostname(), str(project_folder().resolve())]
     text = json.dumps([name, place, inputs], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _log_data(client: MlflowClient, run_id: str) -> None:
+def _log_data(client: MlflowClient, run_id: str, splits: Mapping[Path, str]) -> None:
     """Log the prepared splits that are here as data set inputs of a run, by their sha256."""
     inputs = []
-    for path, context in _SPLITS.items():
+    for path, context in splits.items():
         if path.exists():
             sha256 = file_sha256(path)
             source = json.dumps({"uri": path.as_posix(), "sha256": sha256})

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
+import socket
+import ssl
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from fer_pipeline.errors import (
@@ -27,10 +30,22 @@ from fer_pipeline.errors import (
     RegistryError,
     RegistryUnreachableError,
     hide_password,
+    one_line,
 )
-from fer_pipeline.paths import TRACKING_ARTIFACTS, TRACKING_DB
+from fer_pipeline.paths import TRACKING_DB, project_folder
+from fer_pipeline.registry.local_store import (
+    SQLITE,
+    artifacts_beside,
+    has_moved,
+    local_path,
+    prepare_database,
+)
 
 PING_TIMEOUT_S = 10.0
+
+_SHARED = Path(tempfile.gettempdir())  # now: `scratch` gives each process another
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI shows no metrics
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 @dataclass(frozen=True)
@@ -43,8 +58,15 @@ class Tracking:
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, else a SQLite file beside `dvc.yaml`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{TRACKING_DB}"
+    """`MLFLOW_TRACKING_URI`, else a SQLite file beside `dvc.yaml`.
+
+    A relative path is one in the project's folder also for an experiment that DVC runs in a folder
+    of its own, and deletes.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{TRACKING_DB}"
+    if uri.startswith(SQLITE):
+        return f"{SQLITE}{project_folder() / uri.removeprefix(SQLITE)}"
+    return uri
 
 
 def connect(experiment: str) -> Tracking:
@@ -54,20 +76,19 @@ def connect(experiment: str) -> Tracking:
         RegistryError: the store can't be reached or used; said at once, before any work.
     """
     uri = tracking_uri()
-    _ping(uri)
-    try:
-        if uri.startswith("sqlite:///"):
-            _prepare_sqlite(Path(uri.removeprefix("sqlite:///")))
+    with mlflow_errors(uri):
+        if uri.startswith(("http://", "https://")):
+            _ask_server(uri)
+        elif uri.partition(":")[0].partition("+")[0] in _DATABASE_PORTS:
+            _ask_database(uri)
+        if uri.startswith(SQLITE):
+            prepare_database(uri)
         client = MlflowClient(uri)
-        return Tracking(client, uri, _experiment_id(client, uri, experiment))
-    except (MlflowException, SQLAlchemyError, ImportError) as error:
-        raise RegistryError(
-            f"MLflow at {shown_address(uri)} can't be used: {first_line(error)}"
-        ) from error
+        return Tracking(client, uri, find_experiment(client, uri, experiment))
 
 
 @contextmanager
-def mlflow_errors(tracking: Tracking) -> Iterator[None]:
+def mlflow_errors(uri: str) -> Iterator[None]:
     """Turn an exception of MLflow's own into one line.
 
     Raises:
@@ -76,9 +97,25 @@ def mlflow_errors(tracking: Tracking) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise RegistryError(
-            f"MLflow at {shown_address(tracking.uri)} failed: {first_line(error)}"
-        ) from error
+        shown, cause = shown_address(uri), _root_cause(error)
+        if isinstance(cause, ssl.SSLError):
+            raise RegistryError(
+                f"the certificate of MLflow at {shown} is not trusted ({one_line(cause)}): set "
+                "MLFLOW_TRACKING_SERVER_CERT_PATH to that of its authority"
+            ) from error
+        if isinstance(cause, ConnectionError | TimeoutError | socket.gaierror | HTTPException):
+            raise RegistryUnreachableError(
+                f"MLflow at {shown} can't be reached ({one_line(cause)}): start it and try again, "
+                "or correct or unset MLFLOW_TRACKING_URI"
+            ) from error
+        text = one_line(error).replace("<database_uri>", shown)
+        raise RegistryError(f"MLflow at {shown} failed: {text}") from error
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def open_storage(tracking: Tracking, name: str, number: str) -> ArtifactRepository:
@@ -121,59 +158,64 @@ def registry_lock(tracking: Tracking, purpose: str, timeout_s: float) -> Iterato
 
 def _lock_file(uri: str, purpose: str) -> Path:
     """Beside a SQLite file; for a server in the folder for temporary files, by its address."""
-    if uri.startswith("sqlite:///"):
-        return Path(f"{uri.removeprefix('sqlite:///')}.{purpose}.lock")
+    if uri.startswith(SQLITE):
+        return Path(f"{uri.removeprefix(SQLITE)}.{purpose}.lock")
     address = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"fer-{Path.home().name}-{address}.{purpose}.lock"
+    return _SHARED / f"fer-{Path.home().name}-{address}.{purpose}.lock"
 
 
-def _ping(uri: str) -> None:
-    """Ask an HTTP server for its health first: MLflow's own client retries for minutes."""
-    if not uri.startswith(("http://", "https://")):
-        return
-    # Health needs no login, and urllib would take user and password for part of the host.
-    health = f"{shown_address(uri).rstrip('/')}/health"
-    try:
-        with urllib.request.urlopen(health, timeout=PING_TIMEOUT_S):
-            pass
-    except urllib.error.HTTPError as error:
-        kind = RegistryUnreachableError if error.code >= 500 else RegistryError
-        raise kind(
-            f"MLflow at {shown_address(uri)} answers {error.code}: check MLFLOW_TRACKING_URI"
-        ) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise RegistryUnreachableError(
-            f"MLflow at {shown_address(uri)} can't be reached ({first_line(error)}): "
-            "start it, or correct or unset MLFLOW_TRACKING_URI"
-        ) from error
+def _ask_server(uri: str) -> None:
+    """Ask once, as MLflow's own client does, which tries again for longer.
 
-
-def _prepare_sqlite(path: Path) -> None:
-    """Make the database once and whole.
-
-    Several processes on an empty database race its migrations, and one killed half-way leaves
-    it broken for good. So it is made under another name, alone, and then renamed.
+    Raises:
+        RegistryError: it refuses, or is no MLflow.
     """
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if path.exists():
-            return
-        partial = path.with_name(f".partial-{path.name}")
-        for leftover in path.parent.glob(f"{partial.name}*"):
-            leftover.unlink()
-        MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-        partial.replace(path)
+    status: int = http_request(  # type: ignore[no-untyped-call]
+        get_default_host_creds(uri),  # type: ignore[no-untyped-call]
+        "/api/2.0/mlflow/experiments/search",
+        "GET",
+        params={"max_results": 1},
+        timeout=PING_TIMEOUT_S,
+        max_retries=0,
+        raise_on_status=False,
+    ).status_code
+    if status in (401, 403):
+        raise RegistryError(
+            f"MLflow at {shown_address(uri)} refuses the login ({status}): set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if status != 200:
+        kind = RegistryUnreachableError if status >= 500 else RegistryError
+        raise kind(f"MLflow at {shown_address(uri)} answers {status}: check MLFLOW_TRACKING_URI")
 
 
-def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+def _ask_database(uri: str) -> None:
+    """See that there is a server which takes the login: MLflow tries for minutes."""
+    url = make_url(uri)
+    try:
+        if url.host:
+            port = url.port or _DATABASE_PORTS[url.get_backend_name()]
+            socket.create_connection((url.host, port), PING_TIMEOUT_S).close()
+        create_engine(url, poolclass=NullPool).connect().close()
+    except (OSError, ImportError) as error:  # no server, or no driver for it
+        raise MlflowException(str(error)) from error
+
+
+def find_experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of an experiment, which is made if it is new.
+
+    Raises:
+        RegistryError: it is deleted, or its files are where they can't be stored.
+    """
     found = client.get_experiment_by_name(name)
+    # A server knows where its artifacts go; those of a database in a file lie beside it.
+    home = artifacts_beside(uri) if uri.startswith(SQLITE) else None
+    if uri.startswith("http"):
+        _require_artifacts(uri, found or client.get_experiment_by_name("Default"))
     if found is None:
-        # A server knows where its artifacts go; those of a local database lie beside it.
-        location = TRACKING_ARTIFACTS.resolve().as_uri() if uri.startswith("sqlite:") else None
+        location = home.as_uri() if home else None
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, location, _KIND))
         except MlflowException:
             found = client.get_experiment_by_name(name)  # another process was first
             if found is None:
@@ -183,7 +225,30 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
             f"MLflow experiment '{name}' is deleted: restore it with "
             f"'mlflow experiments restore -x {found.experiment_id}' or change registry.experiment"
         )
+    if home and has_moved(found, home):
+        raise RegistryError(
+            f"{shown_address(uri)} was moved or copied: it says that its files are in "
+            f"{local_path(found)}, not in {home}: run 'fer registry relocate'"
+        )
+    for key in _KIND.keys() - found.tags.keys():  # made by an earlier version
+        client.set_experiment_tag(found.experiment_id, key, _KIND[key])
     return str(found.experiment_id)
+
+
+def _require_artifacts(uri: str, experiment: Experiment | None) -> None:
+    """See that a server takes files itself, or that its folder is one that we share.
+
+    Raises:
+        RegistryError: its clients are to write to a folder that is not here.
+    """
+    folder = local_path(experiment) if experiment else None
+    if folder and not os.access(root := folder.parent, os.W_OK):
+        raise RegistryError(
+            f"MLflow at {shown_address(uri)} leaves it to its clients to write files to {root}, "
+            f"which is not possible here: start it with '--artifacts-destination {root}' in place "
+            "of '--no-serve-artifacts' or '--default-artifact-root', and take a new "
+            "registry.experiment, since one keeps the place that it was made with"
+        )
 
 
 def is_missing(error: MlflowException) -> bool:
@@ -192,19 +257,5 @@ def is_missing(error: MlflowException) -> bool:
 
 
 def shown_address(uri: str) -> str:
-    """The URI without what may be a secret: user, password and query.
-
-    Raises:
-        RegistryError: it is no URI; it is not shown, since it may hold a password.
-    """
-    try:
-        parts = urlsplit(uri)
-    except ValueError as error:
-        raise RegistryError("MLFLOW_TRACKING_URI is no address: correct or unset it") from error
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-
-
-def first_line(error: BaseException) -> str:
-    """The start of a message, without passwords."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return hide_password(line)[:200]
+    """The URI without what may be a secret: user, password and query."""
+    return hide_password(uri).partition("?")[0]

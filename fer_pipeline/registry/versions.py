@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
+import numpy as np
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 import fer_pipeline
+from fer_pipeline.data.faces import SIDE
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RegistryBusyError, RegistryError, one_line
 from fer_pipeline.provenance import code_digest, content_digest
@@ -45,28 +47,20 @@ MODEL_SCRIPT = Path(__file__).with_name("pyfunc.py")
 """The script that MLflow stores and runs to load the model."""
 
 STORED_FILES = (
-    "__init__.py",
-    "arrays.py",
-    "data/__init__.py",
-    "data/faces.py",
-    "data/pictures.py",
-    "emotions.py",
-    "errors.py",
-    "files.py",
-    "fusion/__init__.py",
-    "fusion/average.py",
-    "models/__init__.py",
-    "models/backbones.py",
-    "models/catalog.py",
-    "models/inference.py",
-    "models/transforms.py",
-    "serving/__init__.py",
-    "serving/bundle.py",
-    "serving/predictor.py",
-    "serving/requests.py",
-    "threads.py",
-)
+    "__init__.py", "arrays.py", "data/__init__.py", "data/faces.py", "data/pictures.py",
+    "emotions.py", "errors.py", "files.py", "fusion/__init__.py", "fusion/average.py",
+    "models/__init__.py", "models/backbones.py", "models/catalog.py", "models/inference.py",
+    "models/transforms.py", "serving/__init__.py", "serving/bundle.py", "serving/predictor.py",
+    "serving/requests.py", "threads.py",
+)  # fmt: skip
 """The files of `fer_pipeline` that `MODEL_SCRIPT` imports, itself or through others."""
+
+_ABOUT = (
+    "The expression of a 48x48 grey face, by the fused logits of several networks. `champion` is "
+    "the version in use, `previous` the champion before, `challenger` the last that passed gate "
+    "and check."
+)
+"""Description of the registered model."""
 
 _LOGGED_MODEL = "models:/"
 """Start of the source of a version whose files are its own."""
@@ -129,6 +123,8 @@ def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
         if not find_versions(tracking, name, candidate.content):
             _make_version(tracking, name, candidate)
         number = deduplicate(tracking, name, candidate.content)
+    if not tracking.client.get_registered_model(name).description:
+        tracking.client.update_registered_model(name, _ABOUT)
     if not tracking.client.get_model_version(name, number).description:
         text = shorten(candidate.description)
         tracking.client.update_model_version(name, number, description=text)
@@ -240,8 +236,9 @@ def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
 
 
 def _signature() -> ModelSignature:
-    """What goes in is left to `serving.requests`: a schema can't say 'arrays or pictures'."""
-    return ModelSignature(
+    """What comes in is left to `serving.requests`: a schema can't say 'arrays or pictures'."""
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, SIDE, SIDE))]),
         outputs=Schema([ColSpec("float", emotion) for emotion in EMOTIONS]),
         params=ParamSchema(
             [
@@ -250,3 +247,7 @@ def _signature() -> ModelSignature:
             ]
         ),
     )
+    # MLflow's server then hands over what was sent, as to a model with type hints. Else it makes
+    # an array of it before anybody has looked at how many texts there are, and how long.
+    signature._is_signature_from_type_hint = True
+    return signature

@@ -19,8 +19,17 @@ MAX_PICTURE_BYTES = 10 * 2**20
 """The largest size of one picture, decoded from base64."""
 
 
+_WANTED = (
+    f"send N x {SIDE} x {SIDE} whole numbers from 0 to 255, a list around one image too, or a list "
+    "of PNG or JPEG pictures as base64"
+)
+
+
 def read_request(content: object) -> npt.NDArray[np.uint8]:
     """The faces of a request.
+
+    Lists are looked at before they become arrays: NumPy gives every text the width of the longest,
+    so that a request of a megabyte would take gigabytes.
 
     Args:
         content: (N, 48, 48) whole numbers 0 to 255, as an array or nested lists; or N strings,
@@ -31,53 +40,57 @@ def read_request(content: object) -> npt.NDArray[np.uint8]:
         (N, 48, 48) uint8.
 
     Raises:
-        RequestError: it is none of these; the message says what it should be.
+        RequestError: it is none of these; the message says what it should be, and never what the
+            picture is.
     """
+    if isinstance(content, np.ndarray):
+        if content.dtype.kind in "iuf":
+            return _read_array(content)
+        content = content.tolist()
+    if not isinstance(content, list) or not content:
+        raise RequestError(f"no images: {_WANTED}")
+    _require_few(len(content))
+    if any(isinstance(one, str) for one in content):
+        return np.stack([_read_picture(one, place) for place, one in enumerate(content)])
+    for place, image in enumerate(content):
+        if not (_is_row(image, list) and all(_is_row(row, int, float) for row in image)):
+            raise RequestError(f"image {place} is not {SIDE} lists of {SIDE} numbers: {_WANTED}")
     try:
-        values = np.asarray(content)
-    except ValueError as error:
-        raise RequestError(f"the images have different shapes: {_WANTED}") from error
-    if values.ndim and len(values) > MAX_IMAGES:
-        raise RequestError(f"{len(values)} images in one request: send at most {MAX_IMAGES}")
-    if values.dtype.kind in "US" or (values.dtype == object and _are_texts(values)):
-        return _read_pictures(values)
-    return _read_arrays(values)
+        return _read_array(np.array(content, np.float64))
+    except OverflowError:
+        raise RequestError(f"a pixel of more than 300 digits: {_WANTED}") from None
 
 
-_WANTED = (
-    f"send N x {SIDE} x {SIDE} whole numbers from 0 to 255, or a list of PNG or JPEG pictures "
-    "as base64"
-)
+def _require_few(images: int) -> None:
+    if images > MAX_IMAGES:
+        raise RequestError(f"{images} images in one request: send at most {MAX_IMAGES}")
 
 
-def _are_texts(values: npt.NDArray[np.object_]) -> bool:
-    return values.ndim == 1 and len(values) > 0 and all(isinstance(one, str) for one in values)
+def _is_row(value: object, *types: type) -> bool:
+    """Whether it is a list as long as an image is wide, of these types alone."""
+    return (
+        isinstance(value, list) and len(value) == SIDE and set(types).issuperset(map(type, value))
+    )
 
 
-def _read_arrays(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    if values.dtype.kind not in "iuf":
-        raise RequestError(f"images of type {values.dtype}: {_WANTED}")
+def _read_array(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     if values.ndim != 3 or values.shape[1:] != (SIDE, SIDE):
         shape = " x ".join(map(str, values.shape)) or "a single number"
-        hint = "; one image needs a list around it" if values.shape == (SIDE, SIDE) else ""
-        raise RequestError(f"images of shape {shape}: {_WANTED}{hint}")
-    numbers = values.astype(np.float64)
+        raise RequestError(f"images of shape {shape}: {_WANTED}")
+    _require_few(len(values))
     if not len(values):
         raise RequestError(f"no images: {_WANTED}")
+    numbers = values.astype(np.float64)
     if not (numbers == np.clip(np.rint(numbers), 0, 255)).all():  # NaN equals nothing
         low, high = numbers.min(), numbers.max()
         raise RequestError(f"pixels from {low:g} to {high:g}: {_WANTED}")
     return values.astype(np.uint8)
 
 
-def _read_pictures(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    if values.ndim != 1:
-        raise RequestError(f"pictures in {values.ndim} dimensions: {_WANTED}")
-    return np.stack([_read_picture(str(text), place) for place, text in enumerate(values)])
-
-
-def _read_picture(text: str, place: int) -> npt.NDArray[np.uint8]:
+def _read_picture(text: object, place: int) -> npt.NDArray[np.uint8]:
     name = f"image {place}"
+    if not isinstance(text, str):
+        raise RequestError(f"{name} is no text among pictures: {_WANTED}")
     encoded = text.partition(",")[2] if text.startswith("data:") else text
     if len(encoded) * 3 // 4 > MAX_PICTURE_BYTES:
         raise RequestError(

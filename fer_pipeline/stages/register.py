@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import tempfile
+import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_pipeline import paths
@@ -14,11 +13,13 @@ from fer_pipeline.evaluation.result import Evaluation, read_evaluation
 from fer_pipeline.files import write_json
 from fer_pipeline.fusion.result import Fusion, read_fusion
 from fer_pipeline.paths import model_file, require
+from fer_pipeline.provenance import git_state
 from fer_pipeline.registry.aliases import read_aliases
-from fer_pipeline.registry.candidate import make_candidate
+from fer_pipeline.registry.candidate import link_trainings, make_candidate
 from fer_pipeline.registry.policy import Decision, evaluate_policy
 from fer_pipeline.registry.promote import nominate, promote
 from fer_pipeline.registry.runs import RunLog, open_run
+from fer_pipeline.registry.scratch import scratch_folder
 from fer_pipeline.registry.tracking import Tracking, connect, mlflow_errors
 from fer_pipeline.registry.versions import register_once, version_digest
 from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle
@@ -40,25 +41,25 @@ def register(params: Params) -> None:
     verdict = judge(evaluation.test, params.gate)
     tracking = connect(params.registry.experiment)
     number: str | None = None
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / "bundle"
+    # Experiments are compared first: a sweep must not move aliases with each try.
+    experiment = os.environ.get("DVC_EXP_NAME")
+    with scratch_folder() as folder:
+        bundle = folder / "bundle"
         write_bundle(bundle, spec, files)
         content = version_digest(bundle_files(bundle))
-        inputs: dict[str, object] = {"content": content, "gate": params.gate.model_dump()}
-        with open_run(tracking, "fusion", inputs, tags={"fer.stage": "register"}) as run:
+        measured = {"method": fusion.method, **evaluation.headline()}
+        inputs = {"content": content, "gate": params.gate.model_dump(), "measured": measured}
+        tags = {"fer.stage": "register", "git.dirty": str(git_state().dirty).lower()}
+        with open_run(tracking, "fusion", inputs, tags=tags, once=True) as run:
+            run.tags(link_trainings(params, tracking, run.run_id))
             _log_fusion(run, evaluation, fusion, verdict.passed)
-            if verdict.passed:
+            if verdict.passed and not experiment:
                 candidate = make_candidate(
-                    params,
-                    tracking,
-                    evaluation,
-                    run_id=run.run_id,
-                    bundle=bundle,
-                    content=content,
+                    params, evaluation, run_id=run.run_id, bundle=bundle, content=content
                 )
                 number = register_once(tracking, params.registry.model_name, candidate)
     name = params.registry.model_name
-    with mlflow_errors(tracking):
+    with mlflow_errors(tracking.uri):
         decision = _nominate(tracking, params, number) if number else None
         aliases = read_aliases(tracking, name).of(number) if number else []
     promotion = asdict(decision) if decision else None
@@ -68,6 +69,12 @@ def register(params: Params) -> None:
         log.info("  %s", reason)
     if number:
         log.info("gate passed: %s version %s", name, number)
+    elif verdict.passed:
+        log.info(
+            "gate passed; an experiment is not registered by itself: 'dvc exp apply %s', then "
+            "'fer registry register'",
+            experiment,
+        )
     else:
         log.info("gate not passed: nothing registered")
 

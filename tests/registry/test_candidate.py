@@ -1,24 +1,15 @@
-"""The tags of a version, from an evaluation and from the recipes."""
+"""The recipe that a version is named by."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from report_inputs import make_evaluation
 
 from fer_pipeline.params.load import load_params
-from fer_pipeline.registry.candidate import figure_tags, recipe_name
+from fer_pipeline.registry.runs import recipe_name
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-
-
-def test_tags_are_the_figures_as_text_and_the_images_they_are_of() -> None:
-    tags = figure_tags(make_evaluation())
-    assert tags["accuracy"] == "0.718"
-    assert (tags["test.images"], tags["test.sha256"]) == ("3589", "ab" * 32)
-    assert tags["best_single"] == "resnet50"
-    assert all(isinstance(text, str) for text in tags.values())
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from fused_model import (
     NAME,
@@ -17,9 +20,11 @@ from fused_model import (
     put_test_split,
     register_bundle,
 )
+from processes import wait_until
 
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.params.schema import Params
+from fer_pipeline.paths import SCRATCH
 from fer_pipeline.registry.aliases import Aliases, read_aliases
 from fer_pipeline.registry.check import (
     IMAGES,
@@ -38,6 +43,13 @@ from fer_pipeline.serving.requests import MAX_IMAGES
 
 SPLIT = draw_test_split()
 WEIGHTS = "bundle/resnet50.safetensors"
+
+CHECK = """
+import sys
+from fer_pipeline.registry.check import check_version
+from fer_pipeline.registry.tracking import connect
+check_version(connect("faces"), *sys.argv[1:])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +136,34 @@ def test_missing_weights_are_refused_by_name(
 ) -> None:
     (artifacts / WEIGHTS).unlink()
     assert "fails its check: its resnet50.safetensors is missing" in refusal(store, number, params)
+
+
+@pytest.mark.slow
+def test_a_killed_check_leaves_no_process_and_the_next_clears_its_files(
+    store: Tracking, number: str, elsewhere: Path
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", CHECK, NAME, number])
+    (child,) = wait_until(psutil.Process(process.pid).children, 120, "no check")
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs([child], timeout=120)[1] == []
+    assert list((elsewhere / SCRATCH).glob("*/images.npz"))
+    check_version(store, NAME, number)
+    assert list((elsewhere / SCRATCH).iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_version_that_has_lost_its_files_is_not_registered_again(
+    store: Tracking, number: str, bundle: Path, artifacts: Path, params: Params
+) -> None:
+    store.client.set_registered_model_alias(NAME, "challenger", number)
+    try:
+        (artifacts / WEIGHTS).unlink()
+        assert register_bundle(store, bundle, SPLIT) == number
+        with pytest.raises(RegistryError, match=r"its resnet50.safetensors has no bytes instead"):
+            nominate(store, params, number)
+    finally:
+        store.client.delete_registered_model_alias(NAME, "challenger")
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn"])

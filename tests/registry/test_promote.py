@@ -17,7 +17,7 @@ from fer_pipeline.errors import RegistryError
 from fer_pipeline.params.schema import Params
 from fer_pipeline.registry import promote as promote_module
 from fer_pipeline.registry.aliases import Aliases, read_aliases, read_moves, set_challenger
-from fer_pipeline.registry.check import SIZE_TAG
+from fer_pipeline.registry.check import FILES_TAG
 from fer_pipeline.registry.policy import COMPARISON_TAG, GATE_TAG, compare_versions, evaluate_policy
 from fer_pipeline.registry.promote import (
     nominate,
@@ -145,8 +145,7 @@ def test_force_overrides_the_policy_and_is_recorded(model: Model) -> None:
     model.promote(worse, **FORCE)
     assert model.aliases == Aliases(worse, first, None)
     tags = model.store.client.get_model_version(model.name, worse).tags
-    assert tags["move.policy"].startswith("overridden: -10.00 points")
-    assert tags["move.reason"] == "on my own head"
+    assert "by ada: on my own head (overridden: -10.00 points" in tags["move"]
 
 
 def test_a_version_that_fails_its_check_is_not_even_forced(
@@ -228,11 +227,22 @@ def test_without_a_previous_champion_there_is_no_way_back(model: Model) -> None:
         roll_back(model.store, model.name, **ASKING)
 
 
-@pytest.mark.parametrize(("written", "says"), [(None, "no bytes instead of 5"), (4, "4 bytes")])
+SPEC_TAGS = {FILES_TAG: '{"spec.json": [5, "ab"]}'}
+SPEC_TAGS_0_1 = {"bytes.spec.json": "5", "sha256.spec.json": "ab"}
+
+
+@pytest.mark.parametrize(
+    ("written", "says", "tags"),
+    [
+        (None, "no bytes instead of 5", SPEC_TAGS),
+        (4, "4 bytes", SPEC_TAGS),
+        (4, "4 bytes", SPEC_TAGS_0_1),
+    ],
+)
 def test_a_rollback_to_a_version_that_is_not_whole_is_refused(
-    written: int | None, says: str, model: Model
+    written: int | None, says: str, tags: dict[str, str], model: Model
 ) -> None:
-    first = model.version(6, **{f"{SIZE_TAG}spec.json": "5"})
+    first = model.version(6, **tags)
     model.promote(first)
     second = model.version(2)
     model.promote(second)

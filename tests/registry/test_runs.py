@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -41,7 +42,7 @@ def test_a_finished_block_leaves_a_finished_run_with_all_that_was_logged(
         run.artifact(note)
     found = store.client.get_run(run.run_id)
     assert found.info.status == "FINISHED"
-    assert found.info.run_name == "resnet50"
+    assert found.info.run_name == f"resnet50 {git_state().commit[:7]}"
     assert found.data.params == {"seed": "1", "weights": "None"}
     assert found.data.metrics == {"val_accuracy": 0.6, "val_loss": 1.2}
     assert found.data.tags["fer.stage"] == "train"
@@ -97,11 +98,13 @@ def test_an_unfinished_run_of_the_same_inputs_is_continued(store: Tracking) -> N
         with open_run(store, "resnet50", turned, tags={"a": "2"}) as again:
             assert again.run_id == killed.run_id
             again.params({"seed": 0})
-            again.metrics({"val_accuracy": 0.2}, step=1)
+            again.metrics({"val_accuracy": 0.1}, step=1)  # from the checkpoint: each epoch once
+            again.metrics({"val_accuracy": 0.2}, step=2)
     found = store.client.get_run(again.run_id)
     assert found.info.status == "FINISHED"
     assert found.data.tags["a"] == "2"
-    assert found.data.metrics == {"val_accuracy": 0.2}
+    history = store.client.get_metric_history(again.run_id, "val_accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2)]
 
 
 @pytest.mark.parametrize(
@@ -141,8 +144,29 @@ def test_a_run_that_ended_is_not_continued(store: Tracking) -> None:
     assert len(run_ids) == 2
 
 
+def test_a_run_of_which_there_is_one_is_continued_though_it_ended(store: Tracking) -> None:
+    for _ in range(2):
+        with open_run(store, "fusion", INPUTS, once=True) as run:
+            run.metrics({"accuracy": 0.6})
+    (found,) = store.client.search_runs([store.experiment_id], "attributes.run_name LIKE 'fusion%'")
+    assert (found.info.run_id, found.info.status) == (run.run_id, "FINISHED")
+    assert len(store.client.get_metric_history(run.run_id, "accuracy")) == 1
+
+
+def test_a_run_is_named_by_recipe_seed_and_commit(
+    store: Tracking, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(root / "recipes" / "paper.yaml", "params.yaml")
+    shutil.copytree(root / "recipes", "recipes")
+    with open_run(store, "resnet50", {}) as run:
+        pass
+    name = store.client.get_run(run.run_id).info.run_name
+    assert name == f"resnet50 paper seed 0 {git_state().commit[:7]}"
+
+
 def test_the_data_of_a_training_are_inputs_of_its_run(store: Tracking) -> None:
-    for name in ("train", "val"):
+    for name in ("train", "val", "test"):
         path = Path(f"data/prepared/{name}.npz")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"the images of {name}")
@@ -161,7 +185,11 @@ def test_the_data_of_a_training_are_inputs_of_its_run(store: Tracking) -> None:
     }
     contexts = {name: one.tags[0].value for name, one in found.items()}
     assert contexts == {"train.npz": "training", "val.npz": "validation"}
-    assert store.client.get_run(other.run_id).inputs.dataset_inputs == []
+    inputs = store.client.get_run(other.run_id).inputs.dataset_inputs
+    assert {one.dataset.name: one.tags[0].value for one in inputs} == {
+        "val.npz": "validation",
+        "test.npz": "testing",
+    }
 
 
 def test_the_machine_is_watched_during_a_training_and_only_then(

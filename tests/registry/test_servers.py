@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 from fused_model import NAME, draw_test_split, make_bundle, put_test_split, register_bundle
+from mlflow_server import mlflow_server
 from postgres_server import PostgresServer, find_binaries
 from processes import wait_until
 from s3_server import S3Server
@@ -43,7 +38,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
 
-START_TIMEOUT_S = 180
 BUCKET = "mlflow"
 SPLIT = draw_test_split()
 
@@ -79,58 +73,21 @@ def servers(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         PostgresServer(BINARIES) as postgres,
         S3Server(folder / "s3", [BUCKET]) as s3,
     ):
-        with socket.create_server(("127.0.0.1", 0)) as closed_soon:
-            port = closed_soon.getsockname()[1]
-        address = f"http://127.0.0.1:{port}"
         patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", address)
         patch.setenv("PYTHONPATH", str(root))
         # The store is killed here: waiting for its return takes minutes by default.
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        process = _start_mlflow(folder, port, postgres.uri, s3)
-        try:
-            _wait_for(f"{address}/health", process, folder / "mlflow.txt")
+        # Only the server knows the keys of the store: clients go through it.
+        stores = (
+            "--backend-store-uri",
+            postgres.uri,
+            "--artifacts-destination",
+            f"s3://{BUCKET}/runs",
+        )
+        with mlflow_server(folder, *stores, env=s3.env()) as server:
+            patch.setenv("MLFLOW_TRACKING_URI", server.uri)
             params = load_params(folder / "params.yaml")
             yield Servers(s3, connect("faces"), folder, params)
-        finally:
-            os.killpg(process.pid, 9)
-            process.wait()
-
-
-def _start_mlflow(folder: Path, port: int, database: str, s3: S3Server) -> subprocess.Popen[bytes]:
-    """Only the server knows the keys of the store: clients go through it."""
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", database, "--artifacts-destination", f"s3://{BUCKET}/runs"),
-        *("--workers", "1"),
-    ]
-    switches = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-    }
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    with (folder / "mlflow.txt").open("wb") as log:
-        return subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment | s3.env() | switches,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-
-def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
 
 
 def fer(*arguments: str) -> str:

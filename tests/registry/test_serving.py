@@ -7,10 +7,8 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,8 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fused_model import NAME, draw_test_split, make_bundle, register_bundle
+from mlflow_server import free_port, wait_for
 from PIL import Image
 
 from fer_pipeline.emotions import EMOTIONS
@@ -30,7 +32,6 @@ from fer_pipeline.serving.predictor import FusedPredictor
 
 pytestmark = pytest.mark.slow
 
-START_TIMEOUT_S = 180
 BACKBONES = ("resnet50", "inception_v3")
 SPLIT = draw_test_split()
 
@@ -53,8 +54,7 @@ def server(store: Tracking, bundle: Path, tmp_path_factory: Any) -> Iterator[str
     number = register_bundle(store, bundle, SPLIT)
     store.client.set_registered_model_alias(NAME, CHAMPION, number)
     folder = tmp_path_factory.mktemp("server")
-    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
-        port = closed_soon.getsockname()[1]
+    port = free_port()
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     log = (folder / "log.txt").open("wb")
     command = [
@@ -76,7 +76,7 @@ def server(store: Tracking, bundle: Path, tmp_path_factory: Any) -> Iterator[str
         start_new_session=True,
     )
     try:
-        _wait_for(f"http://127.0.0.1:{port}/ping", process, folder / "log.txt")
+        wait_for(f"http://127.0.0.1:{port}/ping", process, folder / "log.txt")
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
         os.killpg(process.pid, 9)
@@ -84,23 +84,13 @@ def server(store: Tracking, bundle: Path, tmp_path_factory: Any) -> Iterator[str
         log.close()
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-
-
 def ask(server: str, **body: object) -> tuple[int, Any]:
     """The status and the JSON of an answer."""
-    request = urllib.request.Request(
-        server, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
+    return send(server, json.dumps(body).encode(), "application/json")
+
+
+def send(server: str, content: bytes, kind: str) -> tuple[int, Any]:
+    request = urllib.request.Request(server, content, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
@@ -121,11 +111,10 @@ def rows(answer: Any, prefix: str = "") -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("key", ["inputs", "instances"])
 def test_arrays_are_answered_by_probabilities_with_the_names_of_the_emotions(
-    server: str, predictor: FusedPredictor, key: str
+    server: str, predictor: FusedPredictor
 ) -> None:
-    status, answer = ask(server, **{key: SPLIT.images[:3].tolist()})
+    status, answer = ask(server, inputs=SPLIT.images[:3].tolist())
     assert status == 200
     assert [set(row) for row in answer["predictions"]] == [set(EMOTIONS)] * 3
     np.testing.assert_allclose(
@@ -172,9 +161,10 @@ def test_single_backbones_and_logits_are_answered_on_request(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"inputs": SPLIT.images[:1, :47].tolist()}, "images of shape 1 x 47 x 48"),
-        ({"inputs": SPLIT.images[0].tolist()}, "one image needs a list around it"),
-        ({"inputs": 7}, "images of shape a single number"),
+        ({"inputs": SPLIT.images[:1, :47].tolist()}, "image 0 is not 48 lists of 48 numbers"),
+        ({"inputs": SPLIT.images[0].tolist()}, "a list around one image too"),
+        ({"inputs": 7}, "no images"),
+        ({"instances": SPLIT.images[:1].tolist()}, "must be a dictionary with 'inputs' key"),
         ({"inputs": (SPLIT.images[:1] + 0.5).tolist()}, "pixels from"),
         ({"inputs": (SPLIT.images[:1].astype(int) + 1).tolist()}, "pixels from"),
         ({"inputs": {"face": [1]}}, "send N x 48 x 48"),
@@ -184,7 +174,7 @@ def test_single_backbones_and_logits_are_answered_on_request(
         ({"inputs": np.zeros((1025, 1)).tolist()}, "1025 images in one request"),
         ({"inputs": SPLIT.images[:1].tolist(), "params": {"output": "hats"}}, "output is 'hats'"),
         ({"inputs": SPLIT.images[:1].tolist(), "params": {"singles": "hats"}}, "boolean"),
-        ({"dataframe_split": {"columns": ["a"], "data": [[1]]}}, "send N x 48 x 48"),
+        ({"dataframe_split": {"columns": ["a"], "data": [[1]]}}, "with 'inputs' key"),
         ({"pictures": []}, "inputs"),
     ],
 )
@@ -196,3 +186,61 @@ def test_what_is_no_face_is_refused_with_the_reason(
     assert status == 400
     assert says in answer["message"]
     assert "Traceback" not in answer["message"]
+    # What was sent may be a picture of somebody, and logs keep what clients are told.
+    assert says == "boolean" or len(answer["message"]) < 300  # of params MLflow speaks itself
+
+
+def test_a_picture_that_is_refused_is_not_sent_back(server: str) -> None:
+    sent = as_base64(SPLIT.images[0], "PNG")
+    status, answer = ask(server, inputs=[sent, sent[:100]])
+    assert status == 400
+    assert answer["message"].startswith("image 1: picture")
+    assert sent[:40] not in json.dumps(answer)
+
+
+def memory_bytes(name: str, process: psutil.Process) -> int:
+    """A figure of /proc/PID/status: `VmRSS` is what it has now, `VmHWM` the most it has had."""
+    text = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(text.partition(f"{name}:")[2].split()[0])
+
+
+def many_rows() -> bytes:
+    """800 MB of zeros as Parquet, in a few kilobytes."""
+    stream, rows = io.BytesIO(), pa.table({"a": np.zeros(1_000_000)})
+    with pq.ParquetWriter(stream, rows.schema) as writer:
+        for _ in range(100):
+            writer.write_table(rows)
+    return stream.getvalue()
+
+
+LONG_AND_SHORT = ["A" * 2**20] + ["A"] * 2000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("json", json.dumps({"inputs": LONG_AND_SHORT}).encode()),
+        ("json", json.dumps({"inputs": LONG_AND_SHORT[:1000]}).encode()),
+        ("json", json.dumps({"inputs": [[LONG_AND_SHORT]]}).encode()),
+        ("json", json.dumps({"instances": LONG_AND_SHORT}).encode()),
+        ("json", json.dumps({"dataframe_records": [{"a": LONG_AND_SHORT}]}).encode()),
+        ("csv", b"1," * 500_000),
+        ("vnd.apache.parquet", many_rows()),
+    ],
+    ids=["texts", "few texts", "texts in lists", "instances", "records", "CSV", "Parquet"],
+)
+def test_a_small_request_takes_little_memory(server: str, kind: str, content: bytes) -> None:
+    assert len(content) < 2**20 + 2**14
+    port = int(server.split(":")[2].split("/")[0])
+    (process,) = (
+        one.pid
+        for one in psutil.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.laddr.port == port
+    )
+    served = psutil.Process(process)
+    Path(f"/proc/{process}/clear_refs").write_text("5")  # the most from here on
+    before = memory_bytes("VmRSS", served)
+    kind = f"application/{kind}" if kind != "csv" else "text/csv"
+    assert send(server, content, kind)[0] == 400
+    assert memory_bytes("VmHWM", served) - before < 200 * 2**20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -16,8 +17,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from fused_model import draw_test_split, make_version
 
 from fer_pipeline.errors import RegistryError
+from fer_pipeline.registry.check import read_record
+from fer_pipeline.registry.local_store import relocate
+from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import Tracking, connect, tracking_uri
 
 pytestmark = [
@@ -129,6 +134,7 @@ def test_connecting_makes_a_whole_database_despite_leftovers(
 def test_artifacts_lie_beside_the_database(tracking: Tracking, folder: Path) -> None:
     experiment = tracking.client.get_experiment(tracking.experiment_id)
     assert experiment.name == "faces"
+    assert experiment.tags == {"mlflow.experimentKind": "custom_model_development"}
     assert experiment.artifact_location == (folder / "mlartifacts").as_uri()
 
 
@@ -182,7 +188,7 @@ def test_a_server_that_is_not_there_is_refused_at_once_by_its_address(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
     says = refusal()
     assert says.startswith(f"MLflow at http://127.0.0.1:{closed_port} can't be reached (")
-    assert says.endswith("start it, or correct or unset MLFLOW_TRACKING_URI")
+    assert says.endswith("start it and try again, or correct or unset MLFLOW_TRACKING_URI")
 
 
 def test_a_server_that_answers_with_an_error_is_refused_by_its_code(
@@ -243,7 +249,83 @@ def test_a_kind_of_store_that_mlflow_does_not_know_is_refused(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://ann:s3cret@example.org/runs")
     says = refusal()
-    assert says.startswith("MLflow at ftp://example.org/runs can't be used: ")
+    assert says.startswith("MLflow at ftp://example.org/runs failed: ")
+
+
+def test_a_database_server_that_is_not_there_is_refused_at_once(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"postgresql://ann:s3cret@127.0.0.1:{closed_port}/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    says = refusal()
+    assert says.startswith(
+        f"MLflow at postgresql://127.0.0.1:{closed_port}/mlflow can't be reached"
+    )
+
+
+def test_a_store_of_another_schema_is_refused_with_the_whole_remedy(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_database, tmp_path / "old.db")
+    with sqlite3.connect(tmp_path / "old.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '1bd49d398cd23'")
+    database.close()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/old.db")
+    says = refusal()
+    assert says.startswith(f"MLflow at sqlite:///{tmp_path}/old.db failed: Detected out-of-date")
+    assert f"run 'mlflow db upgrade sqlite:///{tmp_path}/old.db' to migrate" in says
+    assert says.endswith("for more detail.")
+
+
+@pytest.mark.parametrize("old_is_there", [True, False], ids=["copied", "moved"])
+def test_a_store_in_another_folder_is_refused_until_it_is_relocated(
+    old_is_there: bool, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    (here / "mlartifacts").mkdir(parents=True)
+    shutil.copy(empty_database, here)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
+    store = connect("faces")
+    split = draw_test_split(images=8)
+    (here / "note.txt").write_text("made here")
+    with open_run(store, "fusion", {}) as run:
+        run.artifact(here / "note.txt")
+    store.client.create_registered_model("faces")
+    make_version(store, here / "mlartifacts" / "files", "faces", [], split)
+
+    there = tmp_path / "there"
+    shutil.copytree(here, there)
+    if not old_is_there:
+        shutil.rmtree(here)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{there}/mlflow.db")
+    says = refusal()
+    assert says == (
+        f"sqlite:///{there}/mlflow.db was moved or copied: it says that its files are in "
+        f"{here}/mlartifacts, not in {there}/mlartifacts: run 'fer registry relocate'"
+    )
+    assert relocate(tracking_uri(), "faces") == 4  # experiment, run, version's source and storage
+    assert relocate(tracking_uri(), "faces") == 0
+    shutil.rmtree(here, ignore_errors=True)
+    store = connect("faces")
+    assert store.client.list_artifacts(run.run_id)[0].path == "note.txt"
+    assert len(read_record(store, "faces", "1").labels) == 8
+    with open_run(store, "fusion", {}) as later:
+        later.artifact(there / "note.txt")
+    assert not here.exists()
+
+
+def test_an_experiment_in_a_folder_of_dvc_uses_the_store_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tmp_path / ".dvc/tmp/exps/standalone/tmp1"
+    experiment.mkdir(parents=True)
+    monkeypatch.chdir(experiment)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mine.db")
+    assert tracking_uri() == f"sqlite:///{tmp_path}/mine.db"
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri() == "sqlite:///mine.db"
 
 
 def test_a_file_that_is_no_database_is_refused(

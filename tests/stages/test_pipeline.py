@@ -125,18 +125,14 @@ def test_a_fresh_process_reproduces_the_fused_logits_from_the_registry(
 
 def test_the_registered_version_says_what_made_it(finished: Workspace) -> None:
     version = client(finished).get_model_version_by_alias("fer-fusion", "challenger")
-    outs = finished.outs()
     assert version.tags["git.commit"] == finished.check("git", "rev-parse", "HEAD").strip()
-    assert version.tags["dvc.data/raw/faces.parquet"] == outs["data/raw/faces.parquet"]
-    for name in BACKBONES:
-        path = f"models/{name}/model.safetensors"
-        assert version.tags[f"dvc.{path}"] == outs[path]
-    assert set(json.loads(version.tags["fusion.weights"])) == BACKBONES
     assert version.tags["data.source"] == "sample"
-    assert json.loads(version.tags["params"])["data"]["labels"] == "fer"
     assert len(version.tags["data.sha256"]) in (0, 64)  # the sample is drawn, not fetched
     assert version.tags["recipe"] == "custom"
-    assert version.tags["fusion.method"] == "nll"
+    assert len(version.tags) <= 14  # what compares versions: MLflow shows all in one cell
+    run = client(finished).get_run(version.run_id).data
+    assert run.params["fusion.method"] == "nll"
+    assert run.tags["git.dirty"] == "false"
     assert version.description == (finished.folder / "reports/model_card.md").read_text()
 
 
@@ -152,21 +148,18 @@ def test_the_registered_version_holds_its_figures(finished: Workspace) -> None:
         "mcnemar_p": evaluation["gain"]["mcnemar_p"],
         "clean_accuracy": evaluation["clean"]["fused"]["accuracy"],
     }
-    for name in BACKBONES:
-        wanted[f"accuracy.{name}"] = evaluation["single"][name]["accuracy"]
-        wanted[f"macro_f1.{name}"] = evaluation["single"][name]["macro_f1"]
     assert {key: float(tags[key]) for key in wanted} == pytest.approx(wanted, rel=1e-5)
     assert tags["gate.passed"] == "true"
-    assert tags["test.sha256"] == evaluation["test"]["sha256"]
 
 
 def test_the_registered_version_names_the_runs_that_made_it(finished: Workspace) -> None:
     store = client(finished)
     version = store.get_model_version_by_alias("fer-fusion", "challenger")
-    assert version.tags["run.fusion"] == version.run_id
+    fusion = store.get_run(version.run_id)
     for name in BACKBONES:
-        run = store.get_run(version.tags[f"run.train.{name}"])
-        assert run.info.run_name == name
+        run = store.get_run(fusion.data.tags[f"run.train.{name}"])
+        assert run.info.run_name.startswith(f"{name} custom seed 0 ")
+        assert run.data.tags["mlflow.parentRunId"] == version.run_id
         inputs = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs}
         content = (finished.folder / "data/prepared/train.npz").read_bytes()
         assert hashlib.sha256(content).hexdigest()[:32] == inputs["train.npz"]
@@ -190,11 +183,10 @@ def test_from_a_version_the_same_model_comes_back(copied: Workspace, tmp_path: A
     # The stage `register` itself was still running when it kept the lock.
     copied.check("dvc", "checkout", "--force", "--with-deps", "report")
 
+    files = json.loads(version.tags["fer.files"])
     for name in BACKBONES:
         content = (copied.folder / f"models/{name}/model.safetensors").read_bytes()
-        wanted = version.tags[f"sha256.{name}.safetensors"]
-        assert hashlib.sha256(content).hexdigest() == wanted
-    assert copied.outs()["data/prepared/test.npz"] == version.tags["dvc.data/prepared/test.npz"]
+        assert files[f"{name}.safetensors"] == [len(content), hashlib.sha256(content).hexdigest()]
     assert (copied.folder / "reports/report.html").exists()
 
 
@@ -209,7 +201,7 @@ def test_with_auto_the_challenger_becomes_champion_by_itself(copied: Workspace) 
         "reason": "the gate passed, and there is no champion yet",
     }
     tags = client(copied).get_model_version_by_alias("fer-fusion", "champion").tags
-    assert (tags["move.by"], tags["move.from"]) == ("stage register", "none")
+    assert "promote from none by stage register" in tags["move"]
     here.check(*stage("register"))
     again = read(copied, "registry/verdict.json")
     assert (again["aliases"], again["version"]) == (["champion"], "1")  # of the same content
@@ -251,7 +243,8 @@ def test_the_verdict_names_version_and_alias(finished: Workspace) -> None:
 def test_every_epoch_of_each_backbone_is_in_one_mlflow_run(finished: Workspace) -> None:
     store = client(finished)
     experiment = store.get_experiment_by_name("fer2013")
-    runs = {run.info.run_name: run for run in store.search_runs([experiment.experiment_id])}
+    found = store.search_runs([experiment.experiment_id])
+    runs = {run.info.run_name.partition(" ")[0]: run for run in found}
     assert set(runs) == BACKBONES | {"fusion"}
     for name in BACKBONES:
         assert runs[name].info.status == "FINISHED"
@@ -376,6 +369,28 @@ def test_an_experiment_shows_in_metrics_and_plots(copied: Workspace) -> None:
     page = (copied.folder / "dvc_plots/index.html").read_text()
     for plot in ("curves_resnet50", "confusion_fused", "accuracy", "classes", "simplex"):
         assert f"plots_{plot}_csv" in page
+
+
+@pytest.mark.parametrize("where", ["--temp", None], ids=["in a folder of DVC", "in the workspace"])
+def test_an_experiment_is_recorded_and_becomes_a_version_when_asked(
+    where: str | None, copied: Workspace
+) -> None:
+    change = ("--set-param", "fusion.method=uniform", "--name", "try")
+    said = copied.check("dvc", "exp", "run", *change, *([where] if where else []))
+    assert "'dvc exp apply try', then 'fer registry register'" in said
+    store = client(copied)
+    (latest,) = store.search_runs(["1"], order_by=["attributes.start_time DESC"], max_results=1)
+    assert latest.data.params["fusion.method"] == "uniform"
+    aliases = store.get_registered_model("fer-fusion").aliases
+    assert {str(number) for number in aliases.values()} == {"1"}
+
+    copied.check("dvc", "exp", "apply", "try")
+    verdict = read(copied, "registry/verdict.json")
+    assert (verdict["passed"], verdict["version"]) == (True, None)
+    copied.check("fer", "registry", "register")
+    verdict = read(copied, "registry/verdict.json")
+    assert (verdict["version"], verdict["aliases"]) == ("2", ["challenger"])
+    assert "up to date" in copied.check("dvc", "status")
 
 
 def test_fer_predict_reads_a_picture_with_the_fused_model(

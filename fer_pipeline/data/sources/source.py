@@ -27,6 +27,7 @@ from fer_pipeline.data.sources.pins import Earlier, FilePin, Pin
 from fer_pipeline.data.sources.sample import SAMPLE_VERSION, draw_sample
 from fer_pipeline.data.store import Origin
 from fer_pipeline.errors import DataError
+from fer_pipeline.paths import project_folder
 
 if TYPE_CHECKING:
     from fer_pipeline.data.faces import Faces
@@ -219,7 +220,7 @@ def _earlier(source: FilePin, before: Pin | None) -> Earlier | None:
 
 
 def _require_local(uri: str) -> Path:
-    for path in (Path(uri), _in_project(uri)):
+    for path in (Path(uri), project_folder() / uri):
         try:
             there = bool(uri) and path.exists()  # Path("") is the present folder
         except OSError:  # such as a name longer than any
@@ -232,16 +233,6 @@ def _require_local(uri: str) -> Path:
         f"{uri or 'the source'} is missing: give 'sample', an existing file or folder, https:// or "
         f"s3://"
     )
-
-
-def _in_project(uri: str) -> Path:
-    """Where a relative path leads from the project, if this is a folder of one of its experiments.
-
-    `dvc exp run --temp` and `--queue` run in copies below `.dvc/tmp/exps`, without what git and DVC
-    do not know.
-    """
-    project, found, _ = str(Path.cwd()).partition(f"{os.sep}{Path('.dvc/tmp/exps')}{os.sep}")
-    return Path(project, uri) if found else Path(uri)
 
 
 def _digests(before: str, now: str) -> str:
