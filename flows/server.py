@@ -23,7 +23,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import refresh_global_settings_context
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
-from fer_pipeline.errors import FlowError
+from fer_pipeline.errors import FlowError, hide_password
 from flows.process import end_supervised, start_supervised
 
 STARTUP_TIMEOUT_S = 120.0
@@ -75,7 +75,7 @@ def _keep_loopback_from_proxies() -> None:
 def _require_answer() -> None:
     if error := _health():
         raise FlowError(
-            f"the Prefect server at {PREFECT_API_URL.value()} does not answer "
+            f"the Prefect server at {hide_password(str(PREFECT_API_URL.value()))} does not answer "
             f"({type(error).__name__}): start it with 'prefect server start', or unset "
             f"PREFECT_API_URL"
         ) from error

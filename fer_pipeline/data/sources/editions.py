@@ -257,6 +257,8 @@ def _read_challenge(container: Container, found: Found, reading: Reading) -> Edi
             )
         rows += count_rows(container, name)
     faces = read_csv(container, found["labelled"][0]).faces
+    # Whatever a file is called that is alone: a split without others is none.
+    faces = replace(faces, usage=np.full(len(faces), "Training"))
     return Edition("the challenge's train.csv", faces, False, unlabelled=rows)
 
 

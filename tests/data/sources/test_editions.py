@@ -118,10 +118,11 @@ def test_the_challenges_test_set_has_no_labels_so_it_is_refused(tmp_path: Path) 
 
 
 def test_the_challenges_training_set_has_no_splits_to_test_on(tmp_path: Path) -> None:
-    path = write(challenge(FACES)["train.csv"], tmp_path / "train.csv")
-    message = refusal(path, OFFICIAL)
-    assert "has no face in PublicTest: it names no splits: set data.protocol to" in message
-    assert len(read_edition(path, HOLDOUT).faces) == 7
+    for name in ("train.csv", "fer_test.csv"):
+        path = write(challenge(FACES)["train.csv"], tmp_path / name)
+        message = refusal(path, OFFICIAL)
+        assert "has no face in PublicTest: it names no splits: set data.protocol to" in message
+        assert len(read_edition(path, HOLDOUT).faces) == 7
 
 
 # Not one edition
