@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bench import SIZE, Bench, small_network
+from bench import FEATURES, SIZE, Bench, small_network
 
 from fer_pipeline.models.transforms import centre_batch
 from fer_pipeline.training.features import compute_features
@@ -22,7 +22,7 @@ def test_the_head_makes_the_networks_logits_of_them(batch_size: int, bench: Benc
         lambda images: centre_batch(images, SIZE, SIZE),
         counts.append,
     )
-    assert found.shape == (14, 512)
+    assert found.shape == (14, FEATURES)
     assert not found.requires_grad
     assert not found.is_inference()  # the head is trained on them
     assert sum(counts) == 14

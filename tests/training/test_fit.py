@@ -183,7 +183,7 @@ def test_the_head_takes_adams_steps(bench: Bench) -> None:
     head = frozen.get_submodule("fc")
     frozen.fc = nn.Identity()
     with torch.no_grad():
-        features = frozen(centre_batch(bench.train.pixels, SIZE, SIZE))  # (28, 512)
+        features = frozen(centre_batch(bench.train.pixels, SIZE, SIZE))  # (28, FEATURES)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
     losses = []
     for _ in range(2):
