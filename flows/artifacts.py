@@ -23,34 +23,34 @@ from fer_pipeline.files import read_json
 from fer_pipeline.paths import EVALUATION, REPORT, TRACKING_DB, VERDICT
 
 
-class Progress:
-    """The progress bar of one training, on the page of its task."""
+def show_progress(
+    bars: dict[str, UUID], event: Mapping[str, Any], warn: Callable[[str], None]
+) -> None:
+    """Advance the progress bar of a training, on the page of its task.
 
-    def __init__(self, backbone: str, warn: Callable[[str], None]) -> None:
-        # Prefect's keys consist of small letters, digits and dashes.
-        self._key = "fer-progress-" + re.sub("[^a-z0-9]", "-", backbone.lower())
-        self._warn = warn
-        self._id: UUID | None = None
+    If the server does not take it the training goes on.
 
-    def epoch(self, event: Mapping[str, Any]) -> None:
-        """Advance the bar after an epoch; `event` is that of `fer_pipeline.events`.
-
-        If the server does not take it the training goes on, and a warning is logged.
-        """
-        percent = 100.0 * event["epoch"] / event["epochs"]
-        text = (
-            f"{event['phase']}, epoch {event['epoch']} of {event['epochs']}: "
-            f"val {event['val_accuracy']:.2%}, {event['images_per_s']:.0f} images/s"
-        )
-        try:
-            if self._id is None:
-                # A coroutine only where there is an event loop, and here is none.
-                made = create_progress_artifact(percent, key=self._key, description=text)
-                self._id = cast("UUID", made)
-            else:
-                update_progress_artifact(self._id, percent, description=text)
-        except (PrefectException, httpx.HTTPError) as error:
-            self._warn(f"progress not shown ({type(error).__name__}): {text}")
+    Args:
+        bars: those that have been made, by backbone; a new one is added.
+        event: of a finished epoch, as in `fer_pipeline.events`.
+        warn: called with a message if the server does not take it.
+    """
+    backbone = event["backbone"]
+    percent = 100.0 * event["epoch"] / event["epochs"]
+    text = (
+        f"{event['phase']}, epoch {event['epoch']} of {event['epochs']}: "
+        f"val {event['val_accuracy']:.2%}, {event['images_per_s']:.0f} images/s"
+    )
+    # Prefect's keys consist of small letters, digits and dashes.
+    key = "fer-progress-" + re.sub("[^a-z0-9]", "-", backbone.lower())
+    try:
+        if backbone in bars:
+            update_progress_artifact(bars[backbone], percent, description=text)
+        else:  # a coroutine only where there is an event loop, and here is none
+            made = create_progress_artifact(percent, key=key, description=text)
+            bars[backbone] = cast("UUID", made)
+    except (PrefectException, httpx.HTTPError) as error:
+        warn(f"progress not shown ({type(error).__name__}): {text}")
 
 
 def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> str:

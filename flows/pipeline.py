@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from uuid import UUID
 
 from prefect import Task, flow
 from prefect.client.schemas.objects import State
@@ -21,7 +22,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from fer_pipeline.errors import FlowError
 from flows import params
-from flows.artifacts import Progress, show_results
+from flows.artifacts import show_progress, show_results
 from flows.graph import Graph, Stage, closure, downstream, parallel_slots, read_status
 from flows.process import Outcome
 from flows.session import Session, run_in_session
@@ -128,12 +129,14 @@ class StageRunner:
         slots: of this machine.
         force: run stages that are up to date, too.
         mlflow_runs: the events of the MLflow runs that stages logged to, by the runs' names.
+        progress_bars: of the trainings, by backbone.
     """
 
     session: Session
     slots: list[Slot]
     force: bool = False
     mlflow_runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    progress_bars: dict[str, UUID] = field(default_factory=dict)
 
     def task(self, stage: Stage, stale: bool) -> Task[[], State[None]]:
         """The task that brings one stage up to date.
@@ -160,13 +163,9 @@ class StageRunner:
             return self._reproduce(stage, env=slot.env, locks=[lock])
 
     def _reproduce(self, stage: Stage, **options: Any) -> State[None]:
-        progress: Progress | None = None
-
         def on_event(kind: str, event: dict[str, Any]) -> None:
-            nonlocal progress
             if kind == "epoch":
-                progress = progress or Progress(event["backbone"], get_run_logger().warning)
-                progress.epoch(event)
+                show_progress(self.progress_bars, event, get_run_logger().warning)
             elif kind == "run":
                 self.mlflow_runs[event["name"]] = event
 

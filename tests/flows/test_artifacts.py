@@ -7,9 +7,16 @@ import pytest
 from prefect.exceptions import ObjectNotFound
 
 from flows import artifacts as module
-from flows.artifacts import Progress
+from flows.artifacts import show_progress
 
-EVENT = {"phase": "head", "epoch": 1, "epochs": 2, "val_accuracy": 0.5, "images_per_s": 7.0}
+EVENT = {
+    "backbone": "resnet50",
+    "phase": "head",
+    "epoch": 1,
+    "epochs": 2,
+    "val_accuracy": 0.5,
+    "images_per_s": 7.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +36,7 @@ def test_progress_that_the_server_does_not_take_ends_no_training(
     monkeypatch.setattr(module, "create_progress_artifact", refuse)
     warnings: list[str] = []
 
-    Progress("resnet50", warnings.append).epoch(EVENT)
+    show_progress({}, EVENT, warnings.append)
 
     assert warnings == [
         f"progress not shown ({type(error).__name__}): head, epoch 1 of 2: val 50.00%, 7 images/s"
