@@ -12,10 +12,12 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 export DVC_NO_ANALYTICS ?= true
+# Not in a folder of the whole machine: DVC unpickles what it finds there (see SECURITY.md).
+export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/site
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repository demo flow test test-fast check lint lock locks clean
+.PHONY: help setup repository demo flow test test-fast check lint audit lock locks clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -60,6 +62,9 @@ lint: setup  ## Check format, lint, types, import contracts and the Dockerfile
 	hadolint docker/Dockerfile
 
 check: lint test  ## All that CI runs: lint and test
+
+audit: setup  ## Look up known vulnerabilities of what the lock files pin; SECURITY.md tells of the one left out
+	uvx pip-audit --strict --disable-pip --requirement requirements-dev.lock --ignore-vuln CVE-2025-69872
 
 lock: setup  ## Resolve the dependencies again and write both lock files
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

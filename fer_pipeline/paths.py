@@ -37,6 +37,7 @@ CONFUSION = Path("plots/confusion")
 TEST_EXAMPLES = Path("examples/test.npz")
 REPORT = Path("reports/report.html")
 MODEL_CARD = Path("reports/model_card.md")
+CURVES = Path("reports/curves.csv")
 VERDICT = Path("registry/verdict.json")
 
 TRACKING_DB = Path("mlflow.db")

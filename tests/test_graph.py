@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +157,25 @@ def test_the_paths_and_dvc_yaml_name_the_same_files(stages: dict[str, dict[str, 
         paths.TEST_EXAMPLES,
         paths.REPORT,
         paths.MODEL_CARD,
+        paths.CURVES,
         paths.VERDICT,
     }
     assert made == {path.as_posix() for path in named}
+
+
+def test_every_plot_has_a_template_of_dvc_or_of_the_project(
+    stages: dict[str, dict[str, Any]], root: Path
+) -> None:
+    own = {path.stem: json.loads(path.read_text()) for path in (root / ".dvc/plots").glob("*.json")}
+    known = {"simple", "linear", "scatter", "confusion", "bar_horizontal"} | set(own)
+    used = {
+        next(iter(plot.values()))["template"]
+        for stage in stages.values()
+        for plot in stage.get("plots", [])
+    }
+    assert set(own) <= used <= known
+    for template in own.values():  # with several revisions side by side, as in dvc plots diff
+        assert template["encoding"]["column"]["field"] == "rev"
 
 
 def test_every_param_is_declared_by_a_stage_or_decides_no_out(

@@ -14,6 +14,7 @@ from fer_pipeline import paths
 
 PAGES = (
     "README.md",
+    "SECURITY.md",
     "docs/architecture.md",
     "docs/flows.md",
     "docs/registry.md",

@@ -9,7 +9,7 @@ from fer_pipeline import paths
 from fer_pipeline.data.examples import read_examples
 from fer_pipeline.evaluation.gate import judge
 from fer_pipeline.evaluation.result import read_evaluation
-from fer_pipeline.files import read_csv, read_json, write_text
+from fer_pipeline.files import read_csv, read_json, write_csv, write_text
 from fer_pipeline.fusion.result import read_fusion
 from fer_pipeline.reports.report import ReportInputs, render_model_card, render_report
 
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 def report(params: Params) -> None:
-    """Write `reports/report.html` and `reports/model_card.md`.
+    """Write `reports/report.html`, `reports/model_card.md` and the curves as one file for DVC.
 
-    Neither says when or from which commit it was drawn: a new style sheet changes the page, and
+    None says when or from which commit it was drawn: a new style sheet changes the page, and
     leaves the card as it is.
     """
     evaluation = read_evaluation(paths.EVALUATION)
@@ -44,4 +44,11 @@ def report(params: Params) -> None:
     )
     write_text(paths.REPORT, render_report(inputs))
     write_text(paths.MODEL_CARD, render_model_card(inputs))
+    columns = ("epoch", "phase", "val_accuracy")
+    rows = [
+        {"backbone": name, **{column: row[column] for column in columns}}
+        for name, curve in inputs.curves.items()
+        for row in curve
+    ]
+    write_csv(paths.CURVES, rows)
     log.info("see %s and %s", paths.REPORT, paths.MODEL_CARD)

@@ -367,8 +367,14 @@ def test_an_experiment_shows_in_metrics_and_plots(copied: Workspace) -> None:
     copied.check("dvc", "metrics", "diff")
     copied.check("dvc", "plots", "show")
     page = (copied.folder / "dvc_plots/index.html").read_text()
-    for plot in ("curves_resnet50", "confusion_fused", "accuracy", "classes", "simplex"):
-        assert f"plots_{plot}_csv" in page
+    for plot in (
+        "reports_curves",
+        "plots_confusion_fused",
+        "plots_accuracy",
+        "plots_classes",
+        "plots_simplex",
+    ):
+        assert f"{plot}_csv" in page
 
 
 @pytest.mark.parametrize("where", ["--temp", None], ids=["in a folder of DVC", "in the workspace"])
