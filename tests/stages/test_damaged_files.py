@@ -42,7 +42,10 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
 def made(prepared_once: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A folder in which every stage has run, but for the training: its outs are written by hand."""
     copied = copy_workspace(prepared_once, tmp_path_factory.mktemp("made") / "folder")
-    workspace = InProcess(copied.folder, copied.env | {"OMP_NUM_THREADS": "1"})
+    # MLflow keeps a connection per address: a relative one would be an earlier test's.
+    store = f"sqlite:///{copied.folder / paths.TRACKING_DB}"
+    env = {"OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": store}
+    workspace = InProcess(copied.folder, copied.env | env)
     phase = {"epochs": 1, "batch_size": 14, "learning_rate": 1e-3}
     workspace.edit_params(
         data__sample=SAMPLE,
@@ -155,6 +158,56 @@ def test_a_file_that_cannot_be_written_is_named_with_the_reason(
         aside.rename(where)
         assert f"error: {where}/" in line
         assert "(Permission denied): make its folder writable" in line
+
+
+@pytest.mark.parametrize("path", ["data/prepared/train.npz", "data/prepared/val.npz"])
+def test_a_training_begins_with_whole_images_or_not_at_all(path: str, folder: Workspace) -> None:
+    whole = Path(path).read_bytes()
+    Path(path).write_bytes(whole[: len(whole) // 2])
+    line = the_line(folder, "train")
+    Path(path).write_bytes(whole)
+    assert f"{path} can't be read" in line
+    assert not paths.CHECKPOINTS.exists()
+
+
+@pytest.mark.parametrize(
+    "out", ["checkpoints", "models", "metrics/train", "plots/curves", "provenance"]
+)
+def test_a_training_that_cannot_be_written_says_where(out: str, folder: Workspace) -> None:
+    where, aside = Path(out), Path("aside")
+    if where.exists():
+        where.rename(aside)
+    where.symlink_to(READ_ONLY)
+    done = folder.run(*command("train"))
+    where.unlink()
+    if aside.exists():
+        aside.rename(where)
+    assert done.returncode == 1, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {where}/")
+    assert "can't be written (" in line
+
+
+REGISTERED = (
+    paths.EVALUATION,
+    paths.FUSION,
+    paths.DATA_METRICS,
+    paths.TEST,
+    paths.predictions(BACKBONE),
+    paths.training_metrics(BACKBONE),
+)
+
+
+@pytest.mark.parametrize("path", REGISTERED, ids=str)
+def test_nothing_is_registered_from_a_damaged_file(path: Path, folder: Workspace) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    done = folder.run(*command("register"))
+    path.write_bytes(whole)
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {path} can't be read")
+    assert not paths.VERDICT.exists()
 
 
 def test_a_temperature_or_weights_that_are_no_numbers_are_refused(folder: Workspace) -> None:
