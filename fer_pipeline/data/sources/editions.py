@@ -144,7 +144,7 @@ def _kind_of_text(container: Container, name: str) -> str:
         line = stream.readline(1 << 16).lower()
     if len(container.names) > 1 and b"pixel" not in line and line.count(b",") < PIXELS:
         # A licence, a paper, a sample submission: of no interest, except votes.
-        own = PurePosixPath(name).name
+        own = PurePosixPath(name).name.lower()
         votes_on_files = own == "label.csv" and line.count(b",") > 10
         return "votes" if own == FILE_NAME else "voted" if votes_on_files else "other"
     with container.open(name) as stream:

@@ -309,8 +309,7 @@ def in_alphabetical_order(row: tuple[int, ...]) -> list[int]:
     return [row[EMOTIONS.index(name)] for name in ALPHABETICAL]
 
 
-@pytest.mark.parametrize("holdout", [True, False])
-@pytest.mark.parametrize("fewer", [0, 40])
+@pytest.mark.parametrize(("holdout", "fewer"), [(True, 0), (False, 40)])
 def test_fer2013s_counts_in_another_order_are_refused_with_the_order_they_suggest(
     holdout: bool, fewer: int, tmp_path: Path
 ) -> None:
