@@ -90,7 +90,7 @@ class Checkpoints:
     def _write(self, epoch: int, state: dict[str, Any]) -> None:
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        content = buffer.getbuffer()
+        content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()[:16]
         path = self._own / f"epoch-{epoch:05}-{digest}.pt"
         try:

@@ -186,15 +186,16 @@ def test_a_missing_weights_file_is_named(copied: Path) -> None:
     weights_file(copied, "inception_v3").unlink()
     with pytest.raises(WeightsError) as refused:
         FusedPredictor.load(copied)
+    path = copied / "inception_v3.safetensors"
     assert str(refused.value).startswith(
-        f"weights {copied / 'inception_v3.safetensors'} are missing"
+        f"{path} is no trained inception_v3 (weights {path} are missing"
     )
 
 
 def test_weights_of_the_other_backbone_are_refused(copied: Path, bundle: Path) -> None:
     weights_file(copied, "inception_v3").unlink()
     weights_file(copied, "inception_v3").symlink_to(weights_file(bundle, "resnet50"))
-    with pytest.raises(WeightsError, match=r"inception_v3\.safetensors does not fit inception_v3"):
+    with pytest.raises(WeightsError, match=r"is no trained inception_v3 \(does not fit"):
         FusedPredictor.load(copied)
 
 
