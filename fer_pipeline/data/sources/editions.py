@@ -279,20 +279,16 @@ def _with_votes(edition: Edition, container: Container, votes: Path | None) -> E
 def _leave_out(edition: Edition, path: Path, reading: Reading) -> Edition:
     """Without the faces of classes that are none of the seven, if that was asked for."""
     codes = edition.faces.emotion
-    if (codes < NUM_EMOTIONS).all():
-        return edition
-    counts = {
-        name: int((codes == NUM_EMOTIONS + place).sum()) for place, name in enumerate(LEFT_OUT)
-    }
-    shown = ", ".join(f"{count:,} of {name!r}" for name, count in counts.items() if count)
-    if reading.unlabelled == "refuse":
+    sizes = np.bincount(codes, minlength=NUM_EMOTIONS)[NUM_EMOTIONS:].tolist()
+    counts = {name: size for name, size in zip(LEFT_OUT, sizes, strict=False) if size}
+    if counts and reading.unlabelled == "refuse":
+        shown = ", ".join(f"{count:,} of {name!r}" for name, count in counts.items())
         raise DataError(
             f"{path} has faces of classes that are none of the seven ({shown}): set "
             f"data.unlabelled to 'ignore' to leave them out"
         )
-    dropped = {name: count for name, count in counts.items() if count}
-    kept = edition.faces.select(codes < NUM_EMOTIONS)
-    return replace(edition, faces=kept, dropped=edition.dropped | dropped)
+    kept = edition.faces.select(codes < NUM_EMOTIONS) if counts else edition.faces
+    return replace(edition, faces=kept, dropped=edition.dropped | counts)
 
 
 def _require_whole(edition: Edition, path: Path, reading: Reading) -> None:

@@ -33,6 +33,7 @@ LABELS = (
 USAGES = ("usage", "split")
 
 _PIXEL_COLUMN = re.compile(r"(?:pixels?|px|p)?[\s_]*(\d+)", re.ASCII | re.IGNORECASE)
+_LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
 _TEXTS = 1000
 """Rows of text that are parsed at a time."""
 
@@ -221,7 +222,7 @@ def read_images(column: pa.Array, where: str, first_row: int = 1) -> tuple[UInt8
     kind = column.type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         return read_images(column.field("bytes"), where, first_row)
-    if _is_list(kind):
+    if isinstance(kind, _LISTS):
         if _longest(column) > 4 * PIXELS:
             raise DataError(f"{where}: a row has {_longest(column):,} pixels, not {PIXELS}")
         return _read_each(column, _numbers, where, first_row)
@@ -238,16 +239,9 @@ def read_images(column: pa.Array, where: str, first_row: int = 1) -> tuple[UInt8
     return _read_each(column, _picture, where, first_row)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return any(
-        test(kind)
-        for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    )
-
-
 def _longest(column: pa.Array) -> int:
     """The most numbers that a row of lists, or of lists of lists, may have."""
-    if not _is_list(column.type):
+    if not isinstance(column.type, _LISTS):
         return 1
     return int(pc.max(pc.list_value_length(column)).as_py() or 0) * _longest(column.flatten())
 
