@@ -54,23 +54,24 @@ class RunLog:
     """An open run to write to.
 
     Attributes:
-        steps: those that the run has metrics of.
+        steps: those that the run has metrics of, with the value of the first by name.
         missed: metrics that the store did not take.
     """
 
     client: MlflowClient
     run_id: str
-    steps: set[int] = field(default_factory=set)
+    steps: dict[int, float] = field(default_factory=dict)
     missed: list[Metric] = field(default_factory=list)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log the metrics of a step, unless the run has them from a process that was killed.
+        """Log the metrics of a step, unless a process that was killed has logged the same.
 
         A store that fails stops no work: what it missed is logged when the run ends.
         """
-        if step in self.steps:
+        first = values[min(values)]
+        if self.steps.get(step) == first:
             return
-        self.steps.add(step)
+        self.steps[step] = first
         now_ms = int(time.time() * 1000)
         batch = [Metric(key, value, now_ms, step) for key, value in values.items()]
         if not self.missed:
@@ -83,8 +84,8 @@ class RunLog:
 
     def catch_up(self) -> None:
         """Log what the store missed, unless it has it: an answer may have been lost on its way."""
-        there = logged_steps(self.client, self.run_id) if self.missed else set()
-        missed = [metric for metric in self.missed if metric.step not in there]
+        there = logged_steps(self.client, self.run_id) if self.missed else {}
+        missed = [one for one in self.missed if there.get(one.step) != self.steps[one.step]]
         for start in range(0, len(missed), MOST_IN_A_BATCH):
             batch = missed[start : start + MOST_IN_A_BATCH]
             self.client.log_batch(self.run_id, metrics=batch)
@@ -193,12 +194,11 @@ def recipe_name(params: Params, recipes: Path) -> str:
     return "custom"
 
 
-def logged_steps(client: MlflowClient, run_id: str) -> set[int]:
-    """The steps that a run has metrics of, but for those of the machine."""
+def logged_steps(client: MlflowClient, run_id: str) -> dict[int, float]:
+    """The steps that a run has metrics of, and the first by name; not those of the machine."""
     names = [key for key in client.get_run(run_id).data.metrics if not key.startswith("system/")]
-    return (
-        {metric.step for metric in client.get_metric_history(run_id, names[0])} if names else set()
-    )
+    history = client.get_metric_history(run_id, min(names)) if names else []
+    return {metric.step: metric.value for metric in history}
 
 
 def _run_key(name: str, inputs: Mapping[str, object]) -> str:

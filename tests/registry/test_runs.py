@@ -94,17 +94,18 @@ def test_an_unfinished_run_of_the_same_inputs_is_continued(store: Tracking) -> N
     turned = dict(reversed(INPUTS.items()))
     with open_run(store, "resnet50", INPUTS, tags={"a": "1"}) as killed:
         killed.params({"seed": 0})
-        killed.metrics({"val_accuracy": 0.1}, step=1)
+        killed.metrics({"best_val_accuracy": 0.1, "seconds": 1}, step=1)
+        killed.metrics({"best_val_accuracy": 0.3, "seconds": 1}, step=2)  # a GPU repeats no last digit
         with open_run(store, "resnet50", turned, tags={"a": "2"}) as again:
             assert again.run_id == killed.run_id
             again.params({"seed": 0})
-            again.metrics({"val_accuracy": 0.1}, step=1)  # from the checkpoint: each epoch once
-            again.metrics({"val_accuracy": 0.2}, step=2)
+            again.metrics({"best_val_accuracy": 0.1, "seconds": 2}, step=1)  # each epoch once
+            again.metrics({"best_val_accuracy": 0.2, "seconds": 2}, step=2)
     found = store.client.get_run(again.run_id)
     assert found.info.status == "FINISHED"
     assert found.data.tags["a"] == "2"
-    history = store.client.get_metric_history(again.run_id, "val_accuracy")
-    assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2)]
+    history = store.client.get_metric_history(again.run_id, "best_val_accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.3), (2, 0.2)]
 
 
 @pytest.mark.parametrize(
