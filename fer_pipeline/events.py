@@ -1,4 +1,4 @@
-"""What a stage tells the program that started it, as it happens.
+"""What a command tells the program that started it: events as they happen, and how it ends.
 
 A stage works the same whether or not anybody listens. Whoever does names a file in `FER_EVENTS`
 and reads the lines that are appended to it, each one JSON object with its `event`:

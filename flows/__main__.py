@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 from ruamel.yaml import YAML
 
-from fer_pipeline.errors import FerError
+from fer_pipeline.events import exit_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,16 +155,7 @@ def _as_interrupt(_: int, __: FrameType | None) -> None:
 
 def main() -> None:
     """Entry point: one line and exit status 1 for every error that the user can correct."""
-    try:
-        app()
-    except FerError as error:
-        if os.environ.get("FER_DEBUG"):
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
+    sys.exit(exit_status(app))
 
 
 if __name__ == "__main__":

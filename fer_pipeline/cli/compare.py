@@ -146,10 +146,12 @@ def checkout(revision: str, paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _fetch(revision: str, paths: Sequence[Path], folder: Path) -> None:
+    wanted = "dvc.yaml"
     try:
         with Repo() as repo, repo.switch(revision):
-            for path in paths:
-                _fetch_one(repo, revision, path, folder / path)
+            for wanted in map(Path.as_posix, paths):
+                (folder / wanted).parent.mkdir(parents=True, exist_ok=True)
+                repo.dvcfs.get(wanted, str(folder / wanted), recursive=True)
     except NotDvcRepoError:
         raise DataError("this is no DVC repository: run this in the project's folder") from None
     except (NoSCMError, RevError):
@@ -159,17 +161,8 @@ def _fetch(revision: str, paths: Sequence[Path], folder: Path) -> None:
         ) from None
     except DvcException as error:
         raise DataError(f"{revision} can't be read: {one_line(error)}") from error
-
-
-def _fetch_one(repo: Repo, revision: str, path: Path, target: Path) -> None:
-    source = path.as_posix()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        repo.dvcfs.get(source, str(target), recursive=True)
-    except DvcException:
-        raise
     except Exception as error:  # the clients of remotes have no exception in common
         raise DataError(
-            f"{revision} has no {source}, or DVC has it neither in its cache nor in its remote: "
+            f"{revision} has no {wanted}, or DVC has it neither in its cache nor in its remote: "
             f"check that revision out and run 'dvc repro' ({one_line(error)})"
         ) from error
