@@ -95,7 +95,7 @@ def test_an_unfinished_run_of_the_same_inputs_is_continued(store: Tracking) -> N
     with open_run(store, "resnet50", INPUTS, tags={"a": "1"}) as killed:
         killed.params({"seed": 0})
         killed.metrics({"best_val_accuracy": 0.1, "seconds": 1}, step=1)
-        killed.metrics({"best_val_accuracy": 0.3, "seconds": 1}, step=2)  # a GPU repeats no last digit
+        killed.metrics({"best_val_accuracy": 0.3, "seconds": 1}, step=2)  # as on a GPU
         with open_run(store, "resnet50", turned, tags={"a": "2"}) as again:
             assert again.run_id == killed.run_id
             again.params({"seed": 0})
