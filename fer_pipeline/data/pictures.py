@@ -99,6 +99,15 @@ def read_picture(path: Path) -> UInt8Array:
     return decode_picture(encoded, str(path))[0]
 
 
+def count_pixels(encoded: bytes) -> int:
+    """How many pixels a picture says that it has; 0 where it is none."""
+    try:
+        with _open(encoded) as picture:
+            return picture.width * picture.height
+    except _UNREADABLE:
+        return 0
+
+
 @contextmanager
 def _open(encoded: bytes) -> Iterator[Image.Image]:
     with warnings.catch_warnings():

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_pipeline.data.faces import SIDE
-from fer_pipeline.data.pictures import decode_picture
+from fer_pipeline.data.pictures import count_pixels, decode_picture
 from fer_pipeline.errors import DataError, RequestError
 
 MAX_IMAGES = 1024
@@ -17,6 +17,9 @@ MAX_IMAGES = 1024
 
 MAX_PICTURE_BYTES = 10 * 2**20
 """The largest size of one picture, decoded from base64."""
+
+MAX_PIXELS = 100_000_000
+"""The most pixels in all pictures of one request: decoding them takes some seconds."""
 
 
 _WANTED = (
@@ -51,7 +54,7 @@ def read_request(content: object) -> npt.NDArray[np.uint8]:
         raise RequestError(f"no images: {_WANTED}")
     _require_few(len(content))
     if any(isinstance(one, str) for one in content):
-        return np.stack([_read_picture(one, place) for place, one in enumerate(content)])
+        return _read_pictures(content)
     for place, image in enumerate(content):
         if not (_is_row(image, list) and all(_is_row(row, int, float) for row in image)):
             raise RequestError(f"image {place} is not {SIDE} lists of {SIDE} numbers: {_WANTED}")
@@ -87,8 +90,25 @@ def _read_array(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def _read_picture(text: object, place: int) -> npt.NDArray[np.uint8]:
-    name = f"image {place}"
+def _read_pictures(texts: list[object]) -> npt.NDArray[np.uint8]:
+    images, left = np.empty((len(texts), SIDE, SIDE), np.uint8), MAX_PIXELS
+    for place, text in enumerate(texts):
+        name = f"image {place}"
+        content = _unpack(text, name)
+        left -= count_pixels(content)
+        if left < 0:
+            raise RequestError(
+                f"pictures of more than {MAX_PIXELS:,} pixels in one request: send fewer at a "
+                f"time, or only the faces in them"
+            )
+        try:
+            images[place] = decode_picture(content, name)[0]
+        except DataError as error:
+            raise RequestError(f"{error}: send a PNG or JPEG") from error
+    return images
+
+
+def _unpack(text: object, name: str) -> bytes:
     if not isinstance(text, str):
         raise RequestError(f"{name} is no text among pictures: {_WANTED}")
     encoded = text.partition(",")[2] if text.startswith("data:") else text
@@ -97,10 +117,6 @@ def _read_picture(text: object, place: int) -> npt.NDArray[np.uint8]:
             f"{name} has more than {MAX_PICTURE_BYTES >> 20} MiB: send a smaller one"
         )
     try:
-        content = base64.b64decode(encoded, validate=True)
+        return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
         raise RequestError(f"{name} is no base64 ({error}): {_WANTED}") from error
-    try:
-        return decode_picture(content, name)[0]
-    except DataError as error:
-        raise RequestError(f"{error}: send a PNG or JPEG") from error

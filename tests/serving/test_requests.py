@@ -100,3 +100,11 @@ def test_large_pictures_are_refused_before_they_are_unpacked(
     monkeypatch.setattr(requests_module, "MAX_PICTURE_BYTES", 100)
     with pytest.raises(RequestError, match="image 0 has more than 0 MiB"):
         read_request([encode(FACES[0])])
+
+
+def test_pictures_of_many_pixels_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand small files of 25 million pixels each would take a server for minutes."""
+    monkeypatch.setattr(requests_module, "MAX_PIXELS", 3 * 48 * 48)
+    assert len(read_request([encode(FACES[0])] * 3)) == 3
+    with pytest.raises(RequestError, match="more than 6,912 pixels in one request: send fewer"):
+        read_request([encode(FACES[0])] * 4)
