@@ -32,19 +32,19 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST = (
     "stages/test_pipeline.py",
     "flows/test_pipeline.py",
-    "stages/test_interruption.py",
-    "stages/test_training_resume.py",
     "flows/test_sample.py",
+    "registry/test_check.py",
+    "stages/test_interruption.py",
     "flows/test_deployments.py",
-    "test_recipes.py",
+    "registry/test_servers.py",
+    "stages/test_training_resume.py",
+    "test_contributing.py",
     "stages/test_devices.py",
-    "training/test_devices.py",
-    "training/test_resume.py",
-    "training/test_fit.py",
-    "training/test_phases.py",
-    "stages/test_bad_input.py",
-    "stages/test_remote_source.py",
+    "test_recipes.py",
+    "registry/test_versions.py",
     "registry/test_tracking.py",
+    "training/test_devices.py",
+    "training/test_fit.py",
 )
 
 
