@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+_OUTER = {"PYTHON", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+"""What a `make test` that runs these tests hands on to the `make` that they run."""
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
@@ -28,7 +31,7 @@ def make(root: Path, machine: Path, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(
         ["make", "--makefile", str(root / "Makefile"), *arguments],
         cwd=machine.parent,
-        env={key: value for key, value in os.environ.items() if key != "PYTHON"}
+        env={key: value for key, value in os.environ.items() if key not in _OUTER}
         | {"PATH": str(machine)},
         capture_output=True,
         text=True,

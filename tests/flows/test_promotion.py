@@ -107,8 +107,7 @@ promotion(version=2, require_approval=True, approval_timeout_s=1, return_state=T
     done = workspace.run(sys.executable, "-c", code, **server.env())
 
     assert done.returncode == 0, done.stderr
-    state = server.flow_runs()[0]["state"]
-    assert (state["type"], state["message"]) == (
-        "FAILED",
-        "no answer within 1 s: nothing was moved",
-    )
+    (run,) = (one for one in server.flow_runs() if one["parameters"].get("approval_timeout_s") == 1)
+    assert run["state"]["type"] == "FAILED"
+    # The server may be the first to see it, and has words of its own.
+    assert run["state"]["message"].endswith((": nothing was moved", "and never resumed."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,8 @@ def train_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
             patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.folder / TRACKING_DB}")
             for name, value in env.items():
                 patch.setenv(name, value)
+            # urllib keeps the proxies that it found in the environment at first use.
+            patch.setattr(urllib.request, "_opener", None)
             capsys.readouterr()
             status = main()
         said = capsys.readouterr()
