@@ -106,12 +106,13 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+def shared(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Shared:
     folder = tmp_path_factory.mktemp("shared")
     kinds = ("cached", "cramped", "normed", "poisoned", "full", "abandoned")
     done = subprocess.run(
         [sys.executable, SCRIPT, folder, "2", *kinds],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        # Not this process's path, which models that other tests have loaded lengthen.
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (root, SCRIPT.parents[1])))},
         capture_output=True,
         text=True,
         check=False,
