@@ -32,7 +32,8 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
-from gpu_work import check_engine, measure_step, rate_beside_others, train
+from gpu_checks import check_engine
+from gpu_work import measure_step, rate_beside_others, train
 from rich.console import Console
 from rich.table import Table
 
@@ -42,7 +43,7 @@ from fer_pipeline.data.quality.splits import split_faces
 from fer_pipeline.data.sources.editions import Reading, read_edition
 from fer_pipeline.data.sources.sample import draw_sample
 from fer_pipeline.evaluation.result import read_evaluation
-from fer_pipeline.files import whole_file, write_json
+from fer_pipeline.files import read_json, whole_file, write_json
 from fer_pipeline.params.load import load_params
 from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import EVALUATION, FUSION, TEST, TRAIN, VAL, predictions
@@ -186,26 +187,19 @@ def _check(params: Params, findings: Findings) -> None:
 
 
 def _measure(params: Params, findings: Findings) -> dict[str, float]:
-    columns = (
-        "input",
-        "batch",
-        "eager images/s",
-        "images/s",
-        "ratio",
-        "step ms",
-        "kernels ms",
-        "in use",
+    rates = ("eager images/s", "images/s", "ratio", "step ms", "kernels ms", "in use")
+    table = Table(
+        "backbone", "input", "batch", *rates, title="a training step, each backbone alone"
     )
-    table = Table("backbone", *columns, title="a training step, each backbone alone")
     speeds = {name: measure_step(params, name) for name in params.backbones}
     for name, one in speeds.items():
         kernels = ("-", "-")
         if one.kernels_ms is not None:
             kernels = (f"{one.kernels_ms:.2f}", f"{one.kernels_ms / one.step_ms:.0%}")
-        rates = (f"{one.eager_images_per_s:,.0f}", f"{one.images_per_s:,.0f}")
+        shown = (f"{one.eager_images_per_s:,.0f}", f"{one.images_per_s:,.0f}")
         ratio = f"{one.images_per_s / one.eager_images_per_s:.2f}"
         sizes = (f"{one.image_size} px", str(one.batch_size))
-        table.add_row(name, *sizes, *rates, ratio, f"{one.step_ms:.2f}", *kernels)
+        table.add_row(name, *sizes, *shown, ratio, f"{one.step_ms:.2f}", *kernels)
     findings.add("speed", {name: asdict(one) for name, one in speeds.items()})
     findings.table(table)
     findings.say("speed measured")
@@ -244,10 +238,10 @@ def _train(params: Params, recipe: Path, end: float, together: bool, findings: F
 def _evaluate(params: Params, findings: Findings) -> dict[str, Any]:
     calibrate(params)
     evaluate(params)
-    findings.add("fusion", json.loads(FUSION.read_text(encoding="utf-8")))
-    findings.add("evaluation", json.loads(EVALUATION.read_text(encoding="utf-8")))
-    test = read_evaluation(EVALUATION).test
-    val = read_evaluation(EVALUATION).val
+    findings.add("fusion", read_json(FUSION, "calibrate"))
+    findings.add("evaluation", read_json(EVALUATION, "evaluate"))
+    evaluation = read_evaluation(EVALUATION)
+    test, val = evaluation.test, evaluation.val
     table = Table(
         "model",
         "epochs",
