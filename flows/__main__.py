@@ -1,4 +1,4 @@
-"""Run a flow once, or deploy them all: python -m flows pipeline | ingest | promotion | deploy."""
+"""Run a flow once, deploy them all, or work for them: `python -m flows --help`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import typer
 from ruamel.yaml import YAML
 
 from fer_pipeline.events import exit_status
+from flows.crash import HEARTBEAT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,13 +46,18 @@ def pipeline(
         list[str] | None, typer.Option(help="A stage to bring up to date; all if none is named.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Run stages that are up to date, too.")] = False,
+    workers: Annotated[
+        bool, typer.Option("--workers", help="Send the trainings to Prefect workers, anywhere.")
+    ] = False,
+    pool: Annotated[str, typer.Option(help="The work pool of these workers.")] = "fer-stages",
     wait: Wait = 60.0,
     folder: Folder = Path(),
 ) -> None:
     """The graph of dvc.yaml: what 'dvc repro' does, with the trainings in parallel."""
     overrides = dict(_key_and_value(text) for text in override or [])
     which = {"recipe": recipe, "overrides": overrides, "targets": target or [], "force": force}
-    _run("pipeline", **which, folder=folder, wait_for_workspace_s=wait)
+    place = {"where": "workers" if workers else "here", "pool": pool}
+    _run("pipeline", **which, **place, folder=folder, wait_for_workspace_s=wait)
 
 
 @app.command()
@@ -86,6 +92,9 @@ def deploy(
     suffix: Annotated[
         str, typer.Option(envvar="FER_SUFFIX", help="Ends the names, as in 'weekly-SUFFIX'.")
     ] = "",
+    stage_pool: Annotated[
+        str, typer.Option(help="The work pool of the workers that take single stages.")
+    ] = "fer-stages",
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Replace deployments of another folder.")
     ] = False,
@@ -93,10 +102,26 @@ def deploy(
 ) -> None:
     """Deploy the flows to run in that folder by schedule, by event and on request."""
     _start_server()()
-    from flows.deploy import deploy
+    from flows.deploy import deploy, deploy_stage
 
     deploy(folder, pool, suffix and f"-{suffix}", take_over=take_over)
+    deploy_stage(stage_pool)
     typer.echo(f"deployed; to do the work: prefect worker start --pool {pool}")
+    typer.echo(f"to take single stages: python -m flows worker --pool {stage_pool}")
+
+
+@app.command()
+def worker(
+    pool: Annotated[str, typer.Option(help="The work pool.")] = "fer-stages",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Stages at once; as many as there are slots.")
+    ] = None,
+    folder: Folder = Path(),
+) -> None:
+    """Take single stages of pipelines that run elsewhere, until it is stopped."""
+    from flows.deploy import start_worker
+
+    start_worker(folder, pool, limit)
 
 
 def _key_and_value(text: str) -> tuple[str, Any]:
@@ -127,6 +152,7 @@ def _start_server() -> Callable[[], None]:
     # Before Prefect reads it. What is set outside wins.
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.update({**HEARTBEAT, **os.environ})
     from flows.server import start_server
 
     return start_server()

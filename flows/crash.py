@@ -12,12 +12,22 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import State
+    from prefect.client.schemas.objects import FlowRun, State
+
+HEARTBEAT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+"""The variable that makes Prefect's runs send heartbeats, and the seconds between them."""
+
+SILENT_AFTER_S = 100.0
+"""Seconds without a heartbeat after which a run's machine counts as lost."""
+
+_ASK_EVERY_S = 5.0
 
 
 def main() -> None:
@@ -50,6 +60,53 @@ def close_run(client: SyncPrefectClient, flow_run_id: UUID, message: str) -> Sta
         if task.state is None or not task.state.is_final():
             client.set_task_run_state(task.id, final, force=True)
     return present if present.is_final() else final
+
+
+class Pulse:
+    """Tells whether the process of a run on another machine still lives.
+
+    No clock of another machine counts: what counts is how long nothing new has been seen here. A
+    server that was away, or a test of it that was late, begins the count again.
+
+    Args:
+        run_id: of the run.
+        beats: whether it is known to send heartbeats; if not, its first one says so.
+    """
+
+    def __init__(self, run_id: UUID, *, beats: bool) -> None:
+        self._run_id, self._beats = run_id, beats
+        self._seen: object = None
+        self._since = self._asked = time.monotonic()
+
+    def is_lost(self, client: SyncPrefectClient, run: FlowRun) -> bool:
+        """Whether the run says that it goes on, and nothing has been heard of it for too long.
+
+        Args:
+            client: of the server.
+            run: as it has just been read.
+        """
+        now = time.monotonic()
+        if now - self._asked < _ASK_EVERY_S:
+            return False
+        late, self._asked = now - self._asked > 4 * _ASK_EVERY_S, now
+        beat = self._newest_beat(client)
+        self._beats = self._beats or beat is not None
+        state = cast("State[Any]", run.state)
+        seen = (state.id, beat)
+        if seen != self._seen or late or not (state.is_running() or state.is_pending()):
+            self._seen, self._since = seen, now
+        return self._beats and now - self._since > SILENT_AFTER_S
+
+    def _newest_beat(self, client: SyncPrefectClient) -> object:
+        from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
+
+        asked = EventFilter(
+            event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
+            resource=EventResourceFilter(id=[f"prefect.flow-run.{self._run_id}"]),
+        )
+        asked.occurred.until += timedelta(days=1)  # the clock that stamped it may be ahead
+        found = client.read_events(asked, limit=1).events
+        return found[0].id if found else None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Deploys what `prefect.yaml` lists to work in a folder, and takes over no other folder's."""
+"""Deploys what `prefect.yaml` lists to work in a folder, and the flow `stage` to work anywhere."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from pathlib import Path
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 from ruamel.yaml import YAML
 
 from fer_pipeline.errors import FlowError
+from flows.crash import HEARTBEAT
+from flows.slots import machine_slots
+from flows.stage import CLONE_VARIABLE
 
 _FILE = "prefect.yaml"
 _QUEUE = "folder"
@@ -39,11 +44,7 @@ def deploy(folder: Path, pool: str, suffix: str, *, take_over: bool) -> None:
     with get_client(sync_client=True) as client:
         if not take_over:
             _require_own(client, folder, suffix)
-        with contextlib.suppress(ObjectAlreadyExists):
-            template = ProcessWorker.get_default_base_job_template()
-            client.create_work_pool(
-                WorkPoolCreate(name=pool, type="process", base_job_template=template)
-            )
+        _require_pool(client, pool)
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_queue(_QUEUE, concurrency_limit=1, work_pool_name=pool)
     names = {"FER_POOL": pool, "FER_SUFFIX": suffix, "FER_FOLDER": str(folder)}
@@ -52,6 +53,50 @@ def deploy(folder: Path, pool: str, suffix: str, *, take_over: bool) -> None:
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FlowError(f"'prefect deploy' failed: {done.stdout} {done.stderr}".strip())
+
+
+def deploy_stage(pool: str) -> None:
+    """Deploy the flow `stage` to a work pool, of whatever type; one of processes is made.
+
+    It names a module, not a folder: workers run the code of their own clones.
+    """
+    from flows.stage import stage
+
+    with get_client(sync_client=True) as client:
+        _require_pool(client, pool)
+    deployment = stage.to_deployment(
+        name=pool,
+        description="A stage that a run of the flow pipeline has sent to this work pool.",
+        tags=["fer"],
+        work_pool_name=pool,
+        job_variables={"env": HEARTBEAT},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    assert isinstance(deployment, RunnerDeployment)  # a coroutine only where there is a loop
+    deployment.apply()
+
+
+def start_worker(folder: Path, pool: str, limit: int | None) -> None:
+    """Become a worker that takes stages, as many at once as it may.
+
+    Raises:
+        FlowError: `FER_TRAIN_SLOTS` is no number of slots, or there is no DVC project.
+    """
+    if not (folder / ".dvc").is_dir():
+        raise FlowError(f"{folder.resolve()} is no DVC project: give the folder of a clone")
+    at_once = limit or len(machine_slots(1))
+    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "2")
+    os.environ[CLONE_VARIABLE] = str(folder.resolve())
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
+    os.execv(sys.executable, [*command, "--pool", pool, "--limit", str(at_once)])
+
+
+def _require_pool(client: SyncPrefectClient, pool: str) -> None:
+    with contextlib.suppress(ObjectAlreadyExists):
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(
+            WorkPoolCreate(name=pool, type="process", base_job_template=template)
+        )
 
 
 def _require_own(client: SyncPrefectClient, folder: Path, suffix: str) -> None:

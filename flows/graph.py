@@ -10,6 +10,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any
 
+from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
@@ -25,11 +26,17 @@ class Meta(BaseModel):
     Attributes:
         slot: whether the stage takes a training slot while it runs.
         deadline_h: hours after which it is ended, or None.
+        pool: the work pool whose workers run it, in place of the run's; it takes a slot, too.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
     slot: bool = False
     deadline_h: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    pool: str | None = None
+
+    @property
+    def deadline_s(self) -> float | None:
+        return self.deadline_h and 3600 * self.deadline_h
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,14 @@ class Stage:
         parents: the stages whose outs it reads.
         meta: how it runs.
         description: `desc` of dvc.yaml.
+        inputs: DVC's hash of each dep that is there, by path; of stages that take a slot.
     """
 
     name: str
     parents: tuple[str, ...] = ()
     meta: Meta = field(default_factory=Meta)
     description: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 Graph = Mapping[str, Stage]
@@ -84,7 +93,9 @@ def read_status(folder: Path) -> GraphStatus:
             stages = {}
             for stage, name in names.items():
                 parents = sorted(names[one] for one in found.successors(stage) if one.cmd)
-                stages[name] = Stage(name, tuple(parents), _meta(stage, name), stage.desc or "")
+                meta = _meta(stage, name)
+                inputs = hashes(stage) if meta.slot else {}
+                stages[name] = Stage(name, tuple(parents), meta, stage.desc or "", inputs)
             status = repo.status()
             changed = frozenset(name for stage, name in names.items() if stage.addressing in status)
             remote = bool(repo.config["core"].get("remote"))
@@ -97,6 +108,12 @@ def read_status(folder: Path) -> GraphStatus:
     order = TopologicalSorter({name: stage.parents for name, stage in stages.items()})
     graph = {name: stages[name] for name in order.static_order()}
     return GraphStatus(graph, changed, remote)
+
+
+def hashes(stage: Any) -> dict[str, str]:
+    """DVC's hash of each dep that is there, params aside, by its path in `dvc.yaml`."""
+    files = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+    return {str(dep.def_path): str(dep.get_hash().value) for dep in files if dep.exists}
 
 
 def closure(graph: Graph, targets: Sequence[str]) -> set[str]:

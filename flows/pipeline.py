@@ -5,11 +5,10 @@ Each stage is a Prefect task that runs `dvc repro --single-item` in a process.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from prefect import Task, flow
@@ -20,23 +19,18 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from fer_pipeline.errors import FlowError
 from flows import params
 from flows.artifacts import show_progress, show_results
 from flows.graph import Graph, Stage, closure, downstream, parallel_slots, read_status
-from flows.process import Outcome
 from flows.session import Session, run_in_session
 from flows.slots import Slot, acquire_slot, machine_slots
-from flows.supervise import DEADLINE_STATUS
+from flows.workers import POOL, Workers, find_workers
 
 # A cast, because Prefect declares its futures invariant.
 RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=64))
 """Threads in which tasks wait for their parents: more than any graph has stages."""
 
-
-_RAN = re.compile(r"Running stage '")
-_LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
-"""What DVC prints when another of its processes works with the same files."""
+_KNOWN = "DVC found it unchanged, or took it from its cache."
 
 
 def _run_name() -> str:
@@ -51,6 +45,8 @@ def pipeline(
     force: bool = False,
     folder: Path = Path(),
     wait_for_workspace_s: float = 60.0,
+    where: Literal["here", "workers"] = "here",
+    pool: str = POOL,
 ) -> State[None]:
     """Bring the graph up to date: the same as `dvc repro`, with the trainings in parallel.
 
@@ -62,33 +58,39 @@ def pipeline(
         force: run stages that are up to date, too.
         folder: of dvc.yaml.
         wait_for_workspace_s: how long to wait for another run in the same folder.
+        where: the stages that take a slot run: in this folder, or wherever the workers are.
+        pool: the work pool of these workers; `meta.pool` of a stage names another.
     """
 
     def work(here: Session) -> State[None]:
         with here.exclusive():
             if params.apply(folder, recipe, overrides or {}):
                 get_run_logger().info("params.yaml: recipe %s, values %s", recipe, overrides or {})
-            return run_graph(here, targets or [], force)
+            return run_graph(here, targets or [], force, pool if where == "workers" else None)
 
     return run_in_session(work, folder, wait_for_workspace_s)
 
 
-def run_graph(here: Session, targets: Sequence[str], force: bool) -> State[None]:
+def run_graph(
+    here: Session, targets: Sequence[str], force: bool, pool: str | None = None
+) -> State[None]:
     """Run a folder's stages, each after its parents; gives the state that the flow ends in.
 
     Args:
         here: the session of the flow run.
         targets: stages to bring up to date, with what they need; all if empty.
         force: run stages that are up to date, too.
+        pool: the work pool whose workers run the stages that take a slot; None runs them here.
 
     Raises:
-        FlowError: there is no usable graph, or no such stage in it.
+        FlowError: there is no usable graph, or no such stage in it, or no way to the workers.
         StoppedError: the run was cancelled while another DVC command was in its way.
     """
     status = here.when_free(lambda: read_status(here.folder))
     wanted = closure(status.graph, targets)
     stale = wanted if force else downstream(status.graph, status.changed & wanted)
-    runner = StageRunner(here, machine_slots(parallel_slots(status.graph)), force)
+    workers = find_workers(here, status, pool, force=force) if pool and stale else None
+    runner = StageRunner(here, machine_slots(parallel_slots(status.graph)), force, workers)
     graph = {name: stage for name, stage in status.graph.items() if name in wanted}
     states = _run_all(runner, graph, stale)
     gate = ""
@@ -128,6 +130,7 @@ class StageRunner:
         session: of the flow run.
         slots: of this machine.
         force: run stages that are up to date, too.
+        workers: who runs the stages that take a slot; None runs them here.
         mlflow_runs: the events of the MLflow runs that stages logged to, by the runs' names.
         progress_bars: of the trainings, by backbone.
     """
@@ -135,6 +138,7 @@ class StageRunner:
     session: Session
     slots: list[Slot]
     force: bool = False
+    workers: Workers | None = None
     mlflow_runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress_bars: dict[str, UUID] = field(default_factory=dict)
 
@@ -156,11 +160,20 @@ class StageRunner:
     def _bring_up_to_date(self, stage: Stage) -> State[None]:
         if not stage.meta.slot:
             return self._reproduce(stage)
+        if self.workers:
+            return self._send(stage, self.workers)
         log, here = get_run_logger().info, self.session
         with acquire_slot(self.slots, here.name, here.processes, log) as (slot, lock):
             variables = ", ".join(f"{key}={value}" for key, value in slot.env.items())
             log(f"on {slot.name} ({variables})")
             return self._reproduce(stage, env=slot.env, locks=[lock])
+
+    def _send(self, stage: Stage, workers: Workers) -> State[None]:
+        result = workers.run(stage)
+        self.mlflow_runs.update(result.mlflow_runs)
+        if result.ran:
+            return Completed(message=f"{stage.name} ran on a worker.")
+        return Completed(name="Cached", message=_KNOWN)
 
     def _reproduce(self, stage: Stage, **options: Any) -> State[None]:
         def on_event(kind: str, event: dict[str, Any]) -> None:
@@ -174,23 +187,10 @@ class StageRunner:
             # Without --wait-for-lock DVC waits three seconds for its lock, also after the stage's
             # command has ended: a finished training could go unrecorded.
             ["dvc", "--wait-for-lock", "repro", *force, "--single-item", stage.name],
-            deadline_s=stage.meta.deadline_h and 3600 * stage.meta.deadline_h,
+            deadline_s=stage.meta.deadline_s,
             on_event=on_event,
             **options,
         )
-        return _state(stage, outcome)
-
-
-def _state(stage: Stage, outcome: Outcome) -> State[None]:
-    if outcome.status == DEADLINE_STATUS and stage.meta.deadline_h is not None:
-        raise FlowError(
-            f"{stage.name} was ended after its deadline of {stage.meta.deadline_h:g} hours: "
-            f"raise meta.deadline_h in dvc.yaml if it needs more"
-        )
-    locked = next(filter(_LOCKED.search, outcome.lines), None)
-    if locked and not outcome.error:
-        outcome.error, outcome.transient = locked, True
-    outcome.require_success(stage.name)
-    if any(map(_RAN.match, outcome.lines)):
-        return Completed(message=f"{stage.name} ran.")
-    return Completed(name="Cached", message="DVC found it unchanged, or took it from its cache.")
+        if outcome.stage_ran(stage.name, stage.meta.deadline_s):
+            return Completed(message=f"{stage.name} ran.")
+        return Completed(name="Cached", message=_KNOWN)

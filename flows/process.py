@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import IO, Any, TypeVar
 
 from fer_pipeline.errors import FlowError, StoppedError, TransientFlowError
 from fer_pipeline.events import VARIABLE, Listener
+from flows.supervise import DEADLINE_STATUS
 
 GRACE_S = 5.0
 """Seconds that a command has after SIGTERM to end by itself."""
@@ -28,6 +30,9 @@ BACKOFF_S = 10.0
 """Seconds before the first further attempt of a command that failed; each next wait doubles."""
 
 T = TypeVar("T")
+
+_LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+"""What DVC prints when another of its processes works with the same files."""
 
 _SUPERVISOR = Path(__file__).with_name("supervise.py")
 
@@ -59,6 +64,24 @@ class Outcome:
             return self
         kind = TransientFlowError if self.transient else FlowError
         raise kind(f"{what} failed: {self.error or f'exit status {self.status}, see its log'}")
+
+    def stage_ran(self, stage: str, deadline_s: float | None) -> bool:
+        """Whether DVC, of which this is the outcome, ran a stage's command; it may know the outs.
+
+        Raises:
+            TransientFlowError: it failed, and may succeed a minute later.
+            FlowError: it failed, or was ended after its deadline.
+        """
+        if self.status == DEADLINE_STATUS and deadline_s is not None:
+            raise FlowError(
+                f"{stage} was ended after its deadline of {deadline_s / 3600:g} hours: raise "
+                f"meta.deadline_h in dvc.yaml if it needs more"
+            )
+        locked = next(filter(_LOCKED.search, self.lines), None)
+        if locked and not self.error:
+            self.error, self.transient = locked, True
+        self.require_success(stage)
+        return any(line.startswith("Running stage '") for line in self.lines)
 
     def document(self) -> dict[str, Any]:
         """The JSON object that the command printed, after any lines before it."""

@@ -18,7 +18,7 @@ from uuid import UUID
 import httpx
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import CancelledRun, FailedRun, PrefectException
 from prefect.logging import get_run_logger
@@ -27,6 +27,7 @@ from prefect.states import Cancelled, Failed
 
 from fer_pipeline.errors import DataError, FerError, FlowError, StoppedError, TransientFlowError
 from fer_pipeline.repair import repair
+from flows.crash import Pulse
 from flows.process import POLL_S, Outcome, Processes, backoff
 from flows.slots import take_lock
 
@@ -51,6 +52,7 @@ class Session:
     Attributes:
         folder: of `dvc.yaml`.
         name: the run, for messages and locks.
+        run_id: the run.
         processes: runs its commands; they have ended when the session ends.
         cancelled: whether the run was cancelled.
     """
@@ -58,6 +60,7 @@ class Session:
     def __init__(self, folder: Path, wait_s: float = 0.0) -> None:
         self.folder = folder
         self.name = f"flow run '{flow_run.get_name()}'"
+        self.run_id = UUID(flow_run.get_id())
         self.processes = Processes(folder)
         self._wait_s = wait_s
         self.cancelled = False
@@ -157,7 +160,10 @@ def _log_line(line: str) -> None:
 
 
 def run_in_session(
-    work: Callable[[Session], State[None]], folder: Path, wait_s: float = 0.0
+    work: Callable[[Session], State[None]],
+    folder: Path,
+    wait_s: float = 0.0,
+    parent: UUID | None = None,
 ) -> State[None]:
     """Do the work of a flow until its end, a cancellation, or the death of this process.
 
@@ -165,17 +171,17 @@ def run_in_session(
         work: what the flow does; what it returns counts unless the run was cancelled.
         folder: of `dvc.yaml`.
         wait_s: how many seconds to wait for another run or DVC command there.
+        parent: the flow run that waits for this one, which ends when that has.
 
     Returns:
         The state that the flow ends in.
     """
     # The server refuses all other states after Cancelling.
     cancelled: State[None] = Cancelled(message="The run was cancelled.")
-    run_id = UUID(flow_run.get_id())
     here = Session(folder, wait_s)
-    _start_crash_reporter(run_id)
+    _start_crash_reporter(here.run_id)
     try:
-        with _listening(run_id, here):
+        with _listening(here, parent):
             state = work(here)
         return cancelled if here.cancelled else state
     except (StoppedError, CancelledRun):
@@ -204,21 +210,32 @@ def _start_crash_reporter(run_id: UUID) -> None:
 
 
 @contextmanager
-def _listening(run_id: UUID, here: Session) -> Iterator[None]:
-    """End the session when the run is cancelled on the server.
+def _listening(here: Session, parent: UUID | None) -> Iterator[None]:
+    """End the session when the run is cancelled or given up on the server, or its parent has ended.
 
     A worker ends the processes of its runs; a run that was started by hand has no worker.
     """
     ended = Event()
+    pulse = Pulse(parent, beats=False) if parent else None
+
+    def is_over(client: SyncPrefectClient) -> bool:
+        state = client.read_flow_run(here.run_id).state
+        if state is not None and (state.is_cancelling() or state.is_final()):
+            return True
+        if parent is None or pulse is None:
+            return False
+        run = client.read_flow_run(parent)
+        gone = run.state is not None and (run.state.is_cancelling() or run.state.is_final())
+        return gone or pulse.is_lost(client, run)
 
     def listen() -> None:
         with get_client(sync_client=True) as client:
             while not ended.wait(_ASK_SERVER_EVERY_S):
                 try:
-                    state = client.read_flow_run(run_id).state
+                    over = is_over(client)
                 except (PrefectException, httpx.HTTPError):
                     continue  # a training goes on while the server is away
-                if state is not None and (state.is_cancelling() or state.is_cancelled()):
+                if over:
                     if not ended.is_set():
                         here.cancelled = True
                         here.processes.close()

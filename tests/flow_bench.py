@@ -30,11 +30,13 @@ from pathlib import Path
 from fer_pipeline.events import emit
 
 name = sys.argv[1]
-plan = json.loads(Path("plan.json").read_text()).get(name, {})
+bench = Path(os.environ.get("BENCH", "."))  # the test's folder, also where a worker runs the stage
+plan = json.loads((bench / "plan.json").read_text()).get(name, {})
 
 def note(what):
-    with Path("notes.jsonl").open("a") as notes:
-        values = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "FER_CORES")}
+    with (bench / "notes.jsonl").open("a") as notes:
+        keys = ("CUDA_VISIBLE_DEVICES", "FER_CLONE", "FER_CORES")
+        values = {key: os.environ.get(key) for key in keys}
         notes.write(json.dumps({"stage": name, "what": what, "at": time.time(), **values}) + "\\n")
 
 note("begin")
@@ -46,8 +48,8 @@ for epoch in range(1, plan.get("epochs", 0) + 1):
          val_accuracy=epoch / 10, images_per_s=7.0)
     print("epoch", epoch, flush=True)
 if "together" in plan:  # it ends only when so many stages have begun
-    Path(f"began-{name}").touch()
-    while len(list(Path().glob("began-*"))) < plan["together"]:
+    (bench / f"began-{name}").touch()
+    while len(list(bench.glob("began-*"))) < plan["together"]:
         time.sleep(0.05)
 time.sleep(plan.get("seconds", 0))
 if plan.get("fails_once") and not Path(f"tried-{name}").exists():

@@ -1,0 +1,131 @@
+"""What a flow and a worker tell each other of a stage: the order, and what came of it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from fer_pipeline.errors import FlowError
+from fer_pipeline.paths import DVC_LOCK, PARAMS, SOURCE_LOCK
+
+_TRAVEL = (str(PARAMS), str(SOURCE_LOCK), str(DVC_LOCK))
+"""The tracked files that may differ from the commit: their texts are part of the order."""
+
+
+class Order(BaseModel):
+    """A stage to run, and all that decides its outs.
+
+    Attributes:
+        stage: as DVC names it.
+        commit: of the code, in full.
+        files: the texts of what may differ from the commit, by path.
+        inputs: DVC's hash of what the stage depends on, by path, as far as the flow knows it.
+        force: run it even if DVC knows its outs.
+        deadline_s: seconds after which it is ended.
+        tracking_uri: of MLflow, for a worker that names none itself.
+    """
+
+    stage: str
+    commit: str
+    files: dict[str, str]
+    inputs: dict[str, str]
+    force: bool = False
+    deadline_s: float | None = None
+    tracking_uri: str = ""
+
+
+class Result(BaseModel):
+    """What came of an order.
+
+    Attributes:
+        entry: the stage's, in `dvc.lock`.
+        ran: whether its command ran; DVC's run-cache may have known the outs.
+        mlflow_runs: the events of the MLflow runs that it logged to, by the runs' names.
+    """
+
+    entry: dict[str, Any]
+    ran: bool
+    mlflow_runs: dict[str, dict[str, Any]]
+
+
+def commit_to_send(folder: Path) -> str:
+    """The commit that workers check out: all that they run must be in it.
+
+    Raises:
+        FlowError: files differ from it, or the folder is no git repository of its own.
+    """
+    top, head, changed = (
+        _git(folder, *command)
+        for command in (
+            ("rev-parse", "--show-cdup"),
+            ("rev-parse", "HEAD"),
+            ("status", "--porcelain", "--untracked-files=no"),
+        )
+    )
+    if head is None or top != "":
+        raise FlowError(
+            f"{folder.resolve()} is not the top of a git repository with a commit: workers get the "
+            f"code by git"
+        )
+    names = [line[3:] for line in (changed or "").splitlines()]
+    if left := [name for name in names if name not in _TRAVEL]:
+        raise FlowError(
+            f"not committed: {', '.join(left)}. Workers get the code by git, so commit and push "
+            f"it, or run without workers ({', '.join(_TRAVEL[:2])} need no commit)"
+        )
+    return head.strip()
+
+
+def travelling_files(folder: Path) -> dict[str, str]:
+    """The texts that an order carries; of those that there are."""
+    found = ((path, folder / path) for path in _TRAVEL)
+    return {path: file.read_bytes().decode() for path, file in found if file.exists()}
+
+
+def lock_entry(folder: Path, stage: str) -> dict[str, Any]:
+    """What `dvc.lock` says of a stage that has run.
+
+    Raises:
+        FlowError: nothing.
+    """
+    entry = _stages(folder).get(stage)
+    if entry is None:
+        raise FlowError(f"{DVC_LOCK} has no {stage}: DVC did not record that it ran")
+    return dict(entry)
+
+
+def known_inputs(folder: Path, before: Mapping[str, str]) -> dict[str, str]:
+    """The hashes of a stage's deps at this moment, where all that it reads has been made.
+
+    Args:
+        folder: of `dvc.lock`.
+        before: the hashes of the deps when the run began, of those that were there.
+    """
+    outs = {
+        out["path"]: str(out["md5"])
+        for entry in _stages(folder).values()
+        for out in entry.get("outs", [])
+    }
+    folders = {str(parent) for path in outs for parent in Path(path).parents}
+    fixed = {path: value for path, value in before.items() if path not in folders}
+    return {path: outs.get(path, value) for path, value in fixed.items()}
+
+
+def _stages(folder: Path) -> Mapping[str, Any]:
+    file = folder / DVC_LOCK
+    if not file.exists():
+        return {}
+    content: Mapping[str, Any] = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    return content.get("stages", {}) or {}
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    done = subprocess.run(
+        ["git", *command], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None

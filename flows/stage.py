@@ -1,0 +1,100 @@
+"""The flow `stage`: a worker runs one stage of another machine's pipeline.
+
+It is deployed once for each work pool, under the pool's name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.artifacts import show_progress
+from flows.orders import Order, Result, lock_entry
+from flows.process import Outcome, backoff
+from flows.session import Session, run_in_session
+from flows.slots import acquire_slot, machine_slots
+from flows.trees import tree_of
+
+CLONE_VARIABLE = "FER_CLONE"
+"""The project's folder on the worker's machine; else the one that this code lies in."""
+
+RESULT_KEY = "fer-result"
+"""Of the artifact that tells the flow that waits what came out."""
+
+_TRANSFER = Path(__file__).with_name("transfer.py")
+
+
+def _run_name() -> str:
+    return str(Order.model_validate(flow_run.parameters["order"]).stage)
+
+
+@flow(name="stage", flow_run_name=_run_name)
+def stage(order: Order, parent: UUID) -> State[None]:
+    """Bring one stage up to date, for a flow run on this or another machine.
+
+    Args:
+        order: the stage, and all that decides its outs.
+        parent: the flow run that waits for it; this run ends when that has ended.
+    """
+    clone = Path(os.environ.get(CLONE_VARIABLE) or Path(__file__).parents[1])
+
+    def work(here: Session) -> State[None]:
+        return here.processes.retry(
+            lambda: _bring_up_to_date(here, order), get_run_logger().warning, backoff()
+        )
+
+    return run_in_session(work, clone, parent=parent)
+
+
+def _bring_up_to_date(here: Session, order: Order) -> State[None]:
+    log = get_run_logger().info
+    mlflow_runs: dict[str, dict[str, Any]] = {}
+    bars: dict[str, UUID] = {}
+
+    def on_event(kind: str, event: dict[str, Any]) -> None:
+        if kind == "epoch":
+            show_progress(bars, event, get_run_logger().warning)
+        elif kind == "run":
+            mlflow_runs[event["name"]] = event
+
+    with acquire_slot(machine_slots(1), here.name, here.processes, log) as (slot, lock):
+        tree = tree_of(here.folder, slot.name)
+        log(f"on {slot.name}, in {tree}")
+        outcome = _transfer(here, order, tree, env=slot.env, locks=[lock], on_event=on_event)
+        ran = outcome.stage_ran(order.stage, order.deadline_s)
+        result = Result(entry=lock_entry(tree, order.stage), ran=ran, mlflow_runs=mlflow_runs)
+    create_markdown_artifact(
+        f"```json\n{result.model_dump_json(indent=1)}\n```",
+        key=RESULT_KEY,
+        description="What the flow that waits takes from DVC's remote",
+    )
+    return Completed(name="Completed" if ran else "Cached", message=f"{order.stage} is up to date.")
+
+
+def _transfer(
+    here: Session, order: Order, tree: Path, env: dict[str, str], **options: Any
+) -> Outcome:
+    if order.tracking_uri:
+        env = {"MLFLOW_TRACKING_URI": order.tracking_uri} | dict(os.environ) | env
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        file.write(order.model_dump_json())
+        file.flush()
+        # -P: the folder of this file holds modules whose names libraries may use.
+        command = [sys.executable, "-P", str(_TRANSFER), "run", file.name]
+        return here.run(
+            [*command, str(here.folder.resolve()), str(tree)],
+            env=env,
+            deadline_s=order.deadline_s,
+            **options,
+        )

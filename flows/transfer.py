@@ -1,0 +1,160 @@
+"""A stage whose inputs and outs travel by DVC's remote, in a process without Prefect.
+
+    python transfer.py run ORDER CLONE TREE    a worker does what an `Order` says, in a tree
+    python transfer.py push STAGE ...          a flow pushes the outs of stages
+    python transfer.py take RESULT STAGE       and takes those that a `Result` names
+
+All run under the supervisor. Downloads are compared with their hashes, which DVC by itself does
+not do for every kind of remote.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dvc.config import ConfigError
+from dvc.exceptions import ReproductionError
+from dvc.repo import Repo, lock_repo
+from dvc.stage.exceptions import StageCmdFailedError
+from ruamel.yaml import YAML
+
+from fer_pipeline.errors import FerError, FlowError, TransientFlowError, one_line
+from fer_pipeline.events import exit_status
+from fer_pipeline.files import whole_file
+from fer_pipeline.paths import DVC_LOCK
+from flows.graph import hashes
+from flows.orders import Order, Result
+from flows.trees import prepare_tree
+
+if TYPE_CHECKING:
+    from dvc.stage import Stage
+
+
+def run(order: Order, clone: Path, tree: Path) -> None:
+    """Bring a stage up to date in a tree, and push what came of it.
+
+    Raises:
+        FlowError: the tree can't be had, or what the stage depends on is not what the flow has.
+        TransientFlowError: the remote does not take or give something now.
+        ReproductionError: the stage's command failed, and has said why.
+    """
+    prepare_tree(clone, tree, order.commit, order.files)
+    os.chdir(tree)
+    with _repo() as repo:
+        stage: Stage = repo.stage.load_one(name=order.stage)
+        with _remote("what the stage reads can't be had"):
+            repo.pull(_outs_that_it_reads(repo, stage), force=True)
+        _require_same(stage, order)
+        with _remote("the run-cache can't be had"):
+            repo.reproduce(order.stage, single_item=True, force=order.force, pull=not order.force)
+        with _remote("the outs can't be pushed"):
+            repo.push(order.stage, run_cache=True)
+
+
+def push(stages: list[str]) -> None:
+    """Push the outs of stages.
+
+    Raises:
+        TransientFlowError: the remote does not take them now.
+    """
+    with _repo() as repo, _remote(f"the outs of {', '.join(stages)} can't be pushed"):
+        repo.push(stages)
+
+
+def take(result: Result, name: str) -> None:
+    """Record what a worker did in `dvc.lock`, and fetch the outs that this names.
+
+    So nothing can run a second time here, as it could if DVC's run-cache were asked.
+
+    Raises:
+        TransientFlowError: the remote does not give them now.
+    """
+    with _repo() as repo, lock_repo(repo):
+        yaml = YAML()
+        yaml.width = 4096
+        file = Path(DVC_LOCK)
+        text = file.read_text(encoding="utf-8") if file.exists() else "schema: '2.0'\n"
+        lock: dict[str, Any] = yaml.load(text)
+        lock.setdefault("stages", {})[name] = result.entry
+        with whole_file(file) as partial:
+            yaml.dump(lock, partial)
+        with _remote("the outs can't be had"):
+            repo.pull(name, force=True)
+
+
+@contextmanager
+def _repo() -> Iterator[Repo]:
+    with Repo() as plain:
+        remote = plain.config["core"].get("remote")
+    if not remote:
+        raise FlowError(
+            "this clone has no default DVC remote: 'dvc remote add --default', and commit "
+            ".dvc/config"
+        )
+    with Repo(config={"remote": {remote: {"verify": True}}}, _wait_for_lock=True) as repo:
+        yield repo
+
+
+@contextmanager
+def _remote(what: str) -> Iterator[None]:
+    """Say that an error of a remote may pass; one of the stage's command, or of ours, goes on."""
+    try:
+        yield
+    except (FerError, ConfigError):
+        raise
+    except ReproductionError as error:
+        if isinstance(error.__cause__, StageCmdFailedError):
+            raise
+        raise TransientFlowError(f"{what}: {one_line(error.__cause__ or error)}") from error
+    except Exception as error:  # of whatever library speaks to this kind of remote
+        raise TransientFlowError(f"{what}: {one_line(error)}") from error
+
+
+def _outs_that_it_reads(repo: Repo, stage: Stage) -> list[str]:
+    """Paths of the other stages' outs that are, hold or lie in one of its deps."""
+    deps = [Path(dep.fs_path) for dep in stage.deps]
+    outs = [Path(out.fs_path) for other in repo.index.graph.successors(stage) for out in other.outs]
+    return [
+        str(out)
+        for out in outs
+        if any(out.is_relative_to(dep) or dep.is_relative_to(out) for dep in deps)
+    ]
+
+
+def _require_same(stage: Stage, order: Order) -> None:
+    """
+    Raises:
+        FlowError: a dep has another hash than where the flow runs.
+    """
+    here = hashes(stage)
+    wrong = [path for path, value in order.inputs.items() if here.get(path) != value]
+    if wrong:
+        raise FlowError(
+            f"{', '.join(wrong)} of {order.stage} differ here from where the flow runs, at the "
+            f"same commit: look there for files that git does not know, and for line endings"
+        )
+
+
+def _main(verb: str, *rest: str) -> None:
+    logging.getLogger("dvc").setLevel(logging.INFO)
+    if verb == "push":
+        push(list(rest))
+        return
+    text = Path(rest[0]).read_text(encoding="utf-8")
+    if verb == "run":
+        run(Order.model_validate_json(text), *map(Path, rest[1:]))
+    else:
+        take(Result.model_validate_json(text), *rest[1:])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(exit_status(lambda: _main(*sys.argv[1:])))
+    except ReproductionError as error:
+        sys.exit(str(error))

@@ -1,0 +1,115 @@
+"""Trees: copies of the project, at one commit each, in which stages run beside each other.
+
+A tree is a git repository of its own below `.dvc/tmp/trees` of a clone. It shares that clone's DVC
+cache, is made once and used again, by one run at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from fer_pipeline.errors import FlowError, hide_password
+from fer_pipeline.files import write_text
+
+REPOSITORY_VARIABLE = "FER_REPOSITORY"
+"""Where commits are fetched from, as git takes it; else the clone, and what it was cloned from."""
+
+_TREES = Path(".dvc/tmp/trees")
+
+
+def tree_of(clone: Path, name: str) -> Path:
+    """Where a tree lies, made or not; any text names one."""
+    return clone.resolve() / _TREES / re.sub(r"[^\w.-]+", "-", name)
+
+
+def prepare_tree(clone: Path, tree: Path, commit: str, files: Mapping[str, str]) -> None:
+    """Bring a tree to a commit, whatever an earlier run has left in it, and write files over it.
+
+    What DVC and git ignore stays: outs, which DVC knows, and checkpoints.
+
+    Args:
+        clone: which has the tree.
+        tree: from `tree_of`.
+        commit: its full hash.
+        files: texts by path.
+
+    Raises:
+        FlowError: no repository has the commit, or git or DVC can't do it.
+    """
+    if not (tree / ".git" / "HEAD").exists():
+        _make(tree)
+    _fetch(clone, tree, commit)
+    _succeed("git", "checkout", "--quiet", "--force", "--detach", commit, folder=tree)
+    _succeed("git", "clean", "--quiet", "--force", "-d", folder=tree)
+    _share_cache(clone, tree)
+    for path, text in files.items():
+        write_text(tree / path, text)
+
+
+def _make(tree: Path) -> None:
+    shutil.rmtree(tree, ignore_errors=True)  # begun by a run that was killed
+    tree.mkdir(parents=True)
+    _succeed("git", "init", "--quiet", folder=tree)
+    # DVC hashes the bytes of text files: they are the commit's, whatever git is told elsewhere.
+    _succeed("git", "config", "core.autocrlf", "false", folder=tree)
+
+
+def _fetch(clone: Path, tree: Path, commit: str) -> None:
+    """Get the commit from the first repository that has it."""
+    if _run("git", "cat-file", "-e", f"{commit}^{{commit}}", folder=tree).returncode == 0:
+        return
+    places = [os.environ.get(REPOSITORY_VARIABLE) or str(clone.resolve())]
+    origin = _run("git", "remote", "get-url", "origin", folder=clone)
+    if REPOSITORY_VARIABLE not in os.environ and origin.returncode == 0:
+        places.append(origin.stdout.strip())
+    for place in places:
+        got = _run("git", "fetch", "--quiet", "--no-tags", place, commit, folder=tree)
+        if got.returncode == 0:
+            return
+    raise FlowError(
+        hide_password(
+            f"commit {commit[:10]} is not in {' or '.join(places)} ({_last_line(got)}): push it, "
+            f"or set {REPOSITORY_VARIABLE} on this machine to a repository that has it"
+        )
+    )
+
+
+def _share_cache(clone: Path, tree: Path) -> None:
+    """Give the tree the clone's own settings of DVC, and its cache."""
+    shared, local = (folder / ".dvc" / "config.local" for folder in (clone, tree))
+    text = shared.read_text(encoding="utf-8") if shared.exists() else ""
+    copied = tree / ".dvc" / "tmp" / "config.local"
+    if copied.exists() and copied.read_text(encoding="utf-8") == text:
+        return
+    write_text(local, text)
+    cache = _succeed("dvc", "cache", "dir", folder=clone)
+    _succeed("dvc", "cache", "dir", "--local", cache.splitlines()[-1], folder=tree)
+    write_text(copied, text)
+
+
+def _succeed(*command: str, folder: Path) -> str:
+    """Run a command, and give what it printed.
+
+    Raises:
+        FlowError: it failed.
+    """
+    done = _run(*command, folder=folder)
+    if done.returncode:
+        raise FlowError(f"'{' '.join(command)}' failed in {folder}: {_last_line(done)}")
+    return done.stdout
+
+
+def _run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    asks_nothing = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    return subprocess.run(
+        command, cwd=folder, env=asks_nothing, capture_output=True, text=True, check=False
+    )
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

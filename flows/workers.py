@@ -1,0 +1,232 @@
+"""Sends stages to Prefect workers, on this or other machines, and takes what they made.
+
+DVC's remote carries the data; Prefect carries the order and the result (`flows.orders`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.logging import get_run_logger
+from prefect.states import Cancelling
+
+from fer_pipeline.errors import FlowError, TransientFlowError
+from flows.crash import Pulse, close_run
+from flows.graph import GraphStatus, Stage
+from flows.orders import Order, Result, commit_to_send, known_inputs, travelling_files
+from flows.session import Session
+from flows.stage import RESULT_KEY
+
+POOL = "fer-stages"
+"""The work pool that stages are sent to where nothing names another."""
+
+_POLL_S = 1.0
+_NOBODY_AFTER_S = 30.0
+"""Seconds that a stage has waited for a worker when that is said."""
+
+_CANCEL_WITHIN_S = 15.0
+_TRANSFER = Path(__file__).with_name("transfer.py")
+
+
+@dataclass
+class Workers:
+    """The workers that a flow run sends stages to.
+
+    Attributes:
+        session: of the flow run.
+        pool: the work pool of stages that name none.
+        commit: what the workers check out.
+        force: run stages that are up to date, too.
+        pushed: stages whose outs are on DVC's remote for certain.
+    """
+
+    session: Session
+    pool: str
+    commit: str
+    force: bool = False
+    pushed: set[str] = field(default_factory=set)
+    _pushing: Lock = field(default_factory=Lock)
+
+    def run(self, stage: Stage) -> Result:
+        """Have a worker bring a stage up to date, and take its outs.
+
+        Raises:
+            FlowError: the stage failed, or no worker may run it.
+            TransientFlowError: the worker was lost, or DVC's remote does not answer.
+            StoppedError: the run is ending; so does the worker's, then.
+        """
+        self._push(stage.parents)
+        order = Order(
+            stage=stage.name,
+            commit=self.commit,
+            files=travelling_files(self.session.folder),
+            inputs=known_inputs(self.session.folder, stage.inputs),
+            force=self.force,
+            deadline_s=stage.meta.deadline_s,
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", ""),
+        )
+        result = self._send(order, stage.meta.pool or self.pool)
+        self._take(result, stage.name)
+        self.pushed.add(stage.name)
+        return result
+
+    def _push(self, stages: tuple[str, ...]) -> None:
+        with self._pushing:  # three trainings read what one stage has made
+            if wanted := [name for name in stages if name not in self.pushed]:
+                self._transfer("push", *wanted)
+                self.pushed.update(wanted)
+
+    def _send(self, order: Order, pool: str) -> Result:
+        log = get_run_logger().info
+        run = run_deployment(
+            f"stage/{pool}",
+            parameters={"order": order.model_dump(), "parent": self.session.run_id},
+            timeout=0,
+        )
+        assert isinstance(run, FlowRun)  # a coroutine only where there is an event loop
+        log(f"{order.stage} is sent to work pool {pool}, as flow run '{run.name}' ({run.id})")
+        with self._cancelled_with_this(run.id), get_client(sync_client=True) as client:
+            self._wait(client, run.id, pool)
+            return _result(client, run.id)
+
+    def _wait(self, client: SyncPrefectClient, run_id: UUID, pool: str) -> None:
+        """Until the worker has done it.
+
+        Raises:
+            FlowError: the stage failed there.
+            TransientFlowError: the worker was lost.
+        """
+        pulse, sent, told = Pulse(run_id, beats=True), time.monotonic(), False
+        while True:
+            self.session.processes.wait(_POLL_S)
+            try:
+                run = client.read_flow_run(run_id)
+                lost = pulse.is_lost(client, run)
+            except (PrefectException, httpx.HTTPError):
+                continue  # the training goes on while the server is away
+            state = run.state
+            if lost:
+                close_run(client, run_id, "Nothing was heard of its worker any more.")
+                raise TransientFlowError(
+                    f"the worker that had flow run '{run.name}' is lost: another one takes it on"
+                )
+            if state is None or (state.is_scheduled() and told):
+                continue
+            if state.is_scheduled() and time.monotonic() - sent > _NOBODY_AFTER_S:
+                told = True
+                get_run_logger().warning(
+                    f"no worker has taken flow run '{run.name}' yet: start one with "
+                    f"'python -m flows worker --pool {pool}'"
+                )
+            if state.is_crashed():
+                raise TransientFlowError(f"the worker's run ended: {state.message}")
+            if state.is_final() and not state.is_completed():
+                raise FlowError(str(state.message or f"the run '{run.name}' was cancelled"))
+            if state.is_completed():
+                return
+
+    @contextmanager
+    def _cancelled_with_this(self, run_id: UUID) -> Iterator[None]:
+        """Cancel the worker's run if this one ends before it, and wait a little for its end.
+
+        Prefect leaves runs of other deployments to themselves.
+        """
+        try:
+            yield
+        finally:
+            with (
+                suppress(PrefectException, httpx.HTTPError),
+                get_client(sync_client=True) as client,
+            ):
+                end = time.monotonic() + _CANCEL_WITHIN_S
+                while not _is_over(client, run_id) and time.monotonic() < end:
+                    time.sleep(0.5)
+
+    def _take(self, result: Result, stage: str) -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+            file.write(result.model_dump_json())
+            file.flush()
+            self._transfer("take", file.name, stage)
+
+    def _transfer(self, verb: str, *arguments: str) -> None:
+        # -P: the folder of that file holds modules whose names libraries may use.
+        command = [sys.executable, "-P", str(_TRANSFER), verb, *arguments]
+        self.session.run(command).require_success(verb)
+
+
+def _is_over(client: SyncPrefectClient, run_id: UUID) -> bool:
+    """Whether a run has ended; it is asked to if it has not been asked yet."""
+    state = client.read_flow_run(run_id).state
+    if state is None or state.is_final():
+        return True
+    if not state.is_cancelling():
+        client.set_flow_run_state(run_id, Cancelling(message="The run that sent it has ended."))
+    return False
+
+
+def _result(client: SyncPrefectClient, run_id: UUID) -> Result:
+    found = client.read_artifacts(
+        artifact_filter=ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]),
+            key=ArtifactFilterKey(any_=[RESULT_KEY]),
+        )
+    )
+    text = str(found[-1].data)
+    return Result.model_validate(json.loads(text.removeprefix("```json").removesuffix("```")))
+
+
+def find_workers(here: Session, status: GraphStatus, pool: str, *, force: bool) -> Workers:
+    """Check what workers need, before anything runs.
+
+    Args:
+        here: the session of the flow run.
+        status: of the graph.
+        pool: the work pool of stages that name none.
+        force: run stages that are up to date, too.
+
+    Raises:
+        FlowError: files are not committed, there is no DVC remote, MLflow is no server, or a work
+            pool has no deployment of the flow `stage`.
+    """
+    commit = commit_to_send(here.folder)
+    if not status.remote:
+        raise FlowError(
+            "there is no default DVC remote, which carries the data to workers and back: 'dvc "
+            "remote add --default store s3://bucket/dvc', and commit .dvc/config"
+        )
+    if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+        raise FlowError(
+            "MLFLOW_TRACKING_URI names no server, to which trainings on workers could log: start "
+            "'mlflow server', and set it to its address here"
+        )
+    pools = {one.meta.pool or pool for one in status.graph.values() if one.meta.slot}
+    with get_client(sync_client=True) as client:
+        for name in sorted(pools):
+            try:
+                client.read_deployment_by_name(f"stage/{name}")
+            except ObjectNotFound:
+                raise FlowError(
+                    f"no deployment takes stages to the work pool '{name}': 'python -m flows "
+                    f"deploy --stage-pool {name}'"
+                ) from None
+    return Workers(here, pool, commit, force)
