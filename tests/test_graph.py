@@ -30,6 +30,7 @@ OBSERVERS = {
     "fer_pipeline.provenance",
     "fer_pipeline.registry.runs",
     "fer_pipeline.registry.tracking",
+    "fer_pipeline.stages.copies",
     "fer_pipeline.stages.progress",
     "fer_pipeline.threads",
 }

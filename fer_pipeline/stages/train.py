@@ -29,6 +29,7 @@ from fer_pipeline.paths import (
 from fer_pipeline.provenance import StageInputs, git_state
 from fer_pipeline.registry.runs import LINEAGE_TAG, open_run
 from fer_pipeline.registry.tracking import Tracking, connect
+from fer_pipeline.stages.copies import open_copies
 from fer_pipeline.stages.progress import TrainingProgress, new_bar
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.devices import choose_devices, describe_hardware, require_compiler
@@ -67,10 +68,12 @@ def train(params: Params, backbone: str) -> None:
     seed = seed_of(backbone, params.seed)
     torch.manual_seed(seed)  # initial weights
     model = build_backbone(backbone, own.weights, shared.dropout, own.auxiliary_weight > 0)
-    checkpoints = Checkpoints(CHECKPOINTS / backbone, inputs.key, shared.checkpoint_every_s)
+    copies = open_copies(f"{backbone}/{inputs.key}")
     fabric.launch()
     if not fabric.is_global_zero:
         logging.getLogger("fer_pipeline").setLevel(logging.ERROR)  # the first process speaks
+        copies = None
+    checkpoints = Checkpoints(CHECKPOINTS / backbone, inputs.key, shared.checkpoint_every_s, copies)
     with _observer(fabric, tracking, backbone, inputs) as observer:
         with explain_out_of_memory(backbone, "the device is full before training begins: free it"):
             model = model.to(fabric.device)

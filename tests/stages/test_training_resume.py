@@ -11,16 +11,22 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from workspace import TRAIN, TrainHere, Workspace, copy_workspace, tiny_backbone
+from processes import wait_until
+from s3_server import S3Server
+from workspace import TRAIN, InProcess, TrainHere, Workspace, copy_workspace, tiny_backbone
+
+from fer_pipeline.stages.copies import VARIABLE
 
 pytestmark = pytest.mark.slow
 
+COPIES = "s3://fer/lab"
 EPOCHS = 4  # half of each phase
 
 
@@ -40,21 +46,39 @@ def ready(prepared_once: Workspace, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
+def undisturbed(ready: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The same after a training that nothing disturbed."""
+    copy = copy_workspace(ready, tmp_path_factory.mktemp("undisturbed"))
+    store = f"sqlite:///{copy.folder / 'mlflow.db'}"
+    workspace = InProcess(copy.folder, copy.env | {"MLFLOW_TRACKING_URI": store})
+    workspace.check(*TRAIN)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def killed(
-    ready: Workspace, tmp_path_factory: pytest.TempPathFactory
+    ready: Workspace, bucket: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Workspace, Workspace]:
     """The same after two kills, one from the start of training and one after an epoch more.
 
-    And a copy of it; but an MLflow run is continued only in the folder where it was begun.
+    Its checkpoints have copies in the bucket. And a copy of the folder; but an MLflow run is
+    continued only in the folder where it was begun.
     """
     workspace = copy_workspace(ready, tmp_path_factory.mktemp("killed"))
+    workspace.env.update(bucket.env() | {VARIABLE: COPIES})
     seed = int(os.environ.get("KILL_SEED", os.getpid()))
     print(f"to repeat these kills: KILL_SEED={seed}")
     moment = random.Random(seed)
     for epochs in (0, 1):
         seconds = moment.uniform(0.0, 0.4)
         going_on = bool(checkpoints(workspace))
-        said = kill_after(workspace, epochs, seconds)
+        said = kill_after(workspace, epochs, seconds, bucket)
         print(f"killed {seconds:.2f} s after {epochs} more epochs:\n{said}")
         if epochs:
             assert ("going on after epoch" in said) == going_on
@@ -62,10 +86,11 @@ def killed(
     return workspace, copy_workspace(workspace, tmp_path_factory.mktemp("copy"))
 
 
-def kill_after(workspace: Workspace, epochs: int, seconds: float) -> str:
+def kill_after(workspace: Workspace, epochs: int, seconds: float, bucket: S3Server) -> str:
     """Start the stage, and kill it some time after it has done so many epochs more.
 
-    With 0 epochs the time runs from the start of training. Gives what the stage said.
+    With 0 epochs the time runs from the start of training, else from the first copy of a
+    checkpoint in the bucket. Gives what the stage said.
     """
     mark = rf"resnet50 \w+ +\d/{EPOCHS} " if epochs else "resnet50 on 1 x"
     process = subprocess.Popen(
@@ -81,6 +106,8 @@ def kill_after(workspace: Workspace, epochs: int, seconds: float) -> str:
         said += line
         left -= bool(re.match(mark, line))
         if not left:
+            if epochs:
+                wait_until(lambda: copies(bucket), 60, "a copy of a checkpoint")
             time.sleep(seconds)
             break
     os.kill(process.pid, signal.SIGKILL)
@@ -91,6 +118,13 @@ def kill_after(workspace: Workspace, epochs: int, seconds: float) -> str:
 
 def checkpoints(workspace: Workspace) -> list[Path]:
     return list((workspace.folder / "checkpoints").rglob("*.pt"))
+
+
+def copies(bucket: S3Server) -> list[str]:
+    client = bucket.client()
+    found = client.list_objects_v2(Bucket="fer").get("Contents", [])
+    client.close()
+    return [one["Key"] for one in found]
 
 
 def digest(workspace: Workspace) -> str:
@@ -117,8 +151,7 @@ def curve(workspace: Workspace) -> list[dict[str, str]]:
 
 def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bits(
     killed: tuple[Workspace, Workspace],
-    ready: Workspace,
-    tmp_path: Path,
+    undisturbed: Workspace,
     train_here: TrainHere,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -127,9 +160,6 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bits(
         done = train_here(workspace)
     assert done.returncode == 0, done.stderr
     assert "going on after epoch" in caplog.text
-    undisturbed = copy_workspace(ready, tmp_path / "undisturbed")
-    assert train_here(undisturbed).returncode == 0
-
     assert digest(workspace) == digest(undisturbed)
     for name in ("plots/curves/resnet50.csv", "metrics/train/resnet50.json"):
         assert (workspace.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes()
@@ -140,6 +170,26 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bits(
     accuracies = {int(row["epoch"]): float(row["val_accuracy"]) for row in curve(workspace)}
     assert logged_epochs(workspace, run) == pytest.approx(accuracies)
     assert run.data.metrics["best_val_accuracy"] == pytest.approx(max(accuracies.values()))
+
+
+def test_killed_in_one_folder_it_goes_on_in_another_from_the_bucket(
+    killed: tuple[Workspace, Workspace],
+    undisturbed: Workspace,
+    ready: Workspace,
+    bucket: S3Server,
+    tmp_path: Path,
+    train_here: TrainHere,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other = copy_workspace(ready, tmp_path / "other machine")
+    named = r"lab/resnet50/[0-9a-f]{16}/epoch-\d{5}-[0-9a-f]{16}\.pt"
+    assert {bool(re.fullmatch(named, copy)) for copy in copies(bucket)} == {True}
+    with caplog.at_level(logging.INFO, "fer_pipeline"):
+        done = train_here(other, **bucket.env(), **{VARIABLE: COPIES})
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in caplog.text
+    assert digest(other) == digest(undisturbed)
+    assert not copies(bucket)
 
 
 def test_checkpoints_of_other_params_are_not_used(

@@ -33,6 +33,7 @@ from fer_pipeline.data.sources.pins import require_no_secret
 from fer_pipeline.errors import DataError, one_line
 
 SCHEME = "s3://"
+BUCKET = re.compile(r"[\w.-]{3,255}", re.ASCII)
 
 _CHUNK_BYTES = 1 << 16
 _CONFIG = Config(
@@ -57,9 +58,9 @@ class S3:
 
     def find(self, uri: str) -> Upstream:
         bucket, key = _split(uri)
-        with self._explained(uri, pinned=False):
+        with self.explained(uri, pinned=False):
             # The answer to HEAD would not say why it is refused.
-            found = self._client.get_object(Bucket=bucket, Key=key)
+            found = self.client.get_object(Bucket=bucket, Key=key)
             found["Body"].close()
         number = found.get("VersionId", "null")
         # A bucket that never kept versions gives none, one that stopped keeping them "null",
@@ -72,15 +73,15 @@ class S3:
         wanted: dict[str, str] = {"Bucket": bucket, "Key": key, **_condition(upstream)}
         if start:
             wanted["Range"] = f"bytes={start}-"
-        with self._explained(upstream.uri, pinned=True):
-            body = self._client.get_object(**wanted)["Body"]
+        with self.explained(upstream.uri, pinned=True):
+            body = self.client.get_object(**wanted)["Body"]
             try:
                 yield from body.iter_chunks(_CHUNK_BYTES)
             finally:
                 body.close()
 
     @cached_property
-    def _client(self) -> Any:
+    def client(self) -> Any:
         """Made when it is first needed: a file that is here already needs none."""
         try:
             return boto3.session.Session().client("s3", config=_CONFIG)
@@ -90,8 +91,18 @@ class S3:
             ) from None
 
     @contextmanager
-    def _explained(self, uri: str, pinned: bool) -> Iterator[None]:
-        """Turn what botocore raises about an object into what can be acted on."""
+    def explained(self, uri: str, pinned: bool = False) -> Iterator[None]:
+        """Turn what botocore raises about an object into what can be acted on.
+
+        Args:
+            uri: of the object, or what it is one of.
+            pinned: whether one version was asked for.
+
+        Raises:
+            VersionGoneError: the version is gone or replaced.
+            DataError: the store refuses, and will do so again.
+            BrokenConnectionError: the store does not answer, or is not well.
+        """
         try:
             yield
         except (NoCredentialsError, PartialCredentialsError) as error:
@@ -123,14 +134,14 @@ class S3:
     @property
     def _server(self) -> str:
         """Host and port, whatever else is in the endpoint's address."""
-        address = str(self._client.meta.endpoint_url)
+        address = str(self.client.meta.endpoint_url)
         return address.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
 
 
 def _split(uri: str) -> tuple[str, str]:
     require_no_secret(uri)
     bucket, _, key = uri[len(SCHEME) :].partition("/")
-    if not re.fullmatch(r"[\w.-]{3,255}", bucket, re.ASCII) or not key or key.endswith("/"):
+    if not BUCKET.fullmatch(bucket) or not key or key.endswith("/"):
         raise DataError(f"{uri} names no object: write s3://bucket/key")
     return bucket, key
 
