@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect.client.schemas.objects import State
+    from prefect.settings.legacy import Setting
 
 app = typer.Typer(
     help="Run a flow once. It reports to the Prefect server that is configured, else to one that "
@@ -137,10 +138,15 @@ def _run(name: str, **parameters: Any) -> None:
     atexit.register(gc.freeze)
     signal.signal(signal.SIGTERM, _as_interrupt)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts' '&' has it ignored
+    gc.disable()  # imports make objects by the hundred thousand, and hardly any garbage
     wait_until_ready = _start_server()
     flow = getattr(import_module(f"flows.{name}"), name)  # takes seconds, as the server does
-    wait_until_ready()
-    state = _final(flow(**parameters, return_state=True))
+    gc.freeze()
+    gc.enable()
+    from prefect.settings import temporary_settings
+
+    with temporary_settings(wait_until_ready()):
+        state = _final(flow(**parameters, return_state=True))
     if state.is_completed():
         typer.echo(state.message)
         return
@@ -148,10 +154,11 @@ def _run(name: str, **parameters: Any) -> None:
     sys.exit(1)
 
 
-def _start_server() -> Callable[[], None]:
+def _start_server() -> Callable[[], dict[Setting, Any]]:
     # Before Prefect reads it. What is set outside wins.
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # each command would start a process for it
     os.environ.update({**HEARTBEAT, **os.environ})
     from flows.server import start_server
 

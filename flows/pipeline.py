@@ -5,6 +5,7 @@ Each stage is a Prefect task that runs `dvc repro --single-item` in a process.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from flows.workers import POOL, Workers, find_workers
 RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=64))
 """Threads in which tasks wait for their parents: more than any graph has stages."""
 
+_DVC = Path(__file__).with_name("dvc_command.py")
 _KNOWN = "DVC found it unchanged, or took it from its cache."
 
 
@@ -184,9 +186,8 @@ class StageRunner:
 
         force = ["--force"] if self.force else []
         outcome = self.session.run(
-            # Without --wait-for-lock DVC waits three seconds for its lock, also after the stage's
-            # command has ended: a finished training could go unrecorded.
-            ["dvc", "--wait-for-lock", "repro", *force, "--single-item", stage.name],
+            # -P: the folder of that file holds modules whose names libraries may use.
+            [sys.executable, "-P", str(_DVC), "repro", *force, "--single-item", stage.name],
             deadline_s=stage.meta.deadline_s,
             on_event=on_event,
             **options,

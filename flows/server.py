@@ -10,47 +10,59 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.request import getproxies
-
-import httpx
-from prefect.client.orchestration import get_client
-from prefect.context import refresh_global_settings_context
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from fer_pipeline.errors import FlowError, hide_password
 from flows.process import end_supervised, start_supervised
 
+if TYPE_CHECKING:
+    from prefect.settings.legacy import Setting
+
+_HOST = "127.0.0.1"
 STARTUP_TIMEOUT_S = 120.0
 """Seconds for a temporary server to start: the first start migrates a database."""
 
 
-def start_server() -> Callable[[], None]:
+def start_server() -> Callable[[], dict[Setting, Any]]:
     """Start a server that ends with this process, unless one is configured.
 
     It keeps its history where any other server of this user does (`PREFECT_HOME`): the next
     `prefect server start` shows the run.
 
     Returns:
-        A function that returns when runs can be reported to the server, and raises FlowError if
-        the server does not answer.
+        A function that returns when runs can be reported to the server, with Prefect's settings
+        for them, and raises FlowError if the server does not answer.
     """
     _keep_loopback_from_proxies()
-    if PREFECT_API_URL.value():
+    # Before Prefect is imported here, because both take seconds. Where a file of Prefect names a
+    # server, the process that was started sees that, too, and ends.
+    started = None if os.environ.get("PREFECT_API_URL") else _start_temporary()
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import PREFECT_API_URL
+
+    if started is None or PREFECT_API_URL.value():
         return _require_answer
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    os.environ["PREFECT_API_URL"] = f"http://{_HOST}:{started[2]}/api"
     refresh_global_settings_context()
+    return partial(_wait_for_answer, *started)
+
+
+def _start_temporary() -> tuple[subprocess.Popen[str], IO[str], int]:
+    """Start a server; gives its process, its log and its port."""
+    with socket.socket() as one:
+        one.bind((_HOST, 0))
+        port = one.getsockname()[1]
     log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
-    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    server = start_supervised(command, Path.cwd(), {}, stdout=log)
+    address = {"PREFECT_SERVER_API_HOST": _HOST, "PREFECT_SERVER_API_PORT": str(port)}
+    command = [sys.executable, "-m", "flows.temporary_server"]
+    server = start_supervised(command, Path.cwd(), address, stdout=log)
     # Inherited by the crash reporter, so that a killed run can still be reported.
     os.set_inheritable(cast("IO[str]", server.stdin).fileno(), True)
 
@@ -61,7 +73,7 @@ def start_server() -> Callable[[], None]:
 
     # Prefect sends the rest of its log when the interpreter ends, and that is before this.
     atexit.register(stop)
-    return partial(_wait_for_answer, server, log)
+    return server, log, port
 
 
 def _keep_loopback_from_proxies() -> None:
@@ -72,18 +84,23 @@ def _keep_loopback_from_proxies() -> None:
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = kept
 
 
-def _require_answer() -> None:
+def _require_answer() -> dict[Setting, Any]:
+    from prefect.settings import PREFECT_API_URL
+
     if error := _health():
         raise FlowError(
             f"the Prefect server at {hide_password(str(PREFECT_API_URL.value()))} does not answer "
             f"({type(error).__name__}): start it with 'prefect server start', or unset "
             f"PREFECT_API_URL"
         ) from error
+    return {}
 
 
-def _wait_for_answer(server: subprocess.Popen[str], log: IO[str]) -> None:
+def _wait_for_answer(server: subprocess.Popen[str], log: IO[str], port: int) -> dict[Setting, Any]:
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME
+
     end_at = time.monotonic() + STARTUP_TIMEOUT_S
-    while _health():
+    while not _listens(port) or _health():
         if time.monotonic() > end_at or server.poll() is not None:
             log.seek(0)
             raise FlowError(
@@ -91,7 +108,16 @@ def _wait_for_answer(server: subprocess.Popen[str], log: IO[str]) -> None:
                 f"is in {PREFECT_HOME.value()}; if that is another version's, set PREFECT_HOME to "
                 f"a new folder, or set PREFECT_API_URL to a server that runs"
             )
-        time.sleep(0.1)
+        time.sleep(0.02)
+    # Nobody waits for them where no server outlives the run, and Prefect ends their thread in up
+    # to a second.
+    return {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+
+
+def _listens(port: int) -> bool:
+    """Whether anybody does: a question that costs less than one to Prefect's client."""
+    with socket.socket() as one:
+        return one.connect_ex((_HOST, port)) == 0
 
 
 def _reason(log: str) -> str:
@@ -103,6 +129,9 @@ def _reason(log: str) -> str:
 
 def _health() -> Exception | None:
     """Why the server takes no reports, asked with the configured key and certificates."""
+    import httpx
+    from prefect.client.orchestration import get_client
+
     try:
         with get_client(httpx_settings={"timeout": 10.0}, sync_client=True) as client:
             return client.api_healthcheck()

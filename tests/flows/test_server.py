@@ -5,8 +5,11 @@ from __future__ import annotations
 import http.server
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -19,7 +22,8 @@ from flows.server import _reason, start_server
 
 def wait_for(url: str) -> None:
     """For the server that is configured."""
-    with temporary_settings({PREFECT_API_URL: url}):
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: url}):
+        patch.setenv("PREFECT_API_URL", url)
         start_server()()
 
 
@@ -67,9 +71,27 @@ def test_the_configured_server_is_used_and_none_is_started(
         raise AssertionError("a server was started")
 
     monkeypatch.setattr(module, "start_supervised", start)
+    wait_for(f"http://127.0.0.1:{answering.server_port}/api")
+
+
+@pytest.mark.slow
+def test_a_server_that_a_profile_of_prefect_names_is_used_and_no_other_one_starts(
+    answering: http.server.HTTPServer, tmp_path: Path, root: Path
+) -> None:
     url = f"http://127.0.0.1:{answering.server_port}/api"
-    with temporary_settings({PREFECT_API_URL: url}):
-        start_server()()
+    profile = f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}"\n'
+    (tmp_path / "profiles.toml").write_text(profile)
+    code = (
+        "from prefect.settings import PREFECT_API_URL; from flows import server;"
+        "server.start_server()(); print(PREFECT_API_URL.value())"
+    )
+    env = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    env["PREFECT_HOME"] = str(tmp_path)
+    asked = [sys.executable, "-c", code]
+    assert subprocess.check_output(asked, cwd=root, env=env, text=True).strip() == url
+    started = [sys.executable, "-m", "flows.temporary_server"]
+    subprocess.run(started, cwd=root, env=env, check=True, timeout=60)
+    assert not (tmp_path / "prefect.db").exists()
 
 
 def test_loopback_goes_through_no_proxy_and_what_was_excepted_stays(
