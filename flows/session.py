@@ -52,7 +52,6 @@ class Session:
     Attributes:
         folder: of `dvc.yaml`.
         name: the run, for messages and locks.
-        run_id: the run.
         processes: runs its commands; they have ended when the session ends.
         cancelled: whether the run was cancelled.
     """
@@ -60,10 +59,13 @@ class Session:
     def __init__(self, folder: Path, wait_s: float = 0.0) -> None:
         self.folder = folder
         self.name = f"flow run '{flow_run.get_name()}'"
-        self.run_id = UUID(flow_run.get_id())
         self.processes = Processes(folder)
         self._wait_s = wait_s
         self.cancelled = False
+
+    @property
+    def run_id(self) -> UUID:
+        return UUID(flow_run.get_id())
 
     def run(self, command: Sequence[str], **options: Any) -> Outcome:
         """Run a command, with its lines in the log of the flow run or task run.
@@ -215,11 +217,11 @@ def _listening(here: Session, parent: UUID | None) -> Iterator[None]:
 
     A worker ends the processes of its runs; a run that was started by hand has no worker.
     """
-    ended = Event()
+    ended, run_id = Event(), here.run_id
     pulse = Pulse(parent, beats=False) if parent else None
 
     def is_over(client: SyncPrefectClient) -> bool:
-        state = client.read_flow_run(here.run_id).state
+        state = client.read_flow_run(run_id).state
         if state is not None and (state.is_cancelling() or state.is_final()):
             return True
         if parent is None or pulse is None:

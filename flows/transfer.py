@@ -13,8 +13,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,13 @@ from fer_pipeline.files import whole_file
 from fer_pipeline.paths import DVC_LOCK
 from flows.graph import hashes
 from flows.orders import Order, Result
+from flows.process import backoff
 from flows.trees import prepare_tree
+
+log = logging.getLogger("dvc.transfer")
+
+_PATIENCE_MIN = 30
+"""How often a push is tried again, once a minute; hours of training may be in it."""
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
@@ -53,8 +61,7 @@ def run(order: Order, clone: Path, tree: Path) -> None:
         _require_same(stage, order)
         with _remote("the run-cache can't be had"):
             repo.reproduce(order.stage, single_item=True, force=order.force, pull=not order.force)
-        with _remote("the outs can't be pushed"):
-            repo.push(order.stage, run_cache=True)
+        _push_in_the_end(repo, order.stage)
 
 
 def push(stages: list[str]) -> None:
@@ -86,6 +93,26 @@ def take(result: Result, name: str) -> None:
             yaml.dump(lock, partial)
         with _remote("the outs can't be had"):
             repo.pull(name, force=True)
+
+
+def _push_in_the_end(repo: Repo, stage: str) -> None:
+    """Push, and again if the remote is away: to try the whole order again could run it again.
+
+    Raises:
+        FlowError: the remote has been away for longer than is waited for.
+    """
+    for delay in [*backoff(), *repeat(60.0, _PATIENCE_MIN)]:
+        try:
+            with _remote(f"the outs of {stage} can't be pushed"):
+                repo.push(stage, run_cache=True)
+            return
+        except TransientFlowError as error:
+            log.warning("waiting to try again: %s", error)
+        time.sleep(delay)
+    raise FlowError(
+        f"the outs of {stage} lie in {Path.cwd()}, and DVC's remote does not take them: run the "
+        f"pipeline again when it does"
+    )
 
 
 @contextmanager

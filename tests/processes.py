@@ -86,6 +86,19 @@ def assert_none_left(mark: str, within_s: float) -> None:
         time.sleep(0.05)
 
 
+def kill_where(variable: str, value: str) -> None:
+    """Kill all processes at once that have a variable of their environment at this value."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(variable) == value:
+                found.append(process)
+    for one in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(found, timeout=10)
+
+
 def end_tree(pid: int) -> None:
     """Kill a process and all below it."""
     try:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from flow_bench import FlowBench, make_bench
+from flow_bench import RUN_WITHIN_S, FlowBench, make_bench
 from prefect_server import PrefectServer
-from processes import end_tree, kill_all
+from processes import assert_none_left, end_tree, kill_where
 from s3_server import S3Server
 
 pytestmark = pytest.mark.slow
@@ -26,6 +28,7 @@ class Machines:
     """A project with a remote, and a worker in each of two clones of it."""
 
     bench: FlowBench
+    s3: S3Server
     clones: list[Path]
     workers: list[subprocess.Popen[bytes]]
 
@@ -64,14 +67,15 @@ def machines(
             bench.workspace.check("git", "clone", "--quiet", str(bench.folder), str(clone))
         status, output = bench.run("deploy")
         assert status == 0, output
-        machines = Machines(bench, clones, [])
+        machines = Machines(bench, s3, clones, [])
         for clone in clones:
             machines.start(clone)
         yield machines
         for worker in machines.workers:
             end_tree(worker.pid)
             worker.wait()
-        kill_all(str(folder))
+        for clone in clones:
+            kill_where("FER_CLONE", str(clone))
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +110,121 @@ def test_trainings_run_side_by_side_on_two_workers(machines: Machines) -> None:
     assert notes["calibrate", "end"]["FER_CLONE"] is None
     assert (bench.folder / "out" / "train@a").read_text() == "train@a"
     assert "up to date" in bench.workspace.check("dvc", "status")
+
+
+def test_what_a_worker_has_done_is_never_done_again(machines: Machines) -> None:
+    bench = machines.bench
+    status, output = machines.run()
+    assert status == 0, output
+    bench.forget()
+    (bench.folder / "dvc.lock").unlink()
+    for lost in ("out", ".dvc/cache"):
+        shutil.rmtree(bench.folder / lost)
+
+    status, output = machines.run()
+
+    assert status == 0, output
+    assert {stage for stage, _ in bench.notes()} == {"prepare", "calibrate"}
+    assert (bench.folder / "out" / "train@b").read_text() == "train@b"
+
+
+def test_a_failed_stage_says_why_here_and_the_other_ends(machines: Machines) -> None:
+    machines.bench.plan(train_a={"fails": "the loss is not finite"})
+
+    status, output = machines.run("--force")
+
+    assert status == 1
+    assert "train@a failed: the loss is not finite" in output.splitlines()[-1]
+    assert ("train@b", "end") in machines.bench.notes()
+
+
+def test_what_workers_could_not_see_is_refused_before_anything_runs(machines: Machines) -> None:
+    bench = machines.bench
+    step = bench.folder / "step.py"
+    code = step.read_text()
+    step.write_text(f"{code}# another\n")
+    try:
+        status, output = machines.run("--force")
+    finally:
+        step.write_text(code)
+    assert status == 1
+    assert "not committed: step.py" in output.splitlines()[-1]
+
+    status, output = machines.run("--force", "--pool", "nobody")
+    assert status == 1
+    assert "python -m flows deploy --stage-pool nobody" in output.splitlines()[-1]
+    assert not bench.notes()
+
+
+def test_a_cancelled_run_leaves_nothing_on_its_workers(machines: Machines) -> None:
+    bench = machines.bench
+    bench.plan(train_a={"seconds": 600}, train_b={"seconds": 600})
+    process = bench.start("pipeline", "--workers", "--force")
+    bench.wait_until_begun("train@a", "train@b")
+
+    bench.server.cancel(bench.server.flow_runs(name=_run_name(bench))[0]["id"])
+
+    output, _ = process.communicate(timeout=120)
+    assert output.splitlines()[-1] == "error: The run was cancelled."
+    assert_none_left(str(machines.clones[0].parent / "one" / ".dvc"), 15)
+    assert_none_left(str(machines.clones[0].parent / "two" / ".dvc"), 15)
+    assert _states(machines, "stage")[:2] == ["Cancelled", "Cancelled"]
+
+
+def test_workers_end_the_stages_of_a_flow_that_was_killed(machines: Machines) -> None:
+    bench = machines.bench
+    bench.plan(train_a={"seconds": 600}, train_b={"seconds": 600})
+    process = bench.start("pipeline", "--workers", "--force")
+    bench.wait_until_begun("train@a", "train@b")
+
+    process.kill()
+    process.communicate()
+
+    for clone in machines.clones:
+        assert_none_left(str(clone / ".dvc"), 60)
+
+
+def test_a_remote_that_is_away_for_a_while_costs_nothing(machines: Machines) -> None:
+    bench = machines.bench
+    bench.plan(train_a={"seconds": 3}, train_b={"seconds": 3})
+    process = bench.start("pipeline", "--workers", "--force")
+    bench.wait_until_begun("train@a", "train@b")
+
+    machines.s3.kill()
+    time.sleep(20)
+    machines.s3.start()
+
+    output, _ = process.communicate(timeout=RUN_WITHIN_S)
+    assert process.returncode == 0, output
+    notes = (bench.folder / "notes.jsonl").read_text()
+    assert notes.count('"train@a", "what": "begin"') == 1
+
+
+def test_another_worker_takes_what_a_lost_machine_had(machines: Machines) -> None:
+    """Nothing on that machine can tell: neither the worker, nor the run, nor its crash reporter."""
+    bench = machines.bench
+    bench.plan(train_a={"seconds": 600})
+    process = bench.start("pipeline", "--workers", "--force", "--target", "train@a")
+    bench.wait_until_begun("train@a")
+    clone = Path(bench.notes()["train@a", "begin"]["FER_CLONE"])
+    bench.plan()
+
+    kill_where("FER_CLONE", str(clone))
+
+    output, _ = process.communicate(timeout=LOST_WITHIN_S)
+    machines.start(clone)
+    assert process.returncode == 0, output
+    assert bench.notes()["train@a", "end"]["FER_CLONE"] != str(clone)
+    assert _states(machines, "stage")[:2] == ["Completed", "Crashed"]
+
+
+def _run_name(bench: FlowBench) -> str:
+    commit = bench.workspace.check("git", "rev-parse", "--short", "HEAD").strip()
+    return f"custom at {commit}"
+
+
+def _states(machines: Machines, flow: str) -> list[str]:
+    """Of the runs of a flow, the newest first."""
+    server = machines.bench.server
+    (found,) = [one for one in server.ask("/flows/filter") if one["name"] == flow]
+    return [run["state"]["name"] for run in server.flow_runs(flow_id=found["id"])]
