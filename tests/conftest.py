@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # one at the end. Of the first two only one needs the finished workspace: the other does not wait.
 LONGEST = (
     "stages/test_pipeline.py",
+    "flows/test_workers.py",
+    "flows/test_machines.py",
     "flows/test_pipeline.py",
     "flows/test_sample.py",
     "registry/test_check.py",

@@ -86,12 +86,15 @@ def assert_none_left(mark: str, within_s: float) -> None:
         time.sleep(0.05)
 
 
-def kill_where(variable: str, value: str) -> None:
-    """Kill all processes at once that have a variable of their environment at this value."""
+def kill_where(variable: str, value: str, word: str = "") -> None:
+    """Kill all processes at once that have a variable of their environment at this value.
+
+    With a word only those that have it on their command line.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(variable) == value:
+            if process.environ().get(variable) == value and word in " ".join(process.cmdline()):
                 found.append(process)
     for one in found:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -48,13 +48,16 @@ class S3Server:
 
     def env(self) -> dict[str, str]:
         """The variables that boto3, DVC and MLflow need to reach it, and to look nowhere else."""
+        nothing = self._folder / "nothing"  # DVC takes no device for a file
+        nothing.parent.mkdir(parents=True, exist_ok=True)
+        nothing.touch()
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self._key,
             "AWS_SECRET_ACCESS_KEY": self._secret,
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_CONFIG_FILE": str(nothing),
+            "AWS_SHARED_CREDENTIALS_FILE": str(nothing),
             "AWS_EC2_METADATA_DISABLED": "true",
             "MLFLOW_S3_ENDPOINT_URL": self.endpoint,
         }

@@ -45,6 +45,8 @@ DIGEST_LENGTH = 32
 MOST_IN_A_BATCH = 1000
 """The number of metrics that MLflow takes at once."""
 
+_INPUT_TRIES = 5
+
 _TRAINED_ON = {TRAIN: "training", VAL: "validation"}
 _FUSED_ON = {VAL: "validation", TEST: "testing"}
 
@@ -216,8 +218,15 @@ def _log_data(client: MlflowClient, run_id: str, splits: Mapping[Path, str]) -> 
             source = json.dumps({"uri": path.as_posix(), "sha256": sha256})
             data = Dataset(path.name, sha256[:DIGEST_LENGTH], "local", source)
             inputs.append(DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, context)]))
-    if inputs:
-        client.log_inputs(run_id, inputs)
+    for tries_left in reversed(range(_INPUT_TRIES if inputs else 0)):
+        try:
+            client.log_inputs(run_id, inputs)
+            return
+        except MlflowException as error:
+            # MLflow looks for the data set, then inserts it: trainings that begin together on
+            # several machines do so at once, and one finds the other's row there.
+            if not tries_left or "unique constraint" not in str(error).lower():
+                raise
 
 
 @contextmanager

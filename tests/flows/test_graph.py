@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -84,8 +85,13 @@ def test_stages_come_after_their_parents_with_what_dvc_yaml_says(folder: Path) -
         assert stage.name == name
         assert all(names.index(parent) < names.index(name) for parent in stage.parents)
     assert graph["prepare"] == Stage("prepare", (), Meta(deadline_h=1.0))
+    prepared = hashlib.md5((folder / "prepared").read_bytes(), usedforsecurity=False).hexdigest()
     assert graph["train@b"] == Stage(
-        "train@b", ("prepare",), Meta(slot=True, deadline_h=1.5), "b for 2 epochs"
+        "train@b",
+        ("prepare",),
+        Meta(slot=True, deadline_h=1.5),
+        "b for 2 epochs",
+        {"prepared": prepared},
     )
     assert graph["evaluate"] == Stage("evaluate", ("prepare", *TRAINS))
     assert graph["apart"] == Stage("apart")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 
 import mlflow
 import numpy as np
@@ -24,6 +25,7 @@ from fer_pipeline.params.load import load_params
 from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.aliases import CHAMPION, Aliases, read_aliases
 from fer_pipeline.registry.promote import nominate, promote
+from fer_pipeline.registry.runs import _log_data
 from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.serving.predictor import FusedPredictor
 
@@ -119,6 +121,25 @@ def test_register_promote_roll_back_and_load(servers: Servers, params: Params) -
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
     expected = FusedPredictor.load(bundles[0]).predict(SPLIT.images[:4]).probabilities
     np.testing.assert_allclose(model.predict(SPLIT.images[:4]).to_numpy(), expected, atol=1e-5)
+
+
+def test_runs_that_begin_together_log_the_same_data(servers: Servers) -> None:
+    client = servers.tracking.client
+    together, runs = 8, 24
+    begin = Barrier(together)
+    ids = [client.create_run(servers.tracking.experiment_id).info.run_id for _ in range(runs)]
+    for number in range(runs):  # a data set that nobody has logged yet, for every eight
+        Path(f"split-{number // together}").write_text(str(number // together))
+
+    def log(number: int) -> None:
+        begin.wait(60)
+        _log_data(client, ids[number], {Path(f"split-{number // together}"): "train"})
+
+    with ThreadPoolExecutor(together) as pool:
+        list(pool.map(log, range(runs)))
+
+    logged = [client.get_run(one).inputs.dataset_inputs[0].dataset.name for one in ids]
+    assert logged == [f"split-{number // together}" for number in range(runs)]
 
 
 def test_a_store_that_dies_during_a_registration_leaves_no_version_and_the_next_succeeds(
