@@ -27,6 +27,7 @@ DATA_PAGE = Path("reports/data.html")
 CHECKPOINTS = Path("checkpoints")
 
 PREDICTIONS = Path("predictions")
+PROVENANCE = Path("provenance")
 
 FUSION = Path("models/fused/fusion.json")
 SIMPLEX = Path("plots/simplex.csv")
@@ -68,7 +69,7 @@ def training_curve(backbone: str) -> Path:
 
 
 def provenance(backbone: str) -> Path:
-    return Path("provenance") / f"{backbone}.json"
+    return PROVENANCE / f"{backbone}.json"
 
 
 def predictions(backbone: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -20,7 +20,7 @@ from prefect.exceptions import PrefectException
 
 from fer_pipeline.errors import hide_password
 from fer_pipeline.files import read_json
-from fer_pipeline.paths import EVALUATION, REPORT, TRACKING_DB, VERDICT
+from fer_pipeline.paths import EVALUATION, PROVENANCE, REPORT, TRACKING_DB, VERDICT
 
 
 def show_progress(
@@ -81,6 +81,33 @@ def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> 
     markdown = f"# {gate}: {version}\n\n{text}"
     create_markdown_artifact(markdown, key="fer-verdict", description=gate)
     return f"{gate}: {version}."
+
+
+def show_machines(folder: Path) -> str:
+    """Put on the page of the flow run where each backbone was trained.
+
+    Returns:
+        A warning where that was not on the same hardware with the same torch; else empty.
+    """
+    found = {
+        file.stem: read_json(file, f"train@{file.stem}")
+        for file in sorted((folder / PROVENANCE).glob("*.json"))
+    }
+    columns = ("hardware", "torch", "threads", "precision")
+    rows = [
+        {"backbone": name} | {key: one.get(key) for key in columns} for name, one in found.items()
+    ]
+    if rows:
+        create_table_artifact(rows, key="fer-machines", description="Where backbones were trained")
+    return difference(rows)
+
+
+def difference(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What to say of backbones that were not trained on the same hardware with the same torch."""
+    if len({(row["hardware"], row["torch"]) for row in rows}) < 2:
+        return ""
+    where = "; ".join(f"{row['backbone']}: {row['hardware']}, torch {row['torch']}" for row in rows)
+    return f"trained on machines that differ, so one of them may give other bytes: {where}"
 
 
 def mlflow_links(uri: str | None = None) -> tuple[Callable[[str, str], str], str]:

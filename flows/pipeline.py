@@ -21,7 +21,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import params
-from flows.artifacts import show_progress, show_results
+from flows.artifacts import show_machines, show_progress, show_results
 from flows.graph import Graph, Stage, closure, downstream, parallel_slots, read_status
 from flows.session import Session, run_in_session
 from flows.slots import Slot, acquire_slot, machine_slots
@@ -95,6 +95,8 @@ def run_graph(
     runner = StageRunner(here, machine_slots(parallel_slots(status.graph)), force, workers)
     graph = {name: stage for name, stage in status.graph.items() if name in wanted}
     states = _run_all(runner, graph, stale)
+    if workers and (differ := show_machines(here.folder)):
+        get_run_logger().warning(differ)
     gate = ""
     if len(graph) == len(status.graph) and all(state.is_completed() for state in states.values()):
         gate = show_results(here.folder, runner.mlflow_runs)  # else they are of an earlier run

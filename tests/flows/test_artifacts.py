@@ -7,7 +7,7 @@ import pytest
 from prefect.exceptions import ObjectNotFound
 
 from flows import artifacts as module
-from flows.artifacts import show_progress
+from flows.artifacts import difference, show_progress
 
 EVENT = {
     "backbone": "resnet50",
@@ -41,3 +41,12 @@ def test_progress_that_the_server_does_not_take_ends_no_training(
     assert warnings == [
         f"progress not shown ({type(error).__name__}): head, epoch 1 of 2: val 50.00%, 7 images/s"
     ]
+
+
+def test_backbones_from_machines_that_differ_are_named() -> None:
+    one = {"backbone": "resnet50", "hardware": "2 cores of A", "torch": "2.15.0"}
+    same = one | {"backbone": "resnet101", "threads": 1}
+    other = one | {"backbone": "inception_v3", "torch": "2.14.1"}
+
+    assert difference([]) == difference([one, same]) == ""
+    assert "inception_v3: 2 cores of A, torch 2.14.1" in difference([one, same, other])

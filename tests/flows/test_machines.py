@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,10 +105,18 @@ def test_two_machines_give_the_bytes_of_one_though_a_worker_is_killed(
     outs = project.workspace.outs()
     assert {path: outs[path] for path in expected} == expected
     assert "up to date" in project.workspace.check("dvc", "status", "evaluate")
+    machines = json.loads(project.server.artifacts(_newest(project))["fer-machines"]["data"])
+    assert [row["backbone"] for row in machines] == ["inception_v3", "resnet50"]
     logs = [clone.with_suffix(".log").read_text() for clone in clones]
     assert all("Running stage 'train@" in log for log in logs)
     assert "resnet50: going on after epoch" in "".join(logs)
     assert not _long_training(bucket)  # it is done
+
+
+def _newest(project: FlowBench) -> str:
+    """The run of the pipeline, without those of its stages."""
+    runs = project.server.flow_runs()
+    return next(str(run["id"]) for run in runs if run["name"].startswith("custom"))
 
 
 def _long_training(bucket: S3Server) -> list[str]:
