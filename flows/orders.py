@@ -27,7 +27,8 @@ class Order(BaseModel):
         inputs: DVC's hash of what the stage depends on, by path, as far as the flow knows it.
         force: run it even if DVC knows its outs.
         deadline_s: seconds after which it is ended.
-        tracking_uri: of MLflow, for a worker that names none itself.
+        env: variables of the stage, over those of the worker.
+        defaults: variables for a worker that does not set them itself.
     """
 
     stage: str
@@ -36,7 +37,8 @@ class Order(BaseModel):
     inputs: dict[str, str]
     force: bool = False
     deadline_s: float | None = None
-    tracking_uri: str = ""
+    env: dict[str, str] = {}
+    defaults: dict[str, str] = {}
 
 
 class Result(BaseModel):

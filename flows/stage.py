@@ -85,8 +85,7 @@ def _bring_up_to_date(here: Session, order: Order) -> State[None]:
 def _transfer(
     here: Session, order: Order, tree: Path, env: dict[str, str], **options: Any
 ) -> Outcome:
-    if order.tracking_uri:
-        env = {"MLFLOW_TRACKING_URI": order.tracking_uri} | dict(os.environ) | env
+    env = {**order.defaults, **os.environ, **order.env, **env}
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(order.model_dump_json())
         file.flush()

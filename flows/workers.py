@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -30,7 +31,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.logging import get_run_logger
 from prefect.states import Cancelling
 
-from fer_pipeline.errors import FlowError, TransientFlowError
+from fer_pipeline.errors import FlowError, TransientFlowError, hide_password
 from flows.crash import Pulse, close_run
 from flows.graph import GraphStatus, Stage
 from flows.orders import Order, Result, commit_to_send, known_inputs, travelling_files
@@ -76,14 +77,18 @@ class Workers:
             StoppedError: the run is ending; so does the worker's, then.
         """
         self._push(stage.parents)
+        folder, uri = self.session.folder, os.environ["MLFLOW_TRACKING_URI"]
         order = Order(
             stage=stage.name,
             commit=self.commit,
-            files=travelling_files(self.session.folder),
-            inputs=known_inputs(self.session.folder, stage.inputs),
+            files=travelling_files(folder),
+            inputs=known_inputs(folder, stage.inputs),
             force=self.force,
             deadline_s=stage.meta.deadline_s,
-            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", ""),
+            # So that whichever worker goes on with a training goes on with its MLflow run.
+            env={"FER_PLACE": f"{socket.gethostname()}:{folder.resolve()}"},
+            # Orders are shown on Prefect's pages: an address with a password stays here.
+            defaults={"MLFLOW_TRACKING_URI": uri} if hide_password(uri) == uri else {},
         )
         result = self._send(order, stage.meta.pool or self.pool)
         self._take(result, stage.name)

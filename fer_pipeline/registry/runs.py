@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from fer_pipeline.provenance import StageInputs
 
 log = logging.getLogger(__name__)
+
+PLACE_VARIABLE = "FER_PLACE"
+"""Names the folder whose results a stage makes, where a worker runs it for another folder."""
 
 KEY_TAG = "fer.key"
 """Tag of a run: the digest of what decides its result, by which an unfinished run is found."""
@@ -204,7 +208,8 @@ def logged_steps(client: MlflowClient, run_id: str) -> dict[int, float]:
 
 
 def _run_key(name: str, inputs: Mapping[str, object]) -> str:
-    place = [socket.gethostname(), str(project_folder().resolve())]
+    here = f"{socket.gethostname()}:{project_folder().resolve()}"
+    place = os.environ.get(PLACE_VARIABLE) or here
     text = json.dumps([name, place, inputs], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from flow_bench import BEGUN_WITHIN_S, RUN_WITHIN_S, FlowBench
+from mlflow.tracking import MlflowClient
 from mlflow_server import mlflow_server
 from prefect_server import PrefectServer
 from processes import end_tree, kill_where, wait_until
@@ -111,6 +112,13 @@ def test_two_machines_give_the_bytes_of_one_though_a_worker_is_killed(
     assert all("Running stage 'train@" in log for log in logs)
     assert "resnet50: going on after epoch" in "".join(logs)
     assert not _long_training(bucket)  # it is done
+    # One run in MLflow, with each epoch once, though two machines logged to it.
+    client = MlflowClient(project.workspace.env["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("fer2013")
+    runs = client.search_runs([experiment.experiment_id], "tags.fer.backbone = 'resnet50'")
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    history = client.get_metric_history(runs[0].info.run_id, "val_accuracy")
+    assert [metric.step for metric in history] == list(range(1, 10))
 
 
 def _newest(project: FlowBench) -> str:
