@@ -140,4 +140,6 @@ def fit(
     train, val = (to_device(split, fabric.device) for split in splits)
     job = Job(fabric, model, name, own, training, train, val, seed, clock)
     with TemporaryDirectory() as folder:
-        return Trainer(job, Checkpoints(Path(folder), "benchmark")).fit()
+        # As seldom as in a real training: its thread would take a share of these few steps.
+        checkpoints = Checkpoints(Path(folder), "benchmark", training.checkpoint_every_s)
+        return Trainer(job, checkpoints).fit()
