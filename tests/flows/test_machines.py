@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 OUTS = ("metrics/", "models/", "plots/", "predictions/")
 """What has the same bytes wherever it is made; provenance says where that was."""
 
+POOL = "machines"
 CHECKPOINTS = ".dvc/tmp/trees/*/checkpoints/resnet50/*/epoch-*.pt"
 NEW_PARAMS = {"training__label_smoothing": 0.1, "training__checkpoint_every_s": 0.0}
 
@@ -74,7 +75,7 @@ def start_worker(project: FlowBench, clone: Path) -> subprocess.Popen[bytes]:
     code = environment(clone)["PYTHONPATH"]
     with clone.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows", "worker", "--limit", "1"],
+            [sys.executable, "-m", "flows", "worker", "--limit", "1", "--pool", POOL],
             cwd=clone,
             env=project.workspace.env | project.server.env() | {"PYTHONPATH": code},
             stdout=log,
@@ -85,12 +86,12 @@ def start_worker(project: FlowBench, clone: Path) -> subprocess.Popen[bytes]:
 def test_two_machines_give_the_bytes_of_one_though_a_worker_is_killed(
     project: FlowBench, bucket: S3Server, expected: dict[str, str], tmp_path: Path
 ) -> None:
-    status, output = project.run("deploy")
+    status, output = project.run("deploy", "--suffix", POOL, "--stage-pool", POOL)
     assert status == 0, output
     clones = [tmp_path / name for name in ("one", "two")]
     workers = [start_worker(project, clone) for clone in clones]
     try:
-        process = project.start("pipeline", "--workers", "--target", "evaluate")
+        process = project.start("pipeline", "--workers", "--pool", POOL, "--target", "evaluate")
         wait_until(lambda: _long_training(bucket), BEGUN_WITHIN_S, "a checkpoint in the bucket")
         clone = next(clone for clone in clones if any(clone.glob(CHECKPOINTS)))
         # The worker and the run: the training ends with the run, and Prefect is told of its death.

@@ -18,6 +18,8 @@ from s3_server import S3Server
 
 pytestmark = pytest.mark.slow
 
+POOL = "workers"
+WITH_WORKERS = ("pipeline", "--workers", "--pool", POOL)
 LOST_WITHIN_S = 240.0
 """Two minutes without a heartbeat, and the time to begin again on another worker."""
 
@@ -35,7 +37,18 @@ class Machines:
         env = self.bench.workspace.env | self.bench.server.env() | {"PYTHONUNBUFFERED": "1"}
         with (clone.parent / f"{clone.name}.log").open("ab") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "flows", "worker", "--limit", "1", "--folder", str(clone)],
+                [
+                    sys.executable,
+                    "-m",
+                    "flows",
+                    "worker",
+                    "--limit",
+                    "1",
+                    "--pool",
+                    POOL,
+                    "--folder",
+                    str(clone),
+                ],
                 cwd=clone,
                 env=env,
                 stdout=log,
@@ -44,7 +57,7 @@ class Machines:
         self.workers.append(worker)
 
     def run(self, *arguments: str) -> tuple[int, str]:
-        return self.bench.run("pipeline", "--workers", *arguments)
+        return self.bench.run(*WITH_WORKERS, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +77,7 @@ def machines(
         clones = [folder / name for name in ("one", "two")]
         for clone in clones:
             bench.workspace.check("git", "clone", "--quiet", str(bench.folder), str(clone))
-        status, output = bench.run("deploy")
+        status, output = bench.run("deploy", "--suffix", POOL, "--stage-pool", POOL)
         assert status == 0, output
         machines = Machines(bench, s3, clones, [])
         for clone in clones:
@@ -100,7 +113,7 @@ def test_trainings_run_side_by_side_and_wait_for_a_remote_that_is_away(
 ) -> None:
     bench = machines.bench
     bench.plan(train_a={"together": 2, "seconds": 2}, train_b={"together": 2, "seconds": 2})
-    process = bench.start("pipeline", "--workers", "--force")
+    process = bench.start(*WITH_WORKERS, "--force")
     bench.wait_until_begun("train@a", "train@b")
 
     machines.s3.kill()
@@ -166,7 +179,7 @@ def test_what_workers_could_not_see_is_refused_before_anything_runs(machines: Ma
 def test_a_cancelled_run_leaves_nothing_on_its_workers(machines: Machines) -> None:
     bench = machines.bench
     bench.plan(train_a={"seconds": 600}, train_b={"seconds": 600})
-    process = bench.start("pipeline", "--workers", "--force")
+    process = bench.start(*WITH_WORKERS, "--force")
     bench.wait_until_begun("train@a", "train@b")
 
     bench.server.cancel(bench.server.flow_runs(name=_run_name(bench))[0]["id"])
@@ -181,7 +194,7 @@ def test_a_cancelled_run_leaves_nothing_on_its_workers(machines: Machines) -> No
 def test_workers_end_the_stages_of_a_flow_that_was_killed(machines: Machines) -> None:
     bench = machines.bench
     bench.plan(train_a={"seconds": 600}, train_b={"seconds": 600})
-    process = bench.start("pipeline", "--workers", "--force")
+    process = bench.start(*WITH_WORKERS, "--force")
     bench.wait_until_begun("train@a", "train@b")
 
     process.kill()
@@ -195,7 +208,7 @@ def test_another_worker_takes_what_a_lost_machine_had(machines: Machines) -> Non
     """Nothing on that machine can tell: neither the worker, nor the run, nor its crash reporter."""
     bench = machines.bench
     bench.plan(train_a={"seconds": 600})
-    process = bench.start("pipeline", "--workers", "--force", "--target", "train@a")
+    process = bench.start(*WITH_WORKERS, "--force", "--target", "train@a")
     bench.wait_until_begun("train@a")
     clone = Path(bench.notes()["train@a", "begin"]["FER_CLONE"])
     bench.plan()
