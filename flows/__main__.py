@@ -141,6 +141,8 @@ def _run(name: str, **parameters: Any) -> None:
     gc.disable()  # imports make objects by the hundred thousand, and hardly any garbage
     wait_until_ready = _start_server()
     flow = getattr(import_module(f"flows.{name}"), name)  # takes seconds, as the server does
+    for needed_later in ("fastapi.encoders", "networkx", "dvc.scm"):  # by Prefect and by DVC
+        import_module(needed_later)
     gc.freeze()
     gc.enable()
     from prefect.settings import temporary_settings

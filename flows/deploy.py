@@ -69,7 +69,8 @@ def deploy_stage(pool: str) -> None:
         description="A stage that a run of the flow pipeline has sent to this work pool.",
         tags=["fer"],
         work_pool_name=pool,
-        job_variables={"env": HEARTBEAT},
+        # By itself Prefect starts a process that looks for the flow, and then the run's: a second.
+        job_variables={"env": HEARTBEAT, "command": "python -m prefect.engine"},
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(deployment, RunnerDeployment)  # a coroutine only where there is a loop
@@ -87,6 +88,8 @@ def start_worker(folder: Path, pool: str, limit: int | None) -> None:
     at_once = limit or len(machine_slots(1))
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "2")
     os.environ[CLONE_VARIABLE] = str(folder.resolve())
+    python = Path(sys.executable)  # runs are started as 'python'
+    os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
     os.execv(sys.executable, [*command, "--pool", pool, "--limit", str(at_once)])
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import atexit
 import gc
+
+if __name__ == "__main__":
+    gc.disable()  # imports make objects by the hundred thousand, and hardly any garbage
+    atexit.register(gc.freeze)  # nor is there any for the interpreter's end to look for
+
 import sys
 
-gc.disable()  # imports make objects by the hundred thousand, and hardly any garbage
-atexit.register(gc.freeze)  # nor is there any for the interpreter's end to look for
-
-import dvc.lock  # noqa: E402
-from dvc.cli import main  # noqa: E402
+import dvc.lock
+from dvc.cli import main
 
 if __name__ == "__main__":
     dvc.lock.DEFAULT_TIMEOUT = 0.3  # seconds, in which it asks six times; then again, and so on

@@ -10,6 +10,13 @@ not do for every kind of remote.
 
 from __future__ import annotations
 
+import atexit
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # imports make objects by the hundred thousand, and hardly any garbage
+    atexit.register(gc.freeze)  # nor is there any for the interpreter's end to look for
+
 import logging
 import os
 import sys

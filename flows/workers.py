@@ -41,7 +41,9 @@ from flows.stage import RESULT_KEY
 POOL = "fer-stages"
 """The work pool that stages are sent to where nothing names another."""
 
-_POLL_S = 1.0
+_POLL_S, _LONGEST_POLL_S = 0.5, 5.0
+"""Seconds between two looks at a worker's run: at first, and from some minutes on."""
+
 _NOBODY_AFTER_S = 30.0
 """Seconds that a stage has waited for a worker when that is said."""
 
@@ -123,7 +125,8 @@ class Workers:
         """
         pulse, sent, told = Pulse(run_id, beats=True), time.monotonic(), False
         while True:
-            self.session.processes.wait(_POLL_S)
+            asked_for_s = time.monotonic() - sent
+            self.session.processes.wait(min(max(_POLL_S, asked_for_s / 50), _LONGEST_POLL_S))
             try:
                 run = client.read_flow_run(run_id)
                 lost = pulse.is_lost(client, run)
