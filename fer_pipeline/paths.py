@@ -49,10 +49,10 @@ SCRATCH = Path(".partial-registry")
 def project_folder() -> Path:
     """The folder of `dvc.yaml`, relative where it is the current one.
 
-    `dvc exp run --temp` and `--queue` run in copies below `.dvc/tmp/exps`, which DVC deletes: for
-    those it is the folder that they were copied from, where what git and DVC do not know lies.
+    Experiments run in copies below `.dvc/tmp`, which are deleted: for those it is the folder that
+    they were copied from, where what git and DVC do not know lies.
     """
-    project, found, _ = str(Path.cwd()).partition(f"{os.sep}{Path('.dvc/tmp/exps')}{os.sep}")
+    project, found, _ = str(Path.cwd()).partition(f"{os.sep}{Path('.dvc/tmp')}{os.sep}")
     return Path(project) if found else Path()
 
 

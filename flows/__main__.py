@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 from ruamel.yaml import YAML
 
+from fer_pipeline.errors import FlowError
 from fer_pipeline.events import exit_status
 from flows.crash import HEARTBEAT
 
@@ -32,6 +33,10 @@ app = typer.Typer(
     add_completion=False,
 )
 Wait = Annotated[float, typer.Option(help="Seconds to wait for another run in that folder.")]
+Workers = Annotated[
+    bool, typer.Option("--workers", help="Send the trainings to Prefect workers, anywhere.")
+]
+Pool = Annotated[str, typer.Option(help="The work pool of these workers.")]
 Folder = Annotated[Path, typer.Option(help="The folder of dvc.yaml.")]
 
 
@@ -47,10 +52,8 @@ def pipeline(
         list[str] | None, typer.Option(help="A stage to bring up to date; all if none is named.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Run stages that are up to date, too.")] = False,
-    workers: Annotated[
-        bool, typer.Option("--workers", help="Send the trainings to Prefect workers, anywhere.")
-    ] = False,
-    pool: Annotated[str, typer.Option(help="The work pool of these workers.")] = "fer-stages",
+    workers: Workers = False,
+    pool: Pool = "fer-stages",
     wait: Wait = 60.0,
     folder: Folder = Path(),
 ) -> None:
@@ -59,6 +62,32 @@ def pipeline(
     which = {"recipe": recipe, "overrides": overrides, "targets": target or [], "force": force}
     place = {"where": "workers" if workers else "here", "pool": pool}
     _run("pipeline", **which, **place, folder=folder, wait_for_workspace_s=wait)
+
+
+@app.command()
+def sweep(
+    seeds: Annotated[str, typer.Option(help="Seeds, as 0..9 or 1,4,7.")] = "",
+    lists: Annotated[
+        list[str] | None, typer.Option("--set", help="Values for params.yaml, as KEY=A,B,C.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A name in recipes/, to start from in place of params.yaml.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="A CSV file for the table.")] = None,
+    workers: Workers = False,
+    pool: Pool = "fer-stages",
+    folder: Folder = Path(),
+) -> None:
+    """The graph for every combination of seeds and values, as DVC experiments, and their spread."""
+    from flows.combinations import SEED, parse_seeds, parse_values
+
+    values = {SEED: parse_seeds(seeds)} if seeds else {}
+    for key, listed in map(parse_values, lists or []):
+        if key in values:
+            raise FlowError(f"{key} is given twice: name all its values once")
+        values[key] = listed
+    place = {"where": "workers" if workers else "here", "pool": pool}
+    _run("sweep", values=values, recipe=recipe, output=output, **place, folder=folder)
 
 
 @app.command()

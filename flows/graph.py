@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any
 
 from dvc.dependency.param import ParamsDependency
@@ -18,6 +20,9 @@ from dvc.stage.exceptions import StageFileDoesNotExistError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fer_pipeline.errors import FlowError, TransientFlowError, one_line
+
+_ALONE = Lock()
+"""Held while DVC reads in this process: nobody has made it for several threads."""
 
 
 class Meta(BaseModel):
@@ -49,6 +54,7 @@ class Stage:
         meta: how it runs.
         description: `desc` of dvc.yaml.
         inputs: DVC's hash of each dep that is there, by path; of stages that take a slot.
+        params: the dotted keys of `params.yaml` that it depends on.
     """
 
     name: str
@@ -56,6 +62,7 @@ class Stage:
     meta: Meta = field(default_factory=Meta)
     description: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
+    params: tuple[str, ...] = ()
 
 
 Graph = Mapping[str, Stage]
@@ -87,7 +94,8 @@ def read_status(folder: Path) -> GraphStatus:
     if not (folder / "dvc.yaml").exists():
         raise FlowError(f"{folder.resolve()} has no dvc.yaml: give the project's folder")
     try:
-        with Repo(str(folder.resolve())) as repo:  # else links in its path are in the names
+        # Resolved, or links in its path are in the names.
+        with _ALONE, Repo(str(folder.resolve())) as repo:
             found = repo.index.graph
             names = {stage: _name(stage, folder) for stage in found if stage.cmd}
             stages = {}
@@ -95,7 +103,9 @@ def read_status(folder: Path) -> GraphStatus:
                 parents = sorted(names[one] for one in found.successors(stage) if one.cmd)
                 meta = _meta(stage, name)
                 inputs = hashes(stage) if meta.slot else {}
-                stages[name] = Stage(name, tuple(parents), meta, stage.desc or "", inputs)
+                keys = [dep.params for dep in stage.deps if isinstance(dep, ParamsDependency)]
+                said = (stage.desc or "", inputs, tuple(sorted(chain.from_iterable(keys))))
+                stages[name] = Stage(name, tuple(parents), meta, *said)
             status = repo.status()
             changed = frozenset(name for stage, name in names.items() if stage.addressing in status)
             remote = bool(repo.config["core"].get("remote"))

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -37,14 +38,8 @@ def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> boo
     """
     if recipe is None and not overrides:
         return False
-    try:
-        present = (folder / PARAMS).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        load_params(folder / PARAMS)  # it says what is wrong
-        raise
-    text = present if recipe is None else _recipe(folder, recipe)
-    if overrides:
-        text = _override(text, overrides)
+    present = _present(folder)
+    text = _composed(folder, recipe, overrides)
     if text == present:
         return False
     if not _is_known(folder, present):
@@ -57,6 +52,34 @@ def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> boo
         _require_valid(partial)
         write_text(folder / _WRITTEN, text)
     return True
+
+
+def compose(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> str:
+    """What `apply` would write, without writing it.
+
+    Raises:
+        FlowError: there is no such recipe or key.
+        ParamsError: the result is not valid.
+    """
+    text = _composed(folder, recipe, overrides)
+    with TemporaryDirectory() as temporary:
+        candidate = Path(temporary) / PARAMS
+        candidate.write_text(text, encoding="utf-8")
+        _require_valid(candidate)
+    return text
+
+
+def _composed(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> str:
+    text = _present(folder) if recipe is None else _recipe(folder, recipe)
+    return _override(text, overrides) if overrides else text
+
+
+def _present(folder: Path) -> str:
+    try:
+        return (folder / PARAMS).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        load_params(folder / PARAMS)  # it says what is wrong
+        raise
 
 
 def describe_run(asked: Mapping[str, Any]) -> str:

@@ -5,8 +5,13 @@ Each stage is a Prefect task that runs `dvc repro --single-item` in a process.
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import sys
 from collections.abc import Sequence
+=======
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+>>>>>>> eb62107 (Sweeps: the graph for many seeds or values as DVC experiments, with the spread of every score)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -73,8 +78,16 @@ def pipeline(
     return run_in_session(work, folder, wait_for_workspace_s)
 
 
+Turn = Callable[[str], AbstractContextManager[object]]
+"""Holds others off a stage, by its name, as long as the block runs."""
+
+
 def run_graph(
-    here: Session, targets: Sequence[str], force: bool, pool: str | None = None
+    here: Session,
+    targets: Sequence[str],
+    force: bool,
+    pool: str | None = None,
+    turns: Callable[[Graph], Turn] | None = None,
 ) -> State[None]:
     """Run a folder's stages, each after its parents; gives the state that the flow ends in.
 
@@ -83,6 +96,7 @@ def run_graph(
         targets: stages to bring up to date, with what they need; all if empty.
         force: run stages that are up to date, too.
         pool: the work pool whose workers run the stages that take a slot; None runs them here.
+        turns: keeps apart what other graphs of this process want to run, too.
 
     Raises:
         FlowError: there is no usable graph, or no such stage in it, or no way to the workers.
@@ -93,6 +107,8 @@ def run_graph(
     stale = wanted if force else downstream(status.graph, status.changed & wanted)
     workers = find_workers(here, status, pool, force=force) if pool and stale else None
     runner = StageRunner(here, machine_slots(parallel_slots(status.graph)), force, workers)
+    if turns:
+        runner.turn = turns(status.graph)
     graph = {name: stage for name, stage in status.graph.items() if name in wanted}
     states = _run_all(runner, graph, stale)
     if workers and (differ := show_machines(here.folder)):
@@ -135,6 +151,7 @@ class StageRunner:
         slots: of this machine.
         force: run stages that are up to date, too.
         workers: who runs the stages that take a slot; None runs them here.
+        turn: held while a stage runs.
         mlflow_runs: the events of the MLflow runs that stages logged to, by the runs' names.
         progress_bars: of the trainings, by backbone.
     """
@@ -143,6 +160,7 @@ class StageRunner:
     slots: list[Slot]
     force: bool = False
     workers: Workers | None = None
+    turn: Turn = nullcontext
     mlflow_runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress_bars: dict[str, UUID] = field(default_factory=dict)
 
@@ -157,7 +175,8 @@ class StageRunner:
         def work() -> State[None]:
             if not stale:
                 return Completed(name="Cached", message="Nothing that it depends on has changed.")
-            return self._bring_up_to_date(stage)
+            with self.turn(stage.name):
+                return self._bring_up_to_date(stage)
 
         return self.session.task(stage.name, work, stage.description)
 

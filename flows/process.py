@@ -99,12 +99,14 @@ class Processes:
 
     Attributes:
         folder: in which the commands run.
+        env: variables for every command, over this process's own environment.
         locks: descriptors of locks that every command holds until its last process is gone.
         closed: set when the run is ending.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.env: dict[str, str] = {}
         self.locks: list[int] = []
         self._running: set[subprocess.Popen[str]] = set()
         self.closed = Event()
@@ -161,7 +163,7 @@ class Processes:
         Args:
             command: its program is searched for beside this interpreter, then on PATH.
             log: called with each line that the command prints to either stream.
-            env: variables over this process's own environment.
+            env: variables over those of all commands.
             deadline_s: after so many seconds the command is ended.
             locks: descriptors of further locks that this command holds.
             on_event: called with the kind and content of each event of `fer_pipeline.events`
@@ -176,7 +178,7 @@ class Processes:
         with tempfile.TemporaryDirectory(prefix="fer-events-") as folder:
             file = Path(folder) / "events.jsonl"
             events = Listener(file)
-            env = {**(env or {}), VARIABLE: str(file)}
+            env = {**self.env, **(env or {}), VARIABLE: str(file)}
             with self._starting:
                 if self.closed.is_set():
                     raise StoppedError(f"not started, because the run is ending: {command[0]}")

@@ -121,34 +121,35 @@ def meaning(a: RunScores, b: RunScores, gain: Gain | None) -> str:
 
 
 @contextmanager
-def checkout(revision: str, paths: Sequence[Path]) -> Iterator[Path]:
+def checkout(revision: str, paths: Sequence[Path], project: Path = Path()) -> Iterator[Path]:
     """Give a folder in which these files and folders lie as they do in the project.
 
-    For `workspace` that is the current folder. Otherwise it is a temporary one, filled from git
+    For `workspace` that is the project's own. Otherwise it is a temporary one, filled from git
     and from DVC's cache, or its remote; neither the working tree nor DVC's locks are touched, so
     that a `dvc repro` may go on meanwhile.
 
     Args:
         revision: whatever git or `dvc exp` takes for one, or `workspace`.
-        paths: relative to the folder of `dvc.yaml`, which is the current one.
+        paths: relative to the folder of `dvc.yaml`.
+        project: that folder; the current one if left out.
 
     Raises:
         DataError: there is no such revision, or it has not all of the files.
     """
     if revision == WORKSPACE:
         for path in paths:
-            require(path, "")
-        yield Path()
+            require(project / path, "")
+        yield project
         return
     with tempfile.TemporaryDirectory() as folder:
-        _fetch(revision, paths, Path(folder))
+        _fetch(project, revision, paths, Path(folder))
         yield Path(folder)
 
 
-def _fetch(revision: str, paths: Sequence[Path], folder: Path) -> None:
+def _fetch(project: Path, revision: str, paths: Sequence[Path], folder: Path) -> None:
     wanted = "dvc.yaml"
     try:
-        with Repo() as repo, repo.switch(revision):
+        with Repo(str(project.resolve())) as repo, repo.switch(revision):
             for wanted in map(Path.as_posix, paths):
                 (folder / wanted).parent.mkdir(parents=True, exist_ok=True)
                 repo.dvcfs.get(wanted, str(folder / wanted), recursive=True)
