@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,13 +102,13 @@ def combine(
         FlowError: there is no such key or recipe, nothing to combine, or too much.
         ParamsError: a combination is not valid.
     """
-    count = 1
+    if not values:
+        raise FlowError("nothing to combine: give --seeds 0..9, or --set KEY=A,B,C")
     for key, listed in values.items():
-        count *= len(listed)
         if len({str(value) for value in listed}) < len(listed):
             raise FlowError(f"{key} has a value twice: {', '.join(map(str, listed))}")
-    if not values or not 1 <= count <= MOST:
-        raise FlowError(f"{count} combinations: give --seeds or --set 1 to {MOST} of them")
+    if (count := math.prod(map(len, values.values()))) > MOST:
+        raise FlowError(f"{count:,} combinations are more than {MOST:,}: give fewer values")
     found = []
     for chosen in product(*values.values()):
         one = dict(zip(values, chosen, strict=True))

@@ -5,13 +5,9 @@ Each stage is a Prefect task that runs `dvc repro --single-item` in a process.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import sys
-from collections.abc import Sequence
-=======
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
->>>>>>> eb62107 (Sweeps: the graph for many seeds or values as DVC experiments, with the spread of every score)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast

@@ -92,6 +92,7 @@ def test_stages_come_after_their_parents_with_what_dvc_yaml_says(folder: Path) -
         Meta(slot=True, deadline_h=1.5),
         "b for 2 epochs",
         {"prepared": prepared},
+        ("nets.b",),
     )
     assert graph["evaluate"] == Stage("evaluate", ("prepare", *TRAINS))
     assert graph["apart"] == Stage("apart")

@@ -238,8 +238,8 @@ def test_what_is_no_list_is_named(option: str, text: str) -> None:
         ({"sed": [1]}, "params.yaml has no 'sed' to override"),
         ({"fusion.method": ["nll", "magic"]}, "fusion.method"),
         ({"seed": [1, 2, 1]}, "seed has a value twice: 1, 2, 1"),
-        ({}, "give --seeds or --set"),
-        ({"seed": list(range(1001))}, "1001 combinations: give --seeds or --set 1 to 1000 of them"),
+        ({}, "nothing to combine: give --seeds"),
+        ({"seed": list(range(1001))}, "1,001 combinations are more than 1,000"),
     ],
 )
 def test_what_can_not_be_combined_is_said(

@@ -314,10 +314,11 @@ def test_a_store_in_another_folder_is_refused_until_it_is_relocated(
     assert not here.exists()
 
 
-def test_an_experiment_in_a_folder_of_dvc_uses_the_store_of_the_project(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", ["exps/standalone/tmp1", "trees/sweep-seed-3"])
+def test_an_experiment_in_a_folder_of_its_own_uses_the_store_of_the_project(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    experiment = tmp_path / ".dvc/tmp/exps/standalone/tmp1"
+    experiment = tmp_path / ".dvc/tmp" / place
     experiment.mkdir(parents=True)
     monkeypatch.chdir(experiment)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
