@@ -156,11 +156,11 @@ class SweepRunner:
         left = [one for one in wanted if one.name not in done]
         log("%d combinations, of which %d are done", len(wanted), len(wanted) - len(left))
         at_once = Semaphore(_ON_WORKERS if self.pool else 1 + len(machine_slots(2)))
+        futures = {}
         try:
-            futures = {
-                one.name: self.here.task(one.name, self._work(one, at_once)).submit()
-                for one in left
-            }
+            for one in left:  # each begins after those before it
+                _acquire(at_once, self.here)
+                futures[one.name] = self.here.task(one.name, self._work(one, at_once)).submit()
             wait(list(futures.values()))
         finally:
             for session in self.sessions:
@@ -194,8 +194,10 @@ class SweepRunner:
             return run_in_session(work, tree, _WAIT_S, parent=parent)
 
         def work() -> State[None]:
-            with _held(at_once, self.here):
+            try:
                 state: State[Any] = combination(return_state=True)
+            finally:
+                at_once.release()
             if not state.is_completed():
                 raise FlowError(str(state.message))
             return Completed(message=state.message)
@@ -262,16 +264,19 @@ def _value(values: Any, dotted: str) -> Any:
 
 
 @contextmanager
-def _held(lock: Lock | Semaphore, session: Session) -> Iterator[None]:
-    """Hold a lock, for which to wait ends with the run.
+def _held(lock: Lock, session: Session) -> Iterator[None]:
+    _acquire(lock, session)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: Lock | Semaphore, session: Session) -> None:
+    """Wait for a lock, but not beyond the end of the run.
 
     Raises:
         StoppedError: the run is ending.
     """
     while not lock.acquire(timeout=POLL_S):
         session.processes.wait(0)
-    try:
-        session.processes.wait(0)
-        yield
-    finally:
-        lock.release()
