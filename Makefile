@@ -5,6 +5,8 @@ PYTHON ?= $(shell for one in python3.13 python3.12 python3.11 python3.14 python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# requirements.lock is what runs: without the tests' libraries and the tools of development.
+LOCK   ?= requirements-dev.lock
 
 # Stages run as `python -m ...`: the environment's python comes first.
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -17,19 +19,19 @@ export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/site
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repository demo flow test test-fast check lint audit lock locks clean
+.PHONY: help setup repository demo flow stack demo-stack test test-fast check lint audit lock locks clean
 
 help:  ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## Make the virtual environment from the lock files
 
 # Bytecode is compiled here, once: every stage is a process of its own, and importing torch and
 # MLflow from source takes three times as long where Python may not write it itself.
-$(READY): requirements-dev.lock pyproject.toml
+$(READY): $(LOCK) pyproject.toml
 	@test -x $(BIN)/python || { python='$(PYTHON)'; command -v "$${python:-none}" >/dev/null || { echo "error: no Python from 3.11 to 3.14 with venv is installed: install one, or run 'make setup PYTHON=/path/to/python'" >&2; exit 1; }; $$python -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -oE '^uv==[0-9.]+' requirements-dev.lock)
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements-dev.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python $(LOCK)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -45,6 +47,13 @@ demo: setup repository  ## Run the whole pipeline on the built-in synthetic samp
 
 flow: setup repository  ## The same by the Prefect flow: trainings in parallel, and a page to watch
 	python -m flows pipeline
+	@cat docs/where-to-look.txt
+
+stack: setup repository  ## PostgreSQL, an S3 store, MLflow, Prefect and two workers as processes, until Ctrl-C
+	python -m flows stack
+
+demo-stack: setup repository  ## The sample through them, trainings on the workers; starts them where they are not up
+	python -m flows stack -- python -m flows pipeline --workers
 	@cat docs/where-to-look.txt
 
 test: setup repository  ## Run all tests, and print how much of the code they run in their own processes
@@ -68,9 +77,9 @@ audit: setup  ## Look up known vulnerabilities of what the lock files pin; SECUR
 
 lock: setup  ## Resolve the dependencies again and write both lock files
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command 'make lock' -o requirements.lock pyproject.toml
+		--custom-compile-command 'make lock' --extra flows --extra stack -o requirements.lock pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command 'make lock' -c requirements.lock --extra flows --extra dev -o requirements-dev.lock pyproject.toml
+		--custom-compile-command 'make lock' -c requirements.lock --extra flows --extra stack --extra dev -o requirements-dev.lock pyproject.toml
 	$(MAKE) locks
 
 # What each stage of dvc.yaml computes with: its direct libraries, at the versions of requirements.lock.

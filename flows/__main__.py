@@ -154,6 +154,22 @@ def worker(
     start_worker(folder, pool, limit)
 
 
+@app.command()
+def stack(
+    command: Annotated[
+        list[str] | None, typer.Argument(help="Run this, after '--', then stop; else until Ctrl-C.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="How many run stages.")] = 2,
+    state: Annotated[Path, typer.Option(help="The folder of all that is kept.")] = Path(".stack"),
+    folder: Folder = Path(),
+) -> None:
+    """PostgreSQL, an S3 store, MLflow, Prefect and workers as processes of this machine."""
+    from flows.stack import run_stack
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    raise typer.Exit(run_stack(folder, state, workers, command or [], typer.echo))
+
+
 def _key_and_value(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:

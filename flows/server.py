@@ -40,7 +40,7 @@ def start_server() -> Callable[[], dict[Setting, Any]]:
         A function that returns when runs can be reported to the server, with Prefect's settings
         for them, and raises FlowError if the server does not answer.
     """
-    _keep_loopback_from_proxies()
+    keep_loopback_from_proxies()
     # Before Prefect is imported here, because both take seconds. Where a file of Prefect names a
     # server, the process that was started sees that, too, and ends.
     started = None if os.environ.get("PREFECT_API_URL") else _start_temporary()
@@ -76,7 +76,7 @@ def _start_temporary() -> tuple[subprocess.Popen[str], IO[str], int]:
     return server, log, port
 
 
-def _keep_loopback_from_proxies() -> None:
+def keep_loopback_from_proxies() -> None:
     """Say so in `NO_PROXY`, for this process and those that it starts."""
     kept = getproxies().get("no", "")
     if kept != "*":

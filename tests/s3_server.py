@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import random
 import secrets
 import signal
 import socket
@@ -19,11 +18,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-_PORTS = (
-    *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc"),
-    *("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc"),
-    *("admin.port", "admin.port.grpc"),
-)
+from flows.stack import S3_PORTS, free_ports
+
+_SCRIPT = Path(__file__).parents[1] / "docker" / "s3.sh"
 _TRIES = 3
 _READY_WITHIN_S = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -39,12 +36,12 @@ class S3Server:
         self._folder = folder
         self._buckets = tuple(buckets)
         self._key, self._secret = secrets.token_hex(8), secrets.token_hex(16)
-        self._ports = _free_ports()
+        self._port = free_ports(S3_PORTS)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._ports['s3.port']}"
+        return f"http://127.0.0.1:{self._port}"
 
     def env(self) -> dict[str, str]:
         """The variables that boto3, DVC and MLflow need to reach it, and to look nowhere else."""
@@ -82,7 +79,7 @@ class S3Server:
                 return
             self.stop()
             if first:  # somebody was faster on one of the ports
-                self._ports = _free_ports()
+                self._port = free_ports(S3_PORTS)
         raise AssertionError(f"the S3 server does not start:\n{self._log.read_text()[-4000:]}")
 
     def kill(self) -> None:
@@ -91,7 +88,8 @@ class S3Server:
             return
         self._process.kill()
         self._process.wait()
-        for port in self._ports.values():  # what it can't be told to put elsewhere
+        # What it can't be told to put elsewhere.
+        for port in range(self._port, self._port + S3_PORTS):
             for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 left.unlink(missing_ok=True)
 
@@ -112,17 +110,14 @@ class S3Server:
     def _launch(self) -> None:
         _remove_dead_sockets()
         self._folder.mkdir(parents=True, exist_ok=True)
-        ports = [f"-{name}={port}" for name, port in self._ports.items()]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(str(Path(sys.executable).with_name("weed")), "mini"),
-                    *(f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports),
-                    *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false"),
-                    *("-admin.ui=false", "-master.telemetry=false"),
-                    f"-bucket={','.join(self._buckets)}",
+                    *("sh", str(_SCRIPT), str(self._folder), ",".join(self._buckets)),
+                    *(str(self._port), "127.0.0.1"),
                 ],
-                env=os.environ | self.env() | {"TMPDIR": str(self._folder)},  # for its own logs
+                env=os.environ | self.env() | {"PATH": path},
                 stdout=log,
                 stderr=log,
                 preexec_fn=_end_with_parent,
@@ -148,17 +143,6 @@ def _answers(client: Any, bucket: str) -> bool:
     except (BotoCoreError, ClientError):
         return False
     return True
-
-
-def _free_ports() -> dict[str, int]:
-    """Below the range that the system gives to clients, so that a restart finds its own free."""
-    found: list[int] = []
-    while len(found) < len(_PORTS):
-        port = random.SystemRandom().randrange(12_000, 32_000)
-        with socket.socket() as probe:
-            if port not in found and probe.connect_ex(("127.0.0.1", port)):
-                found.append(port)
-    return dict(zip(_PORTS, found, strict=True))
 
 
 def _remove_dead_sockets() -> None:

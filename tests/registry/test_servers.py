@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fused_model import NAME, draw_test_split, make_bundle, put_test_split, register_bundle
 from mlflow_server import mlflow_server
-from postgres_server import PostgresServer, find_binaries
+from postgres_server import PostgresServer, is_installed
 from processes import wait_until
 from s3_server import S3Server
 from typer.testing import CliRunner
@@ -29,12 +29,10 @@ from fer_pipeline.registry.runs import _log_data
 from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.serving.predictor import FusedPredictor
 
-BINARIES = find_binaries()
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        BINARIES is None, reason="no PostgreSQL server here: install Debian's 'postgresql'"
+        not is_installed(), reason="no PostgreSQL server here: install Debian's 'postgresql'"
     ),
     # MLflow's client of artifacts leaves its connections to the collector.
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
@@ -64,7 +62,6 @@ class Servers:
 
 @pytest.fixture(scope="module")
 def servers(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    assert BINARIES is not None
     folder = tmp_path_factory.mktemp("servers")
     shutil.copy(root / "params.yaml", folder)
     text = (folder / "params.yaml").read_text()
@@ -72,7 +69,7 @@ def servers(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     put_test_split(SPLIT, folder)
     with (
         pytest.MonkeyPatch.context() as patch,
-        PostgresServer(BINARIES) as postgres,
+        PostgresServer() as postgres,
         S3Server(folder / "s3", [BUCKET]) as s3,
     ):
         patch.chdir(folder)
