@@ -115,7 +115,7 @@ class Group:
             deviations = {key: one.deviation for key, one in self.scores.items()}
             halves = {key: one.half for key, one in self.scores.items()}
             lines.append({"experiment": "standard deviation", **self.values, **deviations})
-            lines.append({"experiment": "95 % of the mean, ±", **self.values, **halves})
+            lines.append({"experiment": "95 % interval of mean, ±", **self.values, **halves})
         return lines
 
     @property

@@ -38,6 +38,7 @@ LONGEST = (
     "registry/test_check.py",
     "stages/test_interruption.py",
     "flows/test_deployments.py",
+    "flows/test_sweep.py",
     "registry/test_servers.py",
     "stages/test_training_resume.py",
     "test_contributing.py",
