@@ -60,6 +60,10 @@ def pipeline(
     """The graph of dvc.yaml: what 'dvc repro' does, with the trainings in parallel."""
     overrides = dict(_key_and_value(text) for text in override or [])
     which = {"recipe": recipe, "overrides": overrides, "targets": target or [], "force": force}
+    if workers:
+        from flows.server import require_server_for_all
+
+        require_server_for_all()
     place = {"where": "workers" if workers else "here", "pool": pool}
     _run("pipeline", **which, **place, folder=folder, wait_for_workspace_s=wait)
 

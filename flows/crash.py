@@ -27,6 +27,9 @@ HEARTBEAT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 SILENT_AFTER_S = 100.0
 """Seconds without a heartbeat after which a run's machine counts as lost."""
 
+START_WITHIN_S = 900.0
+"""Seconds for a run that was taken to begin: its machine or image may have to come first."""
+
 _ASK_EVERY_S = 5.0
 
 
@@ -89,15 +92,16 @@ class Pulse:
         if now - self._asked < _ASK_EVERY_S:
             return False
         late, self._asked = now - self._asked > 4 * _ASK_EVERY_S, now
-        beat = self._newest_beat(client)
-        self._beats = self._beats or beat is not None
+        beats, newest = self._beats_so_far(client)
+        self._beats = self._beats or beats > 0
         state = cast("State[Any]", run.state)
-        seen = (state.id, beat)
+        seen = (state.id, beats, newest)
         if seen != self._seen or late or not (state.is_running() or state.is_pending()):
             self._seen, self._since = seen, now
-        return self._beats and now - self._since > SILENT_AFTER_S
+        limit = START_WITHIN_S if state.is_pending() else SILENT_AFTER_S
+        return self._beats and now - self._since > limit
 
-    def _newest_beat(self, client: SyncPrefectClient) -> object:
+    def _beats_so_far(self, client: SyncPrefectClient) -> tuple[int, object]:
         from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 
         asked = EventFilter(
@@ -105,8 +109,8 @@ class Pulse:
             resource=EventResourceFilter(id=[f"prefect.flow-run.{self._run_id}"]),
         )
         asked.occurred.until += timedelta(days=1)  # the clock that stamped it may be ahead
-        found = client.read_events(asked, limit=1).events
-        return found[0].id if found else None
+        page = client.read_events(asked, limit=1)
+        return page.total, page.events[0].id if page.events else None
 
 
 if __name__ == "__main__":

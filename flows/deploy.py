@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from fer_pipeline.errors import FlowError
 from flows.crash import HEARTBEAT
+from flows.server import require_server_for_all
 from flows.slots import machine_slots
 from flows.stage import CLONE_VARIABLE
 
@@ -81,8 +82,9 @@ def start_worker(folder: Path, pool: str, limit: int | None) -> None:
     """Become a worker that takes stages, as many at once as it may.
 
     Raises:
-        FlowError: `FER_TRAIN_SLOTS` is no number of slots, or there is no DVC project.
+        FlowError: `FER_TRAIN_SLOTS` is no number of slots, there is no DVC project, or no server.
     """
+    require_server_for_all()
     if not (folder / ".dvc").is_dir():
         raise FlowError(f"{folder.resolve()} is no DVC project: give the folder of a clone")
     at_once = limit or len(machine_slots(1))

@@ -10,14 +10,14 @@ from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageFileDoesNotExistError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fer_pipeline.errors import FlowError, TransientFlowError, one_line
 
@@ -31,13 +31,19 @@ class Meta(BaseModel):
     Attributes:
         slot: whether the stage takes a training slot while it runs.
         deadline_h: hours after which it is ended, or None.
-        pool: the work pool whose workers run it, in place of the run's; it takes a slot, too.
+        pool: the work pool whose workers run it, in place of the run's, if it takes a slot.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
     slot: bool = False
     deadline_h: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
     pool: str | None = None
+
+    @model_validator(mode="after")
+    def _pool_needs_slot(self) -> Self:
+        if self.pool is not None and not self.slot:
+            raise ValueError("only a stage with 'slot: true' is sent to a pool")
+        return self
 
     @property
     def deadline_s(self) -> float | None:
@@ -53,7 +59,7 @@ class Stage:
         parents: the stages whose outs it reads.
         meta: how it runs.
         description: `desc` of dvc.yaml.
-        inputs: DVC's hash of each dep that is there, by path; of stages that take a slot.
+        inputs: DVC's hash of each dep, by path, or empty; of stages that take a slot.
         params: the dotted keys of `params.yaml` that it depends on.
     """
 
@@ -121,9 +127,9 @@ def read_status(folder: Path) -> GraphStatus:
 
 
 def hashes(stage: Any) -> dict[str, str]:
-    """DVC's hash of each dep that is there, params aside, by its path in `dvc.yaml`."""
+    """DVC's hash of each dep, params aside, by its path; empty where there is none."""
     files = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
-    return {str(dep.def_path): str(dep.get_hash().value) for dep in files if dep.exists}
+    return {str(dep.def_path): str(dep.get_hash().value) if dep.exists else "" for dep in files}
 
 
 def closure(graph: Graph, targets: Sequence[str]) -> set[str]:

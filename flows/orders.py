@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
 
 from fer_pipeline.errors import FlowError
 from fer_pipeline.paths import DVC_LOCK, PARAMS, SOURCE_LOCK
+from fer_pipeline.repair import is_whole_dvc_lock
 
 _TRAVEL = (str(PARAMS), str(SOURCE_LOCK), str(DVC_LOCK))
 """The tracked files that may differ from the commit: their texts are part of the order."""
+
+_TORN_TRIES = 50
 
 
 class Order(BaseModel):
@@ -31,6 +35,8 @@ class Order(BaseModel):
         defaults: variables for a worker that does not set them itself.
     """
 
+    # A worker of an older clone must not pass over what it does not know.
+    model_config = ConfigDict(extra="forbid")
     stage: str
     commit: str
     files: dict[str, str]
@@ -50,6 +56,7 @@ class Result(BaseModel):
         mlflow_runs: the events of the MLflow runs that it logged to, by the runs' names.
     """
 
+    model_config = ConfigDict(extra="forbid")
     entry: dict[str, Any]
     ran: bool
     mlflow_runs: dict[str, dict[str, Any]]
@@ -84,9 +91,20 @@ def commit_to_send(folder: Path) -> str:
 
 
 def travelling_files(folder: Path) -> dict[str, str]:
-    """The texts that an order carries; of those that there are."""
+    """The texts that an order carries; of those that there are.
+
+    Raises:
+        FlowError: `dvc.lock` stays torn.
+    """
     found = ((path, folder / path) for path in _TRAVEL)
-    return {path: file.read_bytes().decode() for path, file in found if file.exists()}
+    files = {path: file.read_bytes().decode() for path, file in found if file.exists()}
+    for _ in range(_TORN_TRIES):
+        lock = files.get(str(DVC_LOCK))
+        if lock is None or is_whole_dvc_lock(lock):
+            return files
+        time.sleep(0.1)  # DVC writes it in place when another stage ends
+        files[str(DVC_LOCK)] = (folder / DVC_LOCK).read_bytes().decode()
+    raise FlowError(f"{DVC_LOCK} is torn: 'fer repair' mends that")
 
 
 def lock_entry(folder: Path, stage: str) -> dict[str, Any]:
@@ -95,34 +113,34 @@ def lock_entry(folder: Path, stage: str) -> dict[str, Any]:
     Raises:
         FlowError: nothing.
     """
-    entry = _stages(folder).get(stage)
+    entry = _stages((folder / DVC_LOCK).read_text(encoding="utf-8")).get(stage)
     if entry is None:
         raise FlowError(f"{DVC_LOCK} has no {stage}: DVC did not record that it ran")
     return dict(entry)
 
 
-def known_inputs(folder: Path, before: Mapping[str, str]) -> dict[str, str]:
+def known_inputs(files: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
     """The hashes of a stage's deps at this moment, where all that it reads has been made.
 
+    A folder in which other stages write is left out: what they wrote there comes by the hashes in
+    `dvc.lock`.
+
     Args:
-        folder: of `dvc.lock`.
-        before: the hashes of the deps when the run began, of those that were there.
+        files: of the order, with `dvc.lock`.
+        before: the hashes of all deps when the run began, empty for those that were not there.
     """
     outs = {
         out["path"]: str(out["md5"])
-        for entry in _stages(folder).values()
+        for entry in _stages(files.get(str(DVC_LOCK), "")).values()
         for out in entry.get("outs", [])
     }
     folders = {str(parent) for path in outs for parent in Path(path).parents}
-    fixed = {path: value for path, value in before.items() if path not in folders}
-    return {path: outs.get(path, value) for path, value in fixed.items()}
+    now = {path: outs.get(path, value) for path, value in before.items() if path not in folders}
+    return {path: value for path, value in now.items() if value}
 
 
-def _stages(folder: Path) -> Mapping[str, Any]:
-    file = folder / DVC_LOCK
-    if not file.exists():
-        return {}
-    content: Mapping[str, Any] = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+def _stages(lock: str) -> Mapping[str, Any]:
+    content: Mapping[str, Any] = YAML(typ="safe").load(lock) or {}
     return content.get("stages", {}) or {}
 
 

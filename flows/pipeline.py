@@ -101,7 +101,10 @@ def run_graph(
     status = here.when_free(lambda: read_status(here.folder))
     wanted = closure(status.graph, targets)
     stale = wanted if force else downstream(status.graph, status.changed & wanted)
-    workers = find_workers(here, status, pool, force=force) if pool and stale else None
+    workers = None
+    if pool and stale:
+        stages = [status.graph[name] for name in stale]
+        workers = find_workers(here, stages, pool, remote=status.remote, force=force)
     runner = StageRunner(here, machine_slots(parallel_slots(status.graph)), force, workers)
     if turns:
         runner.turn = turns(status.graph)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from threading import Event, Lock
 from typing import IO, Any, TypeVar
@@ -217,6 +218,11 @@ class Processes:
 def backoff() -> list[float]:
     """Seconds to wait before each further attempt of a command: about 10, 20 and 40."""
     return [BACKOFF_S * 2**n * random.uniform(1.0, 1.5) for n in range(RETRIES)]  # not all at once
+
+
+def patience() -> list[float]:
+    """The same, and then a minute each for half an hour: for what hours of training depend on."""
+    return [*backoff(), *repeat(60.0, 30)]
 
 
 def _read_events(

@@ -54,6 +54,20 @@ def start_server() -> Callable[[], dict[Setting, Any]]:
     return partial(_wait_for_answer, *started)
 
 
+def require_server_for_all() -> None:
+    """
+    Raises:
+        FlowError: no server is configured; a temporary one is known to this process alone.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        raise FlowError(
+            "flows and workers meet on a Prefect server: set PREFECT_API_URL to one that all of "
+            "them reach, such as http://127.0.0.1:4200/api of 'prefect server start'"
+        )
+
+
 def _start_temporary() -> tuple[subprocess.Popen[str], IO[str], int]:
     """Start a server; gives its process, its log and its port."""
     with socket.socket() as one:

@@ -20,12 +20,19 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import CancelledRun, FailedRun, PrefectException
+from prefect.exceptions import CancelledRun, FailedRun, ObjectNotFound, PrefectException
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Failed
 
-from fer_pipeline.errors import DataError, FerError, FlowError, StoppedError, TransientFlowError
+from fer_pipeline.errors import (
+    DataError,
+    FerError,
+    FlowError,
+    StoppedError,
+    TransientFlowError,
+    one_line,
+)
 from fer_pipeline.repair import repair
 from flows.crash import Pulse
 from flows.process import POLL_S, Outcome, Processes, backoff
@@ -194,6 +201,19 @@ def run_in_session(
         here.processes.close()
 
 
+@contextmanager
+def server_errors(what: str) -> Iterator[None]:
+    """Say of an error of the Prefect server that it may pass.
+
+    Raises:
+        TransientFlowError: the server does not answer, or not properly.
+    """
+    try:
+        yield
+    except (PrefectException, httpx.HTTPError) as error:
+        raise TransientFlowError(f"{what}: the Prefect server: {one_line(error)}") from error
+
+
 def _start_crash_reporter(run_id: UUID) -> None:
     """Start a process that reports this one's death, if it is killed before it ends by itself.
 
@@ -235,6 +255,8 @@ def _listening(here: Session, parent: UUID | None) -> Iterator[None]:
             while not ended.wait(_ASK_SERVER_EVERY_S):
                 try:
                     over = is_over(client)
+                except ObjectNotFound:
+                    over = True  # somebody has deleted the run
                 except (PrefectException, httpx.HTTPError):
                     continue  # a training goes on while the server is away
                 if over:

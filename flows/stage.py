@@ -8,22 +8,26 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from fer_pipeline.errors import FlowError, TransientFlowError
 from flows.artifacts import show_progress
 from flows.orders import Order, Result, lock_entry
-from flows.process import Outcome, backoff
-from flows.session import Session, run_in_session
-from flows.slots import acquire_slot, machine_slots
+from flows.process import Outcome, backoff, patience
+from flows.session import Session, run_in_session, server_errors
+from flows.slots import acquire_slot, machine_slots, take_lock
 from flows.trees import tree_of
 
 CLONE_VARIABLE = "FER_CLONE"
@@ -50,14 +54,28 @@ def stage(order: Order, parent: UUID) -> State[None]:
     clone = Path(os.environ.get(CLONE_VARIABLE) or Path(__file__).parents[1])
 
     def work(here: Session) -> State[None]:
-        return here.processes.retry(
-            lambda: _bring_up_to_date(here, order), get_run_logger().warning, backoff()
-        )
+        _require_wanted(here.run_id)
+        warn = get_run_logger().warning
+        result = here.processes.retry(lambda: _bring_up_to_date(here, order), warn, backoff())
+        # What is computed waits for the server, for long: it is not computed again for that.
+        here.processes.retry(lambda: _tell(result), warn, patience())
+        name = "Completed" if result.ran else "Cached"
+        return Completed(name=name, message=f"{order.stage} is up to date.")
 
     return run_in_session(work, clone, parent=parent)
 
 
-def _bring_up_to_date(here: Session, order: Order) -> State[None]:
+def _require_wanted(run_id: UUID) -> None:
+    """
+    Raises:
+        FlowError: the run was given up before it began, and another worker has the stage.
+    """
+    with server_errors("asking for this run"), get_client(sync_client=True) as client:
+        if any(state.is_final() for state in client.read_flow_run_states(run_id)):
+            raise FlowError("this run began too late: another worker has its stage")
+
+
+def _bring_up_to_date(here: Session, order: Order) -> Result:
     log = get_run_logger().info
     mlflow_runs: dict[str, dict[str, Any]] = {}
     bars: dict[str, UUID] = {}
@@ -71,21 +89,47 @@ def _bring_up_to_date(here: Session, order: Order) -> State[None]:
     with acquire_slot(machine_slots(1), here.name, here.processes, log) as (slot, lock):
         tree = tree_of(here.folder, slot.name)
         log(f"on {slot.name}, in {tree}")
-        outcome = _transfer(here, order, tree, env=slot.env, locks=[lock], on_event=on_event)
-        ran = outcome.stage_ran(order.stage, order.deadline_s)
-        result = Result(entry=lock_entry(tree, order.stage), ran=ran, mlflow_runs=mlflow_runs)
-    create_markdown_artifact(
-        f"```json\n{result.model_dump_json(indent=1)}\n```",
-        key=RESULT_KEY,
-        description="What the flow that waits takes from DVC's remote",
-    )
-    return Completed(name="Completed" if ran else "Cached", message=f"{order.stage} is up to date.")
+        with _only_user(tree, here.name) as user:
+            locks = [lock, user]
+            outcome = _transfer(here, order, tree, env=slot.env, locks=locks, on_event=on_event)
+            ran = outcome.stage_ran(order.stage, order.deadline_s)
+            entry = lock_entry(tree, order.stage)
+    return Result(entry=entry, ran=ran, mlflow_runs=mlflow_runs)
+
+
+@contextmanager
+def _only_user(tree: Path, holder: str) -> Iterator[int]:
+    """Hold the lock of a tree: machines that share a clone do not share their slots' locks."""
+    lock = take_lock(tree.with_name(f"{tree.name}.lock"), holder)
+    if lock is None:
+        raise TransientFlowError(f"another run works in {tree}")
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _tell(result: Result) -> None:
+    with server_errors("telling the flow that waits"):
+        create_markdown_artifact(
+            f"```json\n{result.model_dump_json(indent=1)}\n```",
+            key=RESULT_KEY,
+            description="What the flow that waits takes from DVC's remote",
+        )
 
 
 def _transfer(
     here: Session, order: Order, tree: Path, env: dict[str, str], **options: Any
 ) -> Outcome:
-    env = {**order.defaults, **os.environ, **order.env, **env}
+    """
+    Raises:
+        FlowError: the worker has no address of MLflow, and the order brings none.
+        StoppedError: the run is ending.
+    """
+    given = {name: value for name, value in os.environ.items() if value}
+    env = {**order.defaults, **given, **order.env, **env}
+    if "MLFLOW_TRACKING_URI" not in env:
+        raise FlowError("set MLFLOW_TRACKING_URI for this worker: trainings log to a server")
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(order.model_dump_json())
         file.flush()

@@ -23,13 +23,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import repeat
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dvc.config import ConfigError
 from dvc.exceptions import ReproductionError
+from dvc.fs import generic
 from dvc.repo import Repo, lock_repo
+from dvc.stage.cache import RunCacheNotFoundError, _can_hash, _get_stage_hash
 from dvc.stage.exceptions import StageCmdFailedError
 from ruamel.yaml import YAML
 
@@ -39,13 +41,10 @@ from fer_pipeline.files import whole_file
 from fer_pipeline.paths import DVC_LOCK
 from flows.graph import hashes
 from flows.orders import Order, Result
-from flows.process import backoff
+from flows.process import patience
 from flows.trees import prepare_tree
 
 log = logging.getLogger("dvc.transfer")
-
-_PATIENCE_MIN = 30
-"""How often a push is tried again, once a minute; hours of training may be in it."""
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
@@ -63,11 +62,19 @@ def run(order: Order, clone: Path, tree: Path) -> None:
     os.chdir(tree)
     with _repo() as repo:
         stage: Stage = repo.stage.load_one(name=order.stage)
+        _require_installed(stage)
         with _remote("what the stage reads can't be had"):
-            repo.pull(_outs_that_it_reads(repo, stage), force=True)
+            if outs := _outs_that_it_reads(repo, stage):
+                repo.pull(outs, force=True)
         _require_same(stage, order)
-        with _remote("the run-cache can't be had"):
-            repo.reproduce(order.stage, single_item=True, force=order.force, pull=not order.force)
+        if not order.force:
+            _fetch_known(repo, stage)
+        try:
+            repo.reproduce(order.stage, single_item=True, force=order.force)
+        except ReproductionError as error:
+            if isinstance(error.__cause__, StageCmdFailedError):
+                raise
+            raise FlowError(f"{order.stage}: {one_line(error.__cause__ or error)}") from error
         _push_in_the_end(repo, order.stage)
 
 
@@ -108,10 +115,11 @@ def _push_in_the_end(repo: Repo, stage: str) -> None:
     Raises:
         FlowError: the remote has been away for longer than is waited for.
     """
-    for delay in [*backoff(), *repeat(60.0, _PATIENCE_MIN)]:
+    for delay in patience():
         try:
             with _remote(f"the outs of {stage} can't be pushed"):
-                repo.push(stage, run_cache=True)
+                repo.push(stage)
+                _copy_run_cache(repo, repo.stage.load_one(name=stage), to_remote=True)
             return
         except TransientFlowError as error:
             log.warning("waiting to try again: %s", error)
@@ -142,12 +150,40 @@ def _remote(what: str) -> Iterator[None]:
         yield
     except (FerError, ConfigError):
         raise
-    except ReproductionError as error:
-        if isinstance(error.__cause__, StageCmdFailedError):
-            raise
-        raise TransientFlowError(f"{what}: {one_line(error.__cause__ or error)}") from error
     except Exception as error:  # of whatever library speaks to this kind of remote
         raise TransientFlowError(f"{what}: {one_line(error)}") from error
+
+
+def _fetch_known(repo: Repo, stage: Stage) -> None:
+    """Bring here what the run-cache on the remote knows of a stage, so that it does not run again.
+
+    `dvc repro --pull` would run it where the outs can't be had for a moment.
+    """
+    with _remote("the run-cache can't be had"), lock_repo(repo):
+        _copy_run_cache(repo, stage, to_remote=False)
+        try:
+            repo.stage_cache.restore(stage, pull=True)
+        except RunCacheNotFoundError:
+            if repo.stage_cache._load(stage):
+                raise TransientFlowError(
+                    f"the remote knows the outs of {stage.addressing}, and does not give them"
+                ) from None
+
+
+def _copy_run_cache(repo: Repo, stage: Stage, *, to_remote: bool) -> None:
+    """Copy the entries of one stage with these deps; DVC itself would copy those of all runs."""
+    stage.save_deps()
+    if not _can_hash(stage):  # without deps, say: it has no entries
+        return
+    key = _get_stage_hash(stage)
+    here = repo.cache.legacy
+    remote = repo.cloud.get_remote_odb(None, "run-cache", hash_name="md5-dos2unix")
+    source, target = (here, remote) if to_remote else (remote, here)
+    folder = source.fs.join(source.path, "runs", key[:2], key)
+    for file in source.fs.find(folder) if source.fs.exists(folder) else []:
+        copy = target.fs.join(target.path, "runs", key[:2], key, source.fs.name(file))
+        if not target.fs.exists(copy):
+            generic.copy(source.fs, file, target.fs, copy)
 
 
 def _outs_that_it_reads(repo: Repo, stage: Stage) -> list[str]:
@@ -159,6 +195,25 @@ def _outs_that_it_reads(repo: Repo, stage: Stage) -> list[str]:
         for out in outs
         if any(out.is_relative_to(dep) or dep.is_relative_to(out) for dep in deps)
     ]
+
+
+def _require_installed(stage: Stage) -> None:
+    """
+    Raises:
+        FlowError: a library here is not at the version of the lists that the stage depends on.
+    """
+    for path in (Path(dep.fs_path) for dep in stage.deps):
+        if path.parent.name != "locks" or not path.is_file():
+            continue
+        wanted: dict[str, set[str]] = {}  # each has a version for some versions of Python
+        for name, _, number in (line.partition("==") for line in path.read_text().split()):
+            wanted.setdefault(name, set()).add(number)
+        for name, numbers in wanted.items():
+            if (here := version(name)) not in numbers:
+                raise FlowError(
+                    f"{name} is {here} on this worker, and the commit wants "
+                    f"{' or '.join(sorted(numbers))}: update its clone, and 'make setup' there"
+                )
 
 
 def _require_same(stage: Stage, order: Order) -> None:

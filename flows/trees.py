@@ -13,13 +13,17 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from fer_pipeline.errors import FlowError, hide_password
+from fer_pipeline.errors import FlowError, TransientFlowError, hide_password
 from fer_pipeline.files import write_text
+from fer_pipeline.repair import repair
 
 REPOSITORY_VARIABLE = "FER_REPOSITORY"
 """Where commits are fetched from, as git takes it; else the clone, and what it was cloned from."""
 
 _TREES = Path(".dvc/tmp/trees")
+_FETCH = ("fetch", "--quiet", "--no-tags")
+_UNKNOWN = "not our ref|couldn't find remote ref|no such remote ref"
+"""What git says of a commit that a repository does not have."""
 
 
 def tree_of(clone: Path, name: str) -> Path:
@@ -40,23 +44,22 @@ def prepare_tree(clone: Path, tree: Path, commit: str, files: Mapping[str, str])
 
     Raises:
         FlowError: no repository has the commit, or git or DVC can't do it.
+        TransientFlowError: a repository does not answer.
+        DataError: a DVC command runs in the tree.
     """
     if not (tree / ".git" / "HEAD").exists():
-        _make(tree)
+        shutil.rmtree(tree, ignore_errors=True)  # begun by a run that was killed
+        tree.mkdir(parents=True)
+        _succeed("git", "init", "--quiet", folder=tree)
+    for left in (tree / ".git").glob("*.lock"):  # by a git that was killed: nobody else works here
+        left.unlink()
+    repair(tree)
     _fetch(clone, tree, commit)
     _succeed("git", "checkout", "--quiet", "--force", "--detach", commit, folder=tree)
     _succeed("git", "clean", "--quiet", "--force", "-d", folder=tree)
     _share_cache(clone, tree)
     for path, text in files.items():
         write_text(tree / path, text)
-
-
-def _make(tree: Path) -> None:
-    shutil.rmtree(tree, ignore_errors=True)  # begun by a run that was killed
-    tree.mkdir(parents=True)
-    _succeed("git", "init", "--quiet", folder=tree)
-    # DVC hashes the bytes of text files: they are the commit's, whatever git is told elsewhere.
-    _succeed("git", "config", "core.autocrlf", "false", folder=tree)
 
 
 def _fetch(clone: Path, tree: Path, commit: str) -> None:
@@ -67,14 +70,19 @@ def _fetch(clone: Path, tree: Path, commit: str) -> None:
     origin = _run("git", "remote", "get-url", "origin", folder=clone)
     if REPOSITORY_VARIABLE not in os.environ and origin.returncode == 0:
         places.append(origin.stdout.strip())
+    said = {}
     for place in places:
-        got = _run("git", "fetch", "--quiet", "--no-tags", place, commit, folder=tree)
+        # In the clone, to which a path without a beginning belongs.
+        got = _run("git", f"--git-dir={tree / '.git'}", *_FETCH, place, commit, folder=clone)
         if got.returncode == 0:
             return
-    raise FlowError(
+        said[place] = _last_line(got)
+    known = all(re.search(_UNKNOWN, line) for line in said.values())
+    text = "; ".join(f"{place}: {line}" for place, line in said.items())
+    raise (FlowError if known else TransientFlowError)(
         hide_password(
-            f"commit {commit[:10]} is not in {' or '.join(places)} ({_last_line(got)}): push it, "
-            f"or set {REPOSITORY_VARIABLE} on this machine to a repository that has it"
+            f"commit {commit[:10]} can't be had ({text}): push it, or set {REPOSITORY_VARIABLE} on "
+            f"this machine to a repository that has it"
         )
     )
 
@@ -87,9 +95,11 @@ def _share_cache(clone: Path, tree: Path) -> None:
     if copied.exists() and copied.read_text(encoding="utf-8") == text:
         return
     write_text(local, text)
+    local.chmod(0o600)  # it may hold keys
     cache = _succeed("dvc", "cache", "dir", folder=clone)
     _succeed("dvc", "cache", "dir", "--local", cache.splitlines()[-1], folder=tree)
     write_text(copied, text)
+    copied.chmod(0o600)
 
 
 def _succeed(*command: str, folder: Path) -> str:
@@ -105,10 +115,10 @@ def _succeed(*command: str, folder: Path) -> str:
 
 
 def _run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    asks_nothing = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    return subprocess.run(
-        command, cwd=folder, env=asks_nothing, capture_output=True, text=True, check=False
-    )
+    # DVC hashes the bytes of text files: they are the commit's, whatever git is told elsewhere.
+    settings = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.autocrlf"}
+    env = {**os.environ, **settings, "GIT_CONFIG_VALUE_0": "false", "GIT_TERMINAL_PROMPT": "0"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -11,11 +11,13 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -25,7 +27,7 @@ from prefect.client.schemas.filters import (
     ArtifactFilterFlowRunId,
     ArtifactFilterKey,
 )
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.logging import get_run_logger
@@ -33,9 +35,10 @@ from prefect.states import Cancelling
 
 from fer_pipeline.errors import FlowError, TransientFlowError, hide_password
 from flows.crash import Pulse, close_run
-from flows.graph import GraphStatus, Stage
+from flows.graph import Stage
 from flows.orders import Order, Result, commit_to_send, known_inputs, travelling_files
-from flows.session import Session
+from flows.process import patience
+from flows.session import Session, server_errors
 from flows.stage import RESULT_KEY
 
 POOL = "fer-stages"
@@ -61,6 +64,8 @@ class Workers:
         commit: what the workers check out.
         force: run stages that are up to date, too.
         pushed: stages whose outs are on DVC's remote for certain.
+        done: the results of stages that a worker has run; they are never sent again.
+        lost: how many workers of a stage were lost.
     """
 
     session: Session
@@ -68,6 +73,8 @@ class Workers:
     commit: str
     force: bool = False
     pushed: set[str] = field(default_factory=set)
+    done: dict[str, Result] = field(default_factory=dict)
+    lost: Counter[str] = field(default_factory=Counter)
     _pushing: Lock = field(default_factory=Lock)
 
     def run(self, stage: Stage) -> Result:
@@ -78,13 +85,22 @@ class Workers:
             TransientFlowError: the worker was lost, or DVC's remote does not answer.
             StoppedError: the run is ending; so does the worker's, then.
         """
-        self._push(stage.parents)
+        if stage.name not in self.done:
+            self._push(stage.parents)
+            self.done[stage.name] = self._send(self._order(stage), stage.meta.pool or self.pool)
+        result, warn = self.done[stage.name], get_run_logger().warning
+        self.session.processes.retry(lambda: self._take(result, stage.name), warn, patience())
+        self.pushed.add(stage.name)
+        return result
+
+    def _order(self, stage: Stage) -> Order:
         folder, uri = self.session.folder, os.environ["MLFLOW_TRACKING_URI"]
-        order = Order(
+        files = travelling_files(folder)
+        return Order(
             stage=stage.name,
             commit=self.commit,
-            files=travelling_files(folder),
-            inputs=known_inputs(folder, stage.inputs),
+            files=files,
+            inputs=known_inputs(files, stage.inputs),
             force=self.force,
             deadline_s=stage.meta.deadline_s,
             # So that whichever worker goes on with a training goes on with its MLflow run.
@@ -92,10 +108,6 @@ class Workers:
             # Orders are shown on Prefect's pages: an address with a password stays here.
             defaults={"MLFLOW_TRACKING_URI": uri} if hide_password(uri) == uri else {},
         )
-        result = self._send(order, stage.meta.pool or self.pool)
-        self._take(result, stage.name)
-        self.pushed.add(stage.name)
-        return result
 
     def _push(self, stages: tuple[str, ...]) -> None:
         with self._pushing:  # three trainings read what one stage has made
@@ -104,17 +116,26 @@ class Workers:
                 self.pushed.update(wanted)
 
     def _send(self, order: Order, pool: str) -> Result:
-        log = get_run_logger().info
-        run = run_deployment(
-            f"stage/{pool}",
-            parameters={"order": order.model_dump(), "parent": self.session.run_id},
-            timeout=0,
-        )
+        with server_errors(f"sending {order.stage}"):
+            run = run_deployment(
+                f"stage/{pool}",
+                parameters={"order": order.model_dump(), "parent": self.session.run_id},
+                timeout=0,
+                # The same run, if the answer to this is lost and it is sent again.
+                idempotency_key=f"{self.session.run_id} {order.stage} {self.lost[order.stage]}",
+            )
         assert isinstance(run, FlowRun)  # a coroutine only where there is an event loop
-        log(f"{order.stage} is sent to work pool {pool}, as flow run '{run.name}' ({run.id})")
+        get_run_logger().info(
+            f"{order.stage} is sent to work pool {pool}, as flow run '{run.name}' ({run.id})"
+        )
         with self._cancelled_with_this(run.id), get_client(sync_client=True) as client:
-            self._wait(client, run.id, pool)
-            return _result(client, run.id)
+            try:
+                self._wait(client, run.id, pool)
+            except TransientFlowError:
+                self.lost[order.stage] += 1
+                raise
+            ask = self.session.processes.retry
+            return ask(lambda: _result(client, run.id), get_run_logger().warning, patience())
 
     def _wait(self, client: SyncPrefectClient, run_id: UUID, pool: str) -> None:
         """Until the worker has done it.
@@ -122,36 +143,29 @@ class Workers:
         Raises:
             FlowError: the stage failed there.
             TransientFlowError: the worker was lost.
+            StoppedError: this run is ending.
         """
         pulse, sent, told = Pulse(run_id, beats=True), time.monotonic(), False
         while True:
-            asked_for_s = time.monotonic() - sent
-            self.session.processes.wait(min(max(_POLL_S, asked_for_s / 50), _LONGEST_POLL_S))
+            waited_s = time.monotonic() - sent
+            self.session.processes.wait(min(max(_POLL_S, waited_s / 50), _LONGEST_POLL_S))
             try:
                 run = client.read_flow_run(run_id)
-                lost = pulse.is_lost(client, run)
+                state = run.state
+                if pulse.is_lost(client, run):
+                    state = close_run(client, run_id, "nothing is heard of its machine any more")
             except (PrefectException, httpx.HTTPError):
                 continue  # the training goes on while the server is away
-            state = run.state
-            if lost:
-                close_run(client, run_id, "Nothing was heard of its worker any more.")
-                raise TransientFlowError(
-                    f"the worker that had flow run '{run.name}' is lost: another one takes it on"
-                )
-            if state is None or (state.is_scheduled() and told):
+            if state is not None and _has_result(state):
+                return
+            if state is None or told:
                 continue
-            if state.is_scheduled() and time.monotonic() - sent > _NOBODY_AFTER_S:
+            if state.is_scheduled() and waited_s > _NOBODY_AFTER_S:
                 told = True
                 get_run_logger().warning(
                     f"no worker has taken flow run '{run.name}' yet: start one with "
                     f"'python -m flows worker --pool {pool}'"
                 )
-            if state.is_crashed():
-                raise TransientFlowError(f"the worker's run ended: {state.message}")
-            if state.is_final() and not state.is_completed():
-                raise FlowError(str(state.message or f"the run '{run.name}' was cancelled"))
-            if state.is_completed():
-                return
 
     @contextmanager
     def _cancelled_with_this(self, run_id: UUID) -> Iterator[None]:
@@ -182,6 +196,20 @@ class Workers:
         self.session.run(command).require_success(verb)
 
 
+def _has_result(state: State[Any]) -> bool:
+    """Whether a run has done what it was sent for; not yet, if it has not ended.
+
+    Raises:
+        FlowError: it failed.
+        TransientFlowError: it, its worker or its machine was lost.
+    """
+    if state.is_crashed():
+        raise TransientFlowError(f"its worker is lost, and another one takes it: {state.message}")
+    if state.is_final() and not state.is_completed():
+        raise FlowError(str(state.message or "the worker's run was cancelled"))
+    return bool(state.is_completed())
+
+
 def _is_over(client: SyncPrefectClient, run_id: UUID) -> bool:
     """Whether a run has ended; it is asked to if it has not been asked yet."""
     state = client.read_flow_run(run_id).state
@@ -193,31 +221,40 @@ def _is_over(client: SyncPrefectClient, run_id: UUID) -> bool:
 
 
 def _result(client: SyncPrefectClient, run_id: UUID) -> Result:
-    found = client.read_artifacts(
-        artifact_filter=ArtifactFilter(
-            flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]),
-            key=ArtifactFilterKey(any_=[RESULT_KEY]),
+    """
+    Raises:
+        TransientFlowError: the server does not answer.
+    """
+    with server_errors("asking for the result"):
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(
+                flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]),
+                key=ArtifactFilterKey(any_=[RESULT_KEY]),
+            )
         )
-    )
     text = str(found[-1].data)
     return Result.model_validate(json.loads(text.removeprefix("```json").removesuffix("```")))
 
 
-def find_workers(here: Session, status: GraphStatus, pool: str, *, force: bool) -> Workers:
+def find_workers(
+    here: Session, stages: Iterable[Stage], pool: str, *, remote: bool, force: bool
+) -> Workers:
     """Check what workers need, before anything runs.
 
     Args:
         here: the session of the flow run.
-        status: of the graph.
+        stages: those that are to run.
         pool: the work pool of stages that name none.
+        remote: whether DVC has a default remote.
         force: run stages that are up to date, too.
 
     Raises:
         FlowError: files are not committed, there is no DVC remote, MLflow is no server, or a work
             pool has no deployment of the flow `stage`.
+        TransientFlowError: the Prefect server does not answer.
     """
     commit = commit_to_send(here.folder)
-    if not status.remote:
+    if not remote:
         raise FlowError(
             "there is no default DVC remote, which carries the data to workers and back: 'dvc "
             "remote add --default store s3://bucket/dvc', and commit .dvc/config"
@@ -227,8 +264,8 @@ def find_workers(here: Session, status: GraphStatus, pool: str, *, force: bool) 
             "MLFLOW_TRACKING_URI names no server, to which trainings on workers could log: start "
             "'mlflow server', and set it to its address here"
         )
-    pools = {one.meta.pool or pool for one in status.graph.values() if one.meta.slot}
-    with get_client(sync_client=True) as client:
+    pools = {one.meta.pool or pool for one in stages if one.meta.slot}
+    with server_errors("asking for deployments"), get_client(sync_client=True) as client:
         for name in sorted(pools):
             try:
                 client.read_deployment_by_name(f"stage/{name}")

@@ -90,9 +90,9 @@ def base(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def order_of(project: Path) -> Order:
     stage = read_status(project).graph["train"]
-    inputs = known_inputs(project, stage.inputs)
-    commit = commit_to_send(project)
-    return Order(stage="train", commit=commit, files=travelling_files(project), inputs=inputs)
+    files = travelling_files(project)
+    inputs = known_inputs(files, stage.inputs)
+    return Order(stage="train", commit=commit_to_send(project), files=files, inputs=inputs)
 
 
 def run(base: Path, order: Order, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -151,6 +151,42 @@ def test_a_file_that_git_does_not_know_is_refused_by_the_name_of_its_folder(
     assert runs(base) == 0
 
 
+def test_what_a_killed_git_or_dvc_left_in_a_tree_stops_nothing(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = order_of(base / "project")
+    tree = run(base, order, monkeypatch)
+    (tree / ".git" / "index.lock").touch()
+    (tree / ".dvc" / "tmp" / "rwlock").write_text('{"wri')
+
+    run(base, order, monkeypatch)
+
+
+def test_a_stage_without_parents_reads_nothing_and_one_without_its_out_runs_once(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = base / "project"
+    graph = (project / "dvc.yaml").read_text()
+    graph = graph.replace("deps: [prepared, code]", "deps: [code]").replace("cat prepared ", "cat ")
+    (project / "dvc.yaml").write_text(graph.replace("[model]", "[model, other]"))
+    git(project, "commit", "--quiet", "--all", "-m", "Another graph")
+
+    with pytest.raises(FlowError, match="other") as raised:
+        run(base, order_of(project), monkeypatch)
+
+    assert not raised.value.transient
+    assert runs(base) == 1
+
+
+def test_all_that_a_stage_reads_is_compared_though_it_was_made_after_the_run_began() -> None:
+    lock = """
+stages:
+  prepare: {outs: [{path: prepared, md5: 0a}, {path: parts/one, md5: 0b}]}
+"""
+    before = {"prepared": "", "code": "0c", "parts": "0d.dir"}
+    assert known_inputs({"dvc.lock": lock}, before) == {"prepared": "0a", "code": "0c"}
+
+
 def test_line_endings_that_git_is_told_to_change_make_no_difference(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +202,12 @@ def test_a_commit_that_no_repository_has_is_refused(
 ) -> None:
     order = order_of(base / "project").model_copy(update={"commit": "0" * 40})
 
-    with pytest.raises(FlowError, match=r"commit 0000000000 is not in .*: push it"):
+    with pytest.raises(FlowError, match=r"commit 0000000000 can't be had .*: push it") as raised:
+        run(base, order, monkeypatch)
+    assert not raised.value.transient
+
+    monkeypatch.setenv("FER_REPOSITORY", "https://127.0.0.1:9/away.git")
+    with pytest.raises(TransientFlowError, match="push it"):
         run(base, order, monkeypatch)
 
 
