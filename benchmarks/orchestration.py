@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,6 @@ from commands import failure, timed
 ROOT = Path(__file__).resolve().parents[1]
 FLOW = (sys.executable, "-m", "flows", "pipeline")
 REPRO = ("dvc", "repro")
-PORT = 4289
 READY_WITHIN_S = 120.0
 
 GRAPH = """
@@ -119,8 +119,11 @@ def duration(project: Path, command: tuple[str, ...], env: dict[str, str]) -> fl
 @contextmanager
 def server(folder: Path, home: dict[str, str]) -> Iterator[dict[str, str]]:
     """A Prefect server that is up; gives the variables that name it to a process."""
-    address = {"PREFECT_API_URL": f"http://127.0.0.1:{PORT}/api"}
-    command = (sys.executable, "-m", "prefect", "server", "start", "--port", str(PORT))
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    address = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    command = (sys.executable, "-m", "prefect", "server", "start", "--port", str(port))
     log = folder / "server.log"
     with log.open("w") as stream:
         process = subprocess.Popen(

@@ -24,11 +24,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from commands import timed
+from commands import failure, timed
 from orchestration import FLOW, ROOT, server
 
 GRAPH = """
@@ -115,11 +116,16 @@ def worker(project: Path, clone: Path, env: dict[str, str]) -> Iterator[None]:
         timed(("git", "clone", "--quiet", str(project), str(clone)))
     (clone / ".dvc" / "tmp").mkdir(exist_ok=True)
     own = env | {"TMPDIR": str(clone / ".dvc" / "tmp")}
-    with (clone.parent / f"{clone.name}.log").open("w") as log:
+    log = clone.parent / f"{clone.name}.log"
+    with log.open("w") as stream:
         process = subprocess.Popen(
-            WORKER, cwd=clone, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT
+            WORKER, cwd=clone, env=os.environ | own, stdout=stream, stderr=subprocess.STDOUT
         )
     try:
+        while "started!" not in log.read_text():
+            if process.poll() is not None:
+                raise SystemExit(failure(WORKER, process.returncode, log.read_text()))
+            time.sleep(0.2)
         yield
     finally:
         process.terminate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,7 @@ def start_worker(folder: Path, pool: str, limit: int | None) -> None:
     os.environ[CLONE_VARIABLE] = str(folder.resolve())
     python = Path(sys.executable)  # runs are started as 'python'
     os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # by which Prefect ends; scripts' '&' ignores it
     command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
     os.execv(sys.executable, [*command, "--pool", pool, "--limit", str(at_once)])
 

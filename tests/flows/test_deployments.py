@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -185,3 +186,24 @@ def _completed(bench: FlowBench, deployment: str, which: Any) -> dict[str, Any]:
     run: dict[str, Any] = wait_until(find, PICKED_UP_WITHIN_S, f"a run of {deployment}")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     return run
+
+
+def test_a_worker_that_a_script_started_with_an_ampersand_ends_when_it_is_told(
+    bench: FlowBench, server: PrefectServer
+) -> None:
+    command = [sys.executable, "-m", "flows", "worker", "--pool", "ended", "--limit", "1"]
+    with subprocess.Popen(
+        command,
+        cwd=bench.folder,
+        env=bench.workspace.env | server.env() | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as the shell does
+    ) as worker:
+        try:
+            assert worker.stdout is not None
+            assert any("started!" in line for line in worker.stdout)
+            worker.terminate()
+            worker.wait(30)
+        finally:
+            worker.kill()
