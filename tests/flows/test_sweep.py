@@ -103,6 +103,7 @@ def run_of(bench: FlowBench, name: str) -> dict[str, Any]:
 def test_what_is_common_runs_once_and_what_is_done_not_again(
     bench: FlowBench, tmp_path: Path
 ) -> None:
+    bench.plan(prepare={"seconds": 6})  # long enough for both to want it
     table = tmp_path / "table.csv"
     sweep = ("sweep", "--seeds", "1", "--set", "fusion.method=nll,uniform")
     before = bench.workspace.check("git", "status", "--porcelain")
