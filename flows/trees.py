@@ -98,6 +98,10 @@ def _share_cache(clone: Path, tree: Path) -> None:
     local.chmod(0o600)  # it may hold keys
     cache = _succeed("dvc", "cache", "dir", folder=clone)
     _succeed("dvc", "cache", "dir", "--local", cache.splitlines()[-1], folder=tree)
+    for line in _succeed("dvc", "config", "--list", folder=clone).splitlines():
+        # A remote that is a folder may be named by its way from the clone.
+        if found := re.fullmatch(r"remote\.(.+)\.url=(/.*)", line):
+            _succeed("dvc", "remote", "modify", "--local", found[1], "url", found[2], folder=tree)
     write_text(copied, text)
     copied.chmod(0o600)
 

@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("DVC_SITE_CACHE_DIR", str(base / "site"))
         Repo.init().close()
         (folder / ".dvc" / "config").write_text(
-            f"[core]\n    remote = store\n['remote \"store\"']\n    url = {base / 'store'}\n"
+            "[core]\n    remote = store\n['remote \"store\"']\n    url = ../../store\n"
         )
         with Repo() as repo:
             repo.reproduce("prepare")
@@ -78,9 +78,8 @@ def base(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of both, and a clone of the project for a worker."""
     copy = tmp_path / "base"
     shutil.copytree(made, copy)
-    for name in (".dvc/config", "dvc.yaml"):
-        file = copy / "project" / name
-        file.write_text(file.read_text().replace(str(made), str(copy)))
+    graph = copy / "project" / "dvc.yaml"
+    graph.write_text(graph.read_text().replace(str(made), str(copy)))
     git(copy / "project", "commit", "--quiet", "--all", "-m", "Here")
     git(copy, "clone", "--quiet", "project", "clone")
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
