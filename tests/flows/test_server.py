@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, Settings, temporary_settings
 
 from fer_pipeline.errors import FlowError
 from flows import server as module
@@ -167,3 +167,11 @@ def test_an_address_that_is_none_is_told(url: str) -> None:
     with pytest.raises(FlowError) as caught:
         wait_for(url)
     assert str(caught.value).startswith(f"the Prefect server at {url} does not answer (")
+
+
+def test_a_server_that_is_started_in_the_folder_reports_to_nobody(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_SERVER_ANALYTICS_ENABLED", raising=False)
+    monkeypatch.chdir(root)
+    assert Settings().server.analytics_enabled is False
