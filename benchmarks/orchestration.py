@@ -6,11 +6,11 @@ temporary folder, and times whole processes, in turns:
     repro      `dvc repro`: one stage after the other
     flow       `python -m flows pipeline`, with a Prefect server that is up, as for deployments
     alone      the same without a server: it starts one for the time of the run
-    noop       `alone` again, with nothing to do; and `dvc repro` with nothing to do
+    noop       all three again, with nothing to do
 
 Run it with `python benchmarks/orchestration.py [--seconds S] [--repeats N]`. It prints a table and,
 as its last line, one JSON object: `parallel_speedup` (repro / flow), `parallel_speedup_alone`
-(repro / alone), `noop_s`, `noop_repro_s`, and the medians behind them.
+(repro / alone), `noop_s` (alone), `noop_flow_s`, `noop_repro_s`, and the medians behind them.
 """
 
 from __future__ import annotations
@@ -79,13 +79,14 @@ def measure(folder: Path, seconds: int, repeats: int) -> dict[str, float]:
         return duration(project, FLOW, home | {"PREFECT_API_URL": ""})
 
     alone()  # the first start of a server migrates its database
-    rounds: dict[str, list[float]] = {"repro": [], "flow": [], "alone": [], "noop": []}
-    rounds["noop_repro"] = []
+    names = ("repro", "flow", "alone", "noop", "noop_flow", "noop_repro")
+    rounds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(repeats):
         rounds["repro"].append(fresh(project, lambda: duration(project, REPRO, home)))
         rounds["noop_repro"].append(duration(project, REPRO, home))
         with server(folder, home) as address:
             rounds["flow"].append(fresh(project, lambda: duration(project, FLOW, home | address)))
+            rounds["noop_flow"].append(duration(project, FLOW, home | address))
         rounds["alone"].append(fresh(project, alone))
         rounds["noop"].append(alone())
     medians = {f"{name}_s": round(statistics.median(all_), 2) for name, all_ in rounds.items()}

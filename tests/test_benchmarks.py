@@ -27,7 +27,8 @@ def run(root: Path, name: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "command"), [("pipeline.py", "git clone"), ("orchestration.py", "git init")]
+    ("name", "command"),
+    [("pipeline.py", "git clone"), ("orchestration.py", "git init"), ("scale.py", "git init")],
 )
 def test_a_benchmark_whose_command_fails_shows_its_output(
     root: Path, tmp_path: Path, name: str, command: str
