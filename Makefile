@@ -68,7 +68,7 @@ lint: setup  ## Check format, lint, types, import contracts and the Dockerfile
 	ruff check .
 	mypy
 	lint-imports
-	hadolint docker/Dockerfile
+	hadolint docker/Dockerfile docker/postgres.Dockerfile
 
 check: lint test  ## All that CI runs: lint and test
 

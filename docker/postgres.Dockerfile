@@ -7,4 +7,5 @@ RUN apt-get update \
     && install --directory --owner postgres --group postgres /var/lib/postgresql/data
 ENV PATH=/usr/lib/postgresql/15/bin:$PATH
 COPY postgres.sh /
+# hadolint ignore=DL3066
 USER postgres

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Workers take whole files in this order: the longest first, so that no worker is left alone with
 # one at the end. Of the first two only one needs the finished workspace: the other does not wait.
 LONGEST = (
+    "test_compose.py",
     "stages/test_pipeline.py",
     "flows/test_workers.py",
     "flows/test_machines.py",
@@ -39,6 +40,7 @@ LONGEST = (
     "stages/test_interruption.py",
     "flows/test_deployments.py",
     "flows/test_sweep.py",
+    "flows/test_stack.py",
     "registry/test_servers.py",
     "stages/test_training_resume.py",
     "test_contributing.py",
