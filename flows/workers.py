@@ -163,8 +163,8 @@ class Workers:
             if state.is_scheduled() and waited_s > _NOBODY_AFTER_S:
                 told = True
                 get_run_logger().warning(
-                    f"no worker has taken flow run '{run.name}' yet: start one with "
-                    f"'python -m flows worker --pool {pool}'"
+                    f"'{run.name}' waits for a worker of pool {pool}: all are busy, or none runs "
+                    f"('python -m flows worker --pool {pool}')"
                 )
 
     @contextmanager
