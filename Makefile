@@ -5,8 +5,6 @@ PYTHON ?= $(shell for one in python3.13 python3.12 python3.11 python3.14 python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# requirements.lock is what runs: without the tests' libraries and the tools of development.
-LOCK   ?= requirements-dev.lock
 
 # Stages run as `python -m ...`: the environment's python comes first.
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -28,10 +26,10 @@ setup: $(READY)  ## Make the virtual environment from the lock files
 
 # Bytecode is compiled here, once: every stage is a process of its own, and importing torch and
 # MLflow from source takes three times as long where Python may not write it itself.
-$(READY): $(LOCK) pyproject.toml
+$(READY): requirements-dev.lock pyproject.toml
 	@test -x $(BIN)/python || { python='$(PYTHON)'; command -v "$${python:-none}" >/dev/null || { echo "error: no Python from 3.11 to 3.14 with venv is installed: install one, or run 'make setup PYTHON=/path/to/python'" >&2; exit 1; }; $$python -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -oE '^uv==[0-9.]+' requirements-dev.lock)
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python $(LOCK)
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements-dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
