@@ -15,22 +15,18 @@ as its last line, one JSON object: `parallel_speedup` (repro / flow), `parallel_
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from commands import failure, timed
+from commands import failure, measure_and_print, medians_of, timed
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOW = (sys.executable, "-m", "flows", "pipeline")
@@ -56,18 +52,6 @@ stages:
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=10, help="that each training sleeps")
-    parser.add_argument("--repeats", type=int, default=3, help="runs behind each median")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), arguments.seconds, arguments.repeats)
-    for name, value in figures.items():
-        print(f"{name:24} {value:8.2f}")
-    print(json.dumps(figures))
-
-
 def measure(folder: Path, seconds: int, repeats: int) -> dict[str, float]:
     """Medians in seconds, and their ratios."""
     project = folder / "project"
@@ -89,7 +73,7 @@ def measure(folder: Path, seconds: int, repeats: int) -> dict[str, float]:
             rounds["noop_flow"].append(duration(project, FLOW, home | address))
         rounds["alone"].append(fresh(project, alone))
         rounds["noop"].append(alone())
-    medians = {f"{name}_s": round(statistics.median(all_), 2) for name, all_ in rounds.items()}
+    medians = medians_of(rounds)
     return {
         "parallel_speedup": round(medians["repro_s"] / medians["flow_s"], 2),
         "parallel_speedup_alone": round(medians["repro_s"] / medians["alone_s"], 2),
@@ -152,4 +136,4 @@ def is_up(process: subprocess.Popen[bytes], url: str) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    measure_and_print(__doc__, measure, seconds=10)

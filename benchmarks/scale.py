@@ -17,19 +17,15 @@ without the sleep), and the medians behind them.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from commands import failure, timed
+from commands import failure, measure_and_print, medians_of, timed
 from orchestration import FLOW, ROOT, server
 
 GRAPH = """
@@ -47,18 +43,6 @@ stages:
 """
 DEPLOY = (sys.executable, "-c", "from flows.deploy import deploy_stage as do; do('fer-stages')")
 WORKER = (sys.executable, "-m", "flows", "worker", "--limit", "1")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=30, help="that each stage sleeps")
-    parser.add_argument("--repeats", type=int, default=3, help="runs behind each median")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), arguments.seconds, arguments.repeats)
-    for name, value in figures.items():
-        print(f"{name:24} {value:8.2f}")
-    print(json.dumps(figures))
 
 
 def measure(folder: Path, seconds: int, repeats: int) -> dict[str, float]:
@@ -86,7 +70,7 @@ def measure(folder: Path, seconds: int, repeats: int) -> dict[str, float]:
             with worker(project, folder / "second", env):
                 rounds["two"].append(duration())
             rounds["single"].append(duration("--target", "train@a"))
-    medians = {f"{name}_s": round(statistics.median(all_), 2) for name, all_ in rounds.items()}
+    medians = medians_of(rounds)
     return {
         "two_workers_speedup": round(medians["one_s"] / medians["two_s"], 2),
         "overhead_s_per_stage": round(medians["single_s"] - seconds, 2),
@@ -133,4 +117,4 @@ def worker(project: Path, clone: Path, env: dict[str, str]) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    measure_and_print(__doc__, measure, seconds=30)
