@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ _TRAVEL = (str(PARAMS), str(SOURCE_LOCK), str(DVC_LOCK))
 """The tracked files that may differ from the commit: their texts are part of the order."""
 
 _TORN_TRIES = 50
+_TRANSFER = Path(__file__).with_name("transfer.py")
 
 
 class Order(BaseModel):
@@ -60,6 +64,21 @@ class Result(BaseModel):
     entry: dict[str, Any]
     ran: bool
     mlflow_runs: dict[str, dict[str, Any]]
+
+
+def transfer_command(verb: str, *arguments: str) -> list[str]:
+    """The command of a verb of `flows.transfer`."""
+    # -P: the folder of that file holds modules whose names libraries may use.
+    return [sys.executable, "-P", str(_TRANSFER), verb, *arguments]
+
+
+@contextmanager
+def as_file(message: Order | Result) -> Iterator[str]:
+    """The path of a file with an order or a result, for that command."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        file.write(message.model_dump_json())
+        file.flush()
+        yield file.name
 
 
 def commit_to_send(folder: Path) -> str:

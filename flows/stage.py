@@ -6,8 +6,6 @@ It is deployed once for each work pool, under the pool's name.
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +22,7 @@ from prefect.states import Completed
 
 from fer_pipeline.errors import FlowError, TransientFlowError
 from flows.artifacts import show_progress
-from flows.orders import Order, Result, lock_entry
+from flows.orders import Order, Result, as_file, lock_entry, transfer_command
 from flows.process import Outcome, backoff, patience
 from flows.session import Session, run_in_session, server_errors
 from flows.slots import acquire_slot, machine_slots, take_lock
@@ -35,8 +33,6 @@ CLONE_VARIABLE = "FER_CLONE"
 
 RESULT_KEY = "fer-result"
 """Of the artifact that tells the flow that waits what came out."""
-
-_TRANSFER = Path(__file__).with_name("transfer.py")
 
 
 def _run_name() -> str:
@@ -130,13 +126,9 @@ def _transfer(
     env = {**order.defaults, **given, **order.env, **env}
     if "MLFLOW_TRACKING_URI" not in env:
         raise FlowError("set MLFLOW_TRACKING_URI for this worker: trainings log to a server")
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        file.write(order.model_dump_json())
-        file.flush()
-        # -P: the folder of this file holds modules whose names libraries may use.
-        command = [sys.executable, "-P", str(_TRANSFER), "run", file.name]
+    with as_file(order) as file:
         return here.run(
-            [*command, str(here.folder.resolve()), str(tree)],
+            transfer_command("run", file, str(here.folder.resolve()), str(tree)),
             env=env,
             deadline_s=order.deadline_s,
             **options,

@@ -8,14 +8,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
 from typing import Any
 from uuid import UUID
@@ -36,7 +33,15 @@ from prefect.states import Cancelling
 from fer_pipeline.errors import FlowError, TransientFlowError, hide_password
 from flows.crash import Pulse, close_run
 from flows.graph import Stage
-from flows.orders import Order, Result, commit_to_send, known_inputs, travelling_files
+from flows.orders import (
+    Order,
+    Result,
+    as_file,
+    commit_to_send,
+    known_inputs,
+    transfer_command,
+    travelling_files,
+)
 from flows.process import patience
 from flows.session import Session, server_errors
 from flows.stage import RESULT_KEY
@@ -51,7 +56,6 @@ _NOBODY_AFTER_S = 30.0
 """Seconds that a stage has waited for a worker when that is said."""
 
 _CANCEL_WITHIN_S = 15.0
-_TRANSFER = Path(__file__).with_name("transfer.py")
 
 
 @dataclass
@@ -185,15 +189,11 @@ class Workers:
                     time.sleep(0.5)
 
     def _take(self, result: Result, stage: str) -> None:
-        with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-            file.write(result.model_dump_json())
-            file.flush()
-            self._transfer("take", file.name, stage)
+        with as_file(result) as file:
+            self._transfer("take", file, stage)
 
     def _transfer(self, verb: str, *arguments: str) -> None:
-        # -P: the folder of that file holds modules whose names libraries may use.
-        command = [sys.executable, "-P", str(_TRANSFER), verb, *arguments]
-        self.session.run(command).require_success(verb)
+        self.session.run(transfer_command(verb, *arguments)).require_success(verb)
 
 
 def _has_result(state: State[Any]) -> bool:
