@@ -77,7 +77,7 @@ lock: setup  ## Resolve the dependencies again and write both lock files
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra flows --extra stack -o requirements.lock pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command 'make lock' -c requirements.lock --extra flows --extra stack --extra dev -o requirements-dev.lock pyproject.toml
+		--custom-compile-command 'make lock' -c requirements.lock --extra flows --extra stack --extra onnx --extra app --extra dev -o requirements-dev.lock pyproject.toml
 	$(MAKE) locks
 
 # What each stage of dvc.yaml computes with: its direct libraries, at the versions of requirements.lock.
