@@ -60,7 +60,8 @@ class Session:
         folder: of `dvc.yaml`.
         name: the run, for messages and locks.
         processes: runs its commands; they have ended when the session ends.
-        cancelled: whether the run was cancelled.
+        ended_as: what the run is to end as, whatever its work gives: it was cancelled, or the
+            server has ended it.
     """
 
     def __init__(self, folder: Path, wait_s: float = 0.0) -> None:
@@ -68,7 +69,7 @@ class Session:
         self.name = f"flow run '{flow_run.get_name()}'"
         self.processes = Processes(folder)
         self._wait_s = wait_s
-        self.cancelled = False
+        self.ended_as: State[None] | None = None
 
     @property
     def run_id(self) -> UUID:
@@ -185,20 +186,22 @@ def run_in_session(
     Returns:
         The state that the flow ends in.
     """
-    # The server refuses all other states after Cancelling.
-    cancelled: State[None] = Cancelled(message="The run was cancelled.")
     here = Session(folder, wait_s)
     _start_crash_reporter(here.run_id)
     try:
         with _listening(here, parent):
             state = work(here)
-        return cancelled if here.cancelled else state
+        return here.ended_as or state
     except (StoppedError, CancelledRun):
-        return cancelled
+        return here.ended_as or _cancelled()
     except (FerError, FailedRun) as error:
         return Failed(message=str(error))
     finally:
         here.processes.close()
+
+
+def _cancelled() -> State[None]:
+    return Cancelled(message="The run was cancelled.")
 
 
 @contextmanager
@@ -240,28 +243,30 @@ def _listening(here: Session, parent: UUID | None) -> Iterator[None]:
     ended, run_id = Event(), here.run_id
     pulse = Pulse(parent, beats=False) if parent else None
 
-    def is_over(client: SyncPrefectClient) -> bool:
+    def end_of(client: SyncPrefectClient) -> State[None] | None:
         state = client.read_flow_run(run_id).state
-        if state is not None and (state.is_cancelling() or state.is_final()):
-            return True
+        if state is not None and state.is_final():
+            return state  # such as Failed, where nobody has answered a question in time
+        if state is not None and state.is_cancelling():
+            return _cancelled()  # the server refuses all other states after that
         if parent is None or pulse is None:
-            return False
+            return None
         run = client.read_flow_run(parent)
         gone = run.state is not None and (run.state.is_cancelling() or run.state.is_final())
-        return gone or pulse.is_lost(client, run)
+        return _cancelled() if gone or pulse.is_lost(client, run) else None
 
     def listen() -> None:
         with get_client(sync_client=True) as client:
             while not ended.wait(_ASK_SERVER_EVERY_S):
                 try:
-                    over = is_over(client)
+                    end = end_of(client)
                 except ObjectNotFound:
-                    over = True  # somebody has deleted the run
+                    end = _cancelled()  # somebody has deleted the run
                 except (PrefectException, httpx.HTTPError):
                     continue  # a training goes on while the server is away
-                if over:
+                if end:
                     if not ended.is_set():
-                        here.cancelled = True
+                        here.ended_as = end
                         here.processes.close()
                     return
 

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from fer_pipeline.cli import registry as registry_cli
+from fer_pipeline.cli.model import ModelOption, choose_bundle
 from fer_pipeline.errors import DataError, hide_password
 from fer_pipeline.events import exit_status
-from fer_pipeline.paths import DOWNLOADS, FUSION, PARAMS, SOURCE_LOCK, model_file, require
+from fer_pipeline.paths import DOWNLOADS, PARAMS, SOURCE_LOCK
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,21 +152,18 @@ def status(
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures of one face each, cropped to it.")],
+    model: ModelOption = None,
 ) -> None:
-    """Read the expression of faces with the fused model that 'dvc repro' has made here."""
+    """Read the expression of faces with the fused model."""
     import numpy as np
 
     from fer_pipeline.data.pictures import read_picture
-    from fer_pipeline.fusion.result import read_fusion
-    from fer_pipeline.params.load import load_params
-    from fer_pipeline.serving.bundle import describe
     from fer_pipeline.serving.predictor import FusedPredictor
 
     pixels = np.stack([read_picture(path) for path in images])
-    params = load_params(PARAMS)
-    files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
-    spec = describe(read_fusion(FUSION), params.backbones, params.predict.tta)
-    chances = FusedPredictor(spec, files).predict(pixels).probabilities
+    with choose_bundle(model) as bundle:
+        predictor = FusedPredictor(bundle.spec, bundle.files)
+    chances = predictor.predict(pixels).probabilities
     console = Console()
     console.print(chances_table([str(path) for path in images], chances, console))
 

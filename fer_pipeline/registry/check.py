@@ -140,7 +140,7 @@ def score_version(tracking: Tracking, name: str, number: str, images: UInt8Array
     Raises:
         RegistryError: it can't be fetched, is not what was registered, or can't be loaded.
     """
-    digests = {file: one[1] for file, one in _files_of(tracking, name, number).items()}
+    digests = {file: one[1] for file, one in files_of(tracking, name, number).items()}
     # It runs the version's own code, and loads no pickle.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
         "MLFLOW_TRACKING_URI": tracking.uri,
@@ -191,7 +191,7 @@ def require_files(tracking: Tracking, name: str, number: str) -> None:
             "no alias was moved"
         ) from error
     sizes = {Path(file.path).name: file.file_size for file in listed}
-    for file, (size, _) in _files_of(tracking, name, number).items():
+    for file, (size, _) in files_of(tracking, name, number).items():
         if sizes.get(file) != size:
             raise RegistryError(
                 f"{name} version {number} is not whole: its {file} has {sizes.get(file, 'no')} "
@@ -226,7 +226,7 @@ def files_tag(bundle: Path) -> dict[str, str]:
     return {FILES_TAG: json.dumps(told)}
 
 
-def _files_of(tracking: Tracking, name: str, number: str) -> dict[str, tuple[int, str]]:
+def files_of(tracking: Tracking, name: str, number: str) -> dict[str, tuple[int, str]]:
     """Size and sha256 of each file of a version's bundle."""
     tags = tracking.client.get_model_version(name, number).tags
     if FILES_TAG in tags:

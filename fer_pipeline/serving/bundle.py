@@ -39,6 +39,21 @@ class Spec:
     tta: Tta
 
 
+@dataclass(frozen=True)
+class Bundle:
+    """A fused model as files.
+
+    Attributes:
+        name: what people call it, such as `fer-fusion version 3`.
+        spec: the fused model.
+        files: the weights file of each of its backbones.
+    """
+
+    name: str
+    spec: Spec
+    files: Mapping[str, Path]
+
+
 def describe(fusion: Fusion, backbones: Mapping[str, BackboneParams], tta: Tta) -> Spec:
     """The fused model that a fusion and its backbones are.
 
@@ -85,6 +100,16 @@ def read_spec(folder: Path) -> Spec:
         return Spec(members, float(content["temperature"]), cast("Tta", str(content["tta"])))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FusionError(f"{path} describes no fused model: {error}") from error
+
+
+def open_bundle(folder: Path, name: str) -> Bundle:
+    """The bundle in a folder.
+
+    Raises:
+        FusionError: the folder is no bundle.
+    """
+    spec = read_spec(folder)
+    return Bundle(name, spec, {one.name: weights_file(folder, one.name) for one in spec.members})
 
 
 def bundle_files(folder: Path) -> list[Path]:

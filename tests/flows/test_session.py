@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.exceptions import CancelledRun, FailedRun
 from prefect.settings import (
     PREFECT_API_URL,
@@ -30,7 +31,7 @@ from fer_pipeline import repair as repair_module
 from fer_pipeline.errors import FlowError, StoppedError, TransientFlowError
 from flows import session as module
 from flows.__main__ import _final
-from flows.session import LOCK, Session
+from flows.session import LOCK, Session, run_in_session
 from flows.slots import take_lock
 
 _AFTER_ITS_SESSION = """
@@ -232,6 +233,27 @@ def test_a_task_ends_as_cancelled_where_its_run_ends_and_else_as_failed(
     (run,) = server.flow_runs(name=f"ends as {name}")
     ended = {"name": ""}  # Prefect sends the state of a task a little later
     wait_until(lambda: server.tasks(run["id"]).get("ask upstream", ended)["name"] == name, 30, name)
+
+
+@pytest.mark.slow
+def test_a_run_that_the_server_has_ended_keeps_the_state_that_it_gave(
+    folder: Path, server: PrefectServer
+) -> None:
+    def work(here: Session) -> State[None]:
+        given = {"type": "FAILED", "message": "it was paused and never resumed"}
+        server.ask(f"/flow_runs/{here.run_id}/set_state", state=given, force=True)
+        while True:
+            here.processes.wait(0.1)
+
+    @flow(name="ended by the server")
+    def ended() -> State[None]:
+        return run_in_session(work, folder)
+
+    settings = {PREFECT_API_URL: server.api, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(settings):
+        state = ended(return_state=True)
+
+    assert (state.type, state.message) == ("FAILED", "it was paused and never resumed")
 
 
 @pytest.mark.slow

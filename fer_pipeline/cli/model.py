@@ -1,0 +1,52 @@
+"""The fused model that a command works with: that of the last run, or one from the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fer_pipeline.paths import FUSION, PARAMS, model_file, require
+
+if TYPE_CHECKING:
+    from fer_pipeline.serving.bundle import Bundle
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="A version (3), an alias (champion), or models:/NAME@ALIAS; "
+        "if left out, what the last 'dvc repro' made here.",
+    ),
+]
+
+
+@contextmanager
+def choose_bundle(model: str | None) -> Iterator[Bundle]:
+    """Give the fused model that is asked for, as files.
+
+    Raises:
+        DataError: the last run's is asked for, and it has made none.
+        FusionError: its fusion does not fit params.yaml.
+        RegistryError: the registry does not have it, or can't be reached.
+    """
+    from fer_pipeline.params.load import load_params
+
+    params = load_params(PARAMS)
+    if model is None:
+        from fer_pipeline.fusion.result import read_fusion
+        from fer_pipeline.serving.bundle import Bundle, describe
+
+        files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
+        spec = describe(read_fusion(FUSION), params.backbones, params.predict.tta)
+        yield Bundle("the last run", spec, files)
+        return
+    from fer_pipeline.registry.fetch import fetch_bundle, find_version, parse_model
+    from fer_pipeline.registry.tracking import connect
+
+    name, chosen = parse_model(model, params.registry.model_name)
+    tracking = connect(params.registry.experiment)
+    with fetch_bundle(tracking, name, find_version(tracking, name, chosen)) as bundle:
+        yield bundle
