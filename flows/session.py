@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from itertools import repeat
 from pathlib import Path
 from threading import Event, Thread
@@ -270,7 +271,8 @@ def _listening(here: Session, parent: UUID | None) -> Iterator[None]:
                         here.processes.close()
                     return
 
-    listener = Thread(target=listen, daemon=True)
+    # With the settings of this run, which Prefect keeps in the context.
+    listener = Thread(target=copy_context().run, args=(listen,), daemon=True)
     listener.start()
     try:
         yield

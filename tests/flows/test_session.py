@@ -253,7 +253,7 @@ def test_a_run_that_the_server_has_ended_keeps_the_state_that_it_gave(
     with temporary_settings(settings):
         state = ended(return_state=True)
 
-    assert (state.type, state.message) == ("FAILED", "it was paused and never resumed")
+    assert (state.type.value, state.message) == ("FAILED", "it was paused and never resumed")
 
 
 @pytest.mark.slow
