@@ -247,7 +247,9 @@ def _listening(here: Session, parent: UUID | None) -> Iterator[None]:
     def end_of(client: SyncPrefectClient) -> State[None] | None:
         state = client.read_flow_run(run_id).state
         if state is not None and state.is_final():
-            return state  # such as Failed, where nobody has answered a question in time
+            # Such as Failed, where nobody has answered a question in time. Prefect would sum up a
+            # state that came from its server, and lose its words.
+            return State(type=state.type, name=state.name, message=state.message)
         if state is not None and state.is_cancelling():
             return _cancelled()  # the server refuses all other states after that
         if parent is None or pulse is None:
