@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fer_pipeline.paths import FUSION, PARAMS, model_file, require
+from fer_pipeline.files import read_json
+from fer_pipeline.paths import FUSION, PARAMS, VERDICT, model_file, require
 
 if TYPE_CHECKING:
     from fer_pipeline.serving.bundle import Bundle
@@ -37,11 +38,16 @@ def choose_bundle(model: str | None) -> Iterator[Bundle]:
     params = load_params(PARAMS)
     if model is None:
         from fer_pipeline.fusion.result import read_fusion
+        from fer_pipeline.provenance import content_digest
         from fer_pipeline.serving.bundle import Bundle, describe
+        from fer_pipeline.serving.precision import parse_change
 
         files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
         spec = describe(read_fusion(FUSION), params.backbones, params.predict.tta)
-        yield Bundle("the last run", spec, files)
+        verdict = read_json(VERDICT, "register") if VERDICT.exists() else {}
+        of_these = verdict.get("model_sha256") == content_digest([FUSION, *files.values()])
+        bf16 = parse_change(verdict["bf16"]) if of_these else None
+        yield Bundle("the last run", spec, files, bf16)
         return
     from fer_pipeline.registry.fetch import fetch_bundle, find_version, parse_model
     from fer_pipeline.registry.tracking import connect

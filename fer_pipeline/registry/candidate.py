@@ -24,6 +24,7 @@ from fer_pipeline.provenance import StageInputs, git_state
 from fer_pipeline.registry.check import FOLDER, IMAGES, Record, files_tag, write_record
 from fer_pipeline.registry.policy import FIGURES, GATE_TAG
 from fer_pipeline.registry.runs import find_training_run, recipe_name
+from fer_pipeline.serving.precision import change_tags, write_change
 from fer_pipeline.serving.predictor import FusedPredictor
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fer_pipeline.evaluation.result import Evaluation
     from fer_pipeline.params.schema import Params
     from fer_pipeline.registry.tracking import Tracking
+    from fer_pipeline.serving.precision import Bf16Change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +58,18 @@ class Candidate:
 
 
 def make_candidate(
-    params: Params, evaluation: Evaluation, *, run_id: str, bundle: Path, content: str
+    params: Params,
+    evaluation: Evaluation,
+    *,
+    run_id: str,
+    bundle: Path,
+    content: str,
+    bf16: Bf16Change | None,
 ) -> Candidate:
     """Add to a bundle what a version needs beside it; the record is written next to the bundle.
+
+    What bf16 changes stands beside the bundle too, not in it: another machine rounds otherwise, and
+    would make another version of the same weights.
 
     Raises:
         DataError: the files of the graph are not those that were evaluated.
@@ -67,12 +78,13 @@ def make_candidate(
     fusion.require_predictions(list(params.backbones))
     record, folder = _record(params, fusion, bundle, evaluation), bundle.with_name(FOLDER)
     write_record(record, folder)
+    write_change(bf16, folder)
     return Candidate(
         content=content,
         run_id=run_id,
         folders={"bundle": bundle, FOLDER: folder},
         example=record.drawn[:1],
-        tags=version_tags(params, evaluation) | files_tag(bundle),
+        tags=version_tags(params, evaluation) | files_tag(bundle) | change_tags(bf16),
         description=paths.MODEL_CARD.read_text(encoding="utf-8"),
     )
 

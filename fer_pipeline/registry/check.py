@@ -32,6 +32,7 @@ from fer_pipeline.provenance import file_sha256
 from fer_pipeline.registry.scratch import scratch_folder
 from fer_pipeline.registry.tracking import open_storage
 from fer_pipeline.serving.bundle import bundle_files
+from fer_pipeline.serving.precision import PRECISION_VARIABLE
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
@@ -146,6 +147,7 @@ def score_version(tracking: Tracking, name: str, number: str, images: UInt8Array
         "MLFLOW_TRACKING_URI": tracking.uri,
         "MLFLOW_REGISTRY_URI": tracking.uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        PRECISION_VARIABLE: "fp32",  # as the record was computed
     }
     with scratch_folder() as here:
         np.savez(here / "images.npz", allow_pickle=False, images=images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from fer_pipeline.registry.check import files_of
 from fer_pipeline.registry.scratch import scratch_folder
 from fer_pipeline.registry.tracking import is_missing, mlflow_errors, open_storage
 from fer_pipeline.serving.bundle import open_bundle
+from fer_pipeline.serving.precision import read_tags
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
@@ -83,7 +85,8 @@ def fetch_bundle(tracking: Tracking, name: str, number: str) -> Iterator[Bundle]
                     f"{file} of {name} version {number} is missing or not what was registered: "
                     "take another version"
                 )
-        yield open_bundle(folder, f"{name} version {number}")
+        tags = tracking.client.get_model_version(name, number).tags
+        yield replace(open_bundle(folder, f"{name} version {number}"), bf16=read_tags(tags))
 
 
 def _called(chosen: str) -> str:

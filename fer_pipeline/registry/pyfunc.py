@@ -4,6 +4,7 @@ So no object is pickled: what travels is this file, the package beside it, and a
 safetensors (`fer_pipeline.serving.bundle`).
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RequestError
-from fer_pipeline.serving.predictor import FusedPredictor
+from fer_pipeline.serving.bundle import open_bundle
+from fer_pipeline.serving.precision import PRECISION_VARIABLE, read_change
 from fer_pipeline.serving.requests import read_request
+from fer_pipeline.serving.speed import pick_predictor
 
 
 class BadRequest(MlflowException):
@@ -34,7 +37,10 @@ class FusedModel(PythonModel):
 
     # MLflow finds both methods by their exact parameter names.
     def load_context(self, context: PythonModelContext) -> None:
-        self._predictor = FusedPredictor.load(Path(context.artifacts["bundle"]))
+        bundle = open_bundle(Path(context.artifacts["bundle"]), "this version")
+        change = read_change(Path(context.artifacts["record"]))
+        choice = os.environ.get(PRECISION_VARIABLE, "auto")
+        self._predictor = pick_predictor(bundle.spec, bundle.files, choice, change)
         # MLflow's server reads Parquet by itself, of which a kilobyte may be gigabytes.
         server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
         if server is not None:

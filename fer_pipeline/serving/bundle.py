@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fer_pipeline.fusion.result import Fusion
     from fer_pipeline.params.schema import BackboneParams, Tta
+    from fer_pipeline.serving.precision import Bf16Change
 
 SPEC = "spec.json"
 
@@ -47,11 +48,13 @@ class Bundle:
         name: what people call it, such as `fer-fusion version 3`.
         spec: the fused model.
         files: the weights file of each of its backbones.
+        bf16: what bf16 changes of its answers; None where that was not measured.
     """
 
     name: str
     spec: Spec
     files: Mapping[str, Path]
+    bf16: Bf16Change | None = None
 
 
 def describe(fusion: Fusion, backbones: Mapping[str, BackboneParams], tta: Tta) -> Spec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,16 @@ from fer_pipeline.models.backbones import load_trained
 from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.models.inference import compute_logits, full_float32, pick_device
 from fer_pipeline.models.transforms import VIEWS
-from fer_pipeline.serving.bundle import Spec, read_spec, weights_file
+from fer_pipeline.serving.bundle import Member, Spec, open_bundle
+from fer_pipeline.serving.engine import FastBackbone
 from fer_pipeline.threads import VARIABLE, choose_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+Precision = Literal["fp32", "bf16"]
 
 BATCH_SIZE = 32
 
@@ -50,17 +55,33 @@ class Prediction:
 
 
 class FusedPredictor:
-    """All backbones of a bundle, loaded and ready."""
+    """All backbones of a bundle, loaded and ready.
 
-    def __init__(self, spec: Spec, files: Mapping[str, Path]) -> None:
+    Attributes:
+        spec: the fused model.
+        precision: `fp32` computes what the record is compared with, `bf16` nearly that, faster.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        files: Mapping[str, Path],
+        precision: Precision = "fp32",
+        device: str = "auto",
+    ) -> None:
         """Load the networks.
+
+        Torch then computes with as many threads as cores are free, unless `OMP_NUM_THREADS` is set.
 
         Args:
             spec: the fused model.
             files: the weights file of each of its backbones.
+            precision: of weights and activations.
+            device: `cpu`, `cuda`, or `auto`: the first GPU if there is one.
 
         Raises:
-            FusionError: the model has an unknown backbone or unknown test-time augmentation.
+            FusionError: the model has an unknown backbone or unknown test-time augmentation, or
+                there is no such device.
             WeightsError: a weights file is missing, damaged or of another network.
         """
         unknown = [member.name for member in spec.members if member.name not in CATALOG]
@@ -73,38 +94,34 @@ class FusedPredictor:
                 f"the fused model takes the test-time augmentation '{spec.tta}', which this "
                 "version does not know"
             )
-        self._spec = spec
-        self._device = pick_device()
+        self.spec, self.precision = spec, precision
+        self._device = _device(device)
         if VARIABLE not in os.environ and self._device.type == "cpu":
             torch.set_num_threads(choose_threads())
-        self._models = [
-            load_trained(member.name, files[member.name]).to(self._device)
-            for member in spec.members
-        ]
+        load = self._load_exact if precision == "fp32" else self._load_fast
+        self._backbones = [load(member, files[member.name]) for member in spec.members]
 
     @classmethod
     def load(cls, folder: Path) -> FusedPredictor:
-        """Load a bundle that `write_bundle` made.
-
-        Torch then computes with as many threads as cores are free, unless `OMP_NUM_THREADS` is set.
+        """Load a bundle that `write_bundle` made, in float32.
 
         Raises:
             FusionError: the folder is no bundle, or its backbones or its test-time augmentation
                 are unknown.
             WeightsError: a weights file is missing, damaged or of another network.
         """
-        spec = read_spec(folder)
-        return cls(spec, {one.name: weights_file(folder, one.name) for one in spec.members})
+        bundle = open_bundle(folder, str(folder))
+        return cls(bundle.spec, bundle.files)
 
     def predict(self, images: npt.NDArray[np.uint8]) -> Prediction:
         """Predict the emotions of (N, 48, 48) images; every network runs once."""
         stack = self._stack(images)
         # In double precision, as the weights were fitted and the model was evaluated.
-        fused = fuse(stack.astype(np.float64), np.array([one.weight for one in self._spec.members]))
-        singles = zip(self._spec.members, stack, strict=True)
+        fused = fuse(stack.astype(np.float64), np.array([one.weight for one in self.spec.members]))
+        singles = zip(self.spec.members, stack, strict=True)
         return Prediction(
             fused.astype(np.float32),
-            probabilities(fused, self._spec.temperature).astype(np.float32),
+            probabilities(fused, self.spec.temperature).astype(np.float32),
             {member.name: logits for member, logits in singles},
         )
 
@@ -112,15 +129,22 @@ class FusedPredictor:
         """(M, N, C) logits of every backbone."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
         with full_float32():
-            logits = [
-                compute_logits(
-                    model,
-                    pixels,
-                    member.image_size,
-                    member.eval_resize,
-                    BATCH_SIZE,
-                    tta=self._spec.tta,
-                )
-                for member, model in zip(self._spec.members, self._models, strict=True)
-            ]
+            logits = [compute(pixels) for compute in self._backbones]
         return torch.stack(logits).cpu().numpy()
+
+    def _load_exact(self, member: Member, path: Path) -> Callable[[Tensor], Tensor]:
+        model = load_trained(member.name, path).to(self._device)
+        sizes, tta = (member.image_size, member.eval_resize), self.spec.tta
+        return lambda pixels: compute_logits(model, pixels, *sizes, BATCH_SIZE, tta=tta)
+
+    def _load_fast(self, member: Member, path: Path) -> Callable[[Tensor], Tensor]:
+        model = load_trained(member.name, path).to(self._device)
+        return FastBackbone(model, member.image_size, member.eval_resize, self.spec.tta).logits
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise FusionError(f"there is no device '{name}': choose one of auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise FusionError("torch finds no CUDA GPU here: choose cpu, or auto")
+    return pick_device() if name == "auto" else torch.device(name)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 
 from fer_pipeline.errors import FusionError, WeightsError
 from fer_pipeline.fusion.average import fuse
@@ -20,8 +21,17 @@ from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.models.backbones import build_backbone, load_trained
 from fer_pipeline.models.inference import compute_logits, pick_device
 from fer_pipeline.params.schema import BackboneParams, Params, Tta
-from fer_pipeline.serving.bundle import describe, weights_file, write_bundle
+from fer_pipeline.serving import engine
+from fer_pipeline.serving.bundle import describe, read_spec, weights_file, write_bundle
+from fer_pipeline.serving.precision import (
+    Bf16Change,
+    change_tags,
+    read_change,
+    read_tags,
+    write_change,
+)
 from fer_pipeline.serving.predictor import BATCH_SIZE, FusedPredictor
+from fer_pipeline.serving.speed import measure_change, pick_predictor
 
 # The bundle is shared: one worker runs all of it.
 
@@ -130,19 +140,75 @@ def test_single_logits_come_from_the_same_single_run_of_every_network(
     predictor: FusedPredictor, images: npt.NDArray[np.uint8], singles: Tensor
 ) -> None:
     runs: list[str] = []
-    hooks = [
-        model.register_forward_hook(lambda *_, name=name: runs.append(name))
-        for name, model in zip(SIZES, predictor._models, strict=True)
-    ]
+    hook = register_module_forward_hook(lambda module, *_: runs.append(type(module).__name__))
     found = predictor.predict(images[:2])
-    for hook in hooks:
-        hook.remove()
+    hook.remove()
     # Ten views of the cropped network; of the other, whose crop is the whole image, two.
-    assert runs == ["resnet50"] * 10 + ["inception_v3"] * 2
+    networks = [name for name in runs if name in ("ResNet", "Inception3")]
+    assert networks == ["ResNet"] * 10 + ["Inception3"] * 2
     for name, logits in zip(SIZES, singles[:, :2], strict=True):
         np.testing.assert_allclose(found.single_logits[name], logits, atol=1e-4, rtol=1e-4)
         chances = torch.softmax(logits, dim=1)
         np.testing.assert_allclose(found.single_probabilities[name], chances, atol=1e-5)
+
+
+def test_bf16_says_nearly_the_same_and_also_of_more_images_than_go_through_at_once(
+    bundle: Path,
+    predictor: FusedPredictor,
+    images: npt.NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "CPU_PIXELS", 10 * 75 * 75 * 4)
+    spec = read_spec(bundle)
+    files = {name: weights_file(bundle, name) for name in SIZES}
+    wanted, found = predictor.predict(images), FusedPredictor(spec, files, "bf16").predict(images)
+    for name, logits in wanted.single_logits.items():
+        # bf16 has eight bits: a few per mille of the spread, and not the same to the last digit.
+        error = np.abs(found.single_logits[name] - logits).max()
+        assert 0 < error < 0.05 * np.ptp(logits)
+    assert np.abs(found.probabilities - wanted.probabilities).max() < 0.02
+
+
+def test_bf16_is_taken_only_where_its_change_is_known_and_small(bundle: Path) -> None:
+    spec = read_spec(bundle)
+    files = {name: weights_file(bundle, name) for name in SIZES}
+    for change in (None, Bf16Change(0.0021, 0.0), Bf16Change(-0.0021, 0.0), Bf16Change(0.0, 0.021)):
+        assert pick_predictor(spec, files, "auto", change).precision == "fp32"
+    assert Bf16Change(-0.002, 0.02).allowed
+    assert pick_predictor(spec, files, "bf16").precision == "bf16"
+    with pytest.raises(FusionError, match="no precision 'int8': choose one of auto, fp32, bf16"):
+        pick_predictor(spec, files, "int8")
+
+
+def test_the_change_is_measured_against_the_logits_on_record(bundle: Path) -> None:
+    predictor = FusedPredictor.load(bundle)
+    images = np.random.default_rng(1).integers(0, 256, (8, 48, 48), np.uint8)
+    logits = predictor.predict(images).logits.astype(np.float64)
+    labels = logits.argmax(axis=1)
+
+    same = measure_change(predictor, images, labels, logits)
+    other = measure_change(predictor, images, labels, -logits)
+
+    assert same.accuracy == 0
+    assert same.probability < 1e-6
+    assert other.accuracy == 1  # right on all, where the record is right on none
+    assert other.probability > 0.001
+
+
+def test_what_bf16_changes_is_kept_beside_a_version_and_in_its_tags(tmp_path: Path) -> None:
+    for change in (None, Bf16Change(-0.0005, 0.0125)):
+        write_change(change, tmp_path)
+        assert read_change(tmp_path) == read_tags(change_tags(change)) == change
+    assert read_change(tmp_path / "older") is None
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_line(bundle: Path) -> None:
+    spec = read_spec(bundle)
+    for device, said in (("tpu", "no device 'tpu': choose"), ("cuda", "no CUDA GPU here")):
+        if device == "cuda" and torch.cuda.is_available():
+            continue
+        with pytest.raises(FusionError, match=said):
+            FusedPredictor(spec, {}, "fp32", device)
 
 
 def test_threads_are_those_of_the_free_cores_unless_the_user_has_chosen(
