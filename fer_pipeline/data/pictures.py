@@ -1,7 +1,7 @@
 """One encoded picture (PNG, JPEG, …) as a 48x48 grey image: the only decoder of the project.
 
-Ingest, `fer predict` and the served model all read with it, so that the same file gives the same
-pixels wherever it is read. In this order:
+Ingest, `fer predict`, the served model and the page of `fer app` all read with it, so that the same
+file gives the same pixels wherever it is read. In this order:
 
     orientation    as the camera noted it (EXIF); as stored, where the note is damaged
     transparency   laid over white, as a page would show it
@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -69,19 +70,30 @@ def decode_picture(
     Raises:
         DataError: no picture, too large, or not square where it must be.
     """
-    try:
-        with _open(encoded or b"") as picture:
-            _require_cheap(picture, encoded or b"", where, only_squares)
-            grey = _grey(_turn_upright(picture))
-            if grey.size == (SIDE, SIDE):
-                return np.asarray(grey), False
-            # With a box filter, a face that was enlarged by a whole number comes back exactly.
-            return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX)), True
-    except _UNREADABLE as error:
-        # Pillow's own words for an unknown format name a stream in memory.
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "unknown format" if unknown else one_line(error)
-        raise DataError(f"{where}: picture can't be read: {reason}") from error
+    with _decoded(encoded or b"", where, only_squares) as picture:
+        grey = _opaque(picture, "L")
+        return face_pixels(grey), grey.size != (SIDE, SIDE)
+
+
+def decode_photo(encoded: bytes, where: str) -> Image.Image:
+    """Decode a photograph in its own size: upright, in colour, nothing transparent.
+
+    `face_pixels` of all of it are those of `decode_picture`.
+
+    Raises:
+        DataError: no picture, or too large.
+    """
+    with _decoded(encoded, where, only_squares=False) as picture:
+        return _opaque(picture, "RGB")
+
+
+def face_pixels(picture: Image.Image) -> UInt8Array:
+    """(48, 48) uint8 of a decoded picture, or of the part of it that shows a face."""
+    grey = picture.convert("L")
+    if grey.size == (SIDE, SIDE):
+        return np.asarray(grey)
+    # With a box filter, a face that was enlarged by a whole number comes back exactly.
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def read_picture(path: Path) -> UInt8Array:
@@ -106,6 +118,20 @@ def count_pixels(encoded: bytes) -> int:
             return picture.width * picture.height
     except _UNREADABLE:
         return 0
+
+
+@contextmanager
+def _decoded(encoded: bytes, where: str, only_squares: bool) -> Iterator[Image.Image]:
+    """The picture, upright, if it is cheap enough; what Pillow raises on it becomes one line."""
+    try:
+        with _open(encoded) as picture:
+            _require_cheap(picture, encoded, where, only_squares)
+            yield _turn_upright(picture)
+    except _UNREADABLE as error:
+        # Pillow's own words for an unknown format name a stream in memory.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "unknown format" if unknown else one_line(error)
+        raise DataError(f"{where}: picture can't be read: {reason}") from error
 
 
 @contextmanager
@@ -158,20 +184,20 @@ def _turn_upright(picture: Image.Image) -> Image.Image:
         return picture  # the note on orientation is damaged
 
 
-def _grey(picture: Image.Image) -> Image.Image:
-    """As 8-bit grey; Pillow itself would cut 16 bits off at 255 and ignore transparency."""
+def _opaque(picture: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+    """8 bits of grey or colour; Pillow would cut 16 bits off at 255 and ignore transparency."""
     if picture.mode.startswith("I;16"):
         values = np.asarray(picture)
         if 0 < values.max() <= 255:  # all would become black
             raise ValueError("its 16 bits hold values up to 255: save it with 8 bits")
-        return Image.fromarray((values >> 8).astype(np.uint8))
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert(mode)
     if picture.mode in ("I", "F"):
         raise ValueError(f"32 bits a pixel (mode {picture.mode}) have no known white")
     if not picture.has_transparency_data:
-        return picture.convert("L")
-    grey = Image.new("L", picture.size)
+        return picture.convert(mode)
+    opaque = Image.new(mode, picture.size)
     for top in range(0, picture.height, _BAND):  # in bands, for a copy in colour takes memory
         band = picture.crop((0, top, picture.width, min(top + _BAND, picture.height)))
         white = Image.new("RGBA", band.size, "white")
-        grey.paste(Image.alpha_composite(white, band.convert("RGBA")).convert("L"), (0, top))
-    return grey
+        opaque.paste(Image.alpha_composite(white, band.convert("RGBA")).convert(mode), (0, top))
+    return opaque

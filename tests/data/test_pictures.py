@@ -23,7 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_pipeline.data.pictures import MAX_FACE_SIDE, decode_picture, read_picture
+from fer_pipeline.data.pictures import (
+    MAX_FACE_SIDE,
+    decode_photo,
+    decode_picture,
+    face_pixels,
+    read_picture,
+)
 from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.errors import DataError
 from fer_pipeline.serving.requests import read_request
@@ -122,6 +128,7 @@ def by_command(encoded: bytes, folder: Path) -> np.ndarray[Any, Any]:
 WAYS: dict[str, Callable[[bytes, Path], np.ndarray[Any, Any]]] = {
     "ingest": by_ingest,
     "fer predict": by_command,
+    "fer app": lambda encoded, _: face_pixels(decode_photo(encoded, WHERE)),
     "served model": lambda encoded, _: read_request([base64.b64encode(encoded).decode()])[0],
 }
 
