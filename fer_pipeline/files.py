@@ -42,7 +42,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         with suppress(OSError):  # or it would hide what went wrong
             partial.unlink(missing_ok=True)
         code = _system_error(error)
-        if code is None:
+        if code is None or isinstance(error, FerError):  # which says itself what was wrong
             raise
         remedy = _REMEDIES.get(code, "look at its folder")
         raise DataError(

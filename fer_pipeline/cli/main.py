@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
 from fer_pipeline.cli import registry as registry_cli
-from fer_pipeline.cli.model import ModelOption, choose_bundle
+from fer_pipeline.cli.predict import predict
 from fer_pipeline.errors import DataError, hide_password
 from fer_pipeline.events import exit_status
 from fer_pipeline.paths import DOWNLOADS, PARAMS, SOURCE_LOCK
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from fer_pipeline.data.sources.editions import Edition
     from fer_pipeline.data.sources.pins import FilePin
     from fer_pipeline.params.schema import Params
@@ -35,6 +30,7 @@ app = typer.Typer(
 source = typer.Typer(help="Where the faces come from.", no_args_is_help=True)
 app.add_typer(source, name="source")
 app.add_typer(registry_cli.app, name="registry")
+app.command()(predict)
 
 
 @app.command()
@@ -150,25 +146,6 @@ def status(
 
 
 @app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures of one face each, cropped to it.")],
-    model: ModelOption = None,
-) -> None:
-    """Read the expression of faces with the fused model."""
-    import numpy as np
-
-    from fer_pipeline.data.pictures import read_picture
-    from fer_pipeline.serving.predictor import FusedPredictor
-
-    pixels = np.stack([read_picture(path) for path in images])
-    with choose_bundle(model) as bundle:
-        predictor = FusedPredictor(bundle.spec, bundle.files)
-    chances = predictor.predict(pixels).probabilities
-    console = Console()
-    console.print(chances_table([str(path) for path in images], chances, console))
-
-
-@app.command()
 def compare(
     a: Annotated[str, typer.Argument(help="A git revision, a DVC experiment, or 'workspace'.")],
     b: Annotated[str, typer.Argument(help="Another one.")] = "workspace",
@@ -196,31 +173,6 @@ def compare(
 def main() -> None:
     """Entry point: one line and exit status 1 for every error that the user can mend."""
     sys.exit(exit_status(app))
-
-
-def chances_table(names: list[str], chances: NDArray[np.float32], console: Console) -> Table:
-    """The expression of each image and the chances of all seven; of the top three where these do
-    not fit the console.
-
-    Args:
-        names: (N,), one per image.
-        chances: (N, 7), in the order of `EMOTIONS`.
-        console: which the table is for.
-    """
-    from fer_pipeline.emotions import EMOTIONS
-
-    whole = Table("image", "expression", *EMOTIONS)
-    ranks = (Column(rank, no_wrap=True) for rank in ("expression", "second", "third"))
-    short = Table(Column("image", overflow="fold"), *ranks)
-    # A file's name may hold bytes that are no UTF-8, which can't be printed.
-    readable = (os.fsencode(name).decode(errors="replace") for name in names)
-    for name, row in zip(readable, chances, strict=True):
-        shown = [f"{chance:.1%}" for chance in row]
-        order = (-row).argsort(kind="stable")
-        whole.add_row(name, EMOTIONS[order[0]], *shown)
-        short.add_row(name, *(f"{EMOTIONS[code]} {shown[code]}" for code in order[:3]))
-    needed = console.measure(whole, options=console.options.update(max_width=sys.maxsize)).maximum
-    return whole if needed <= console.width else short
 
 
 def _warn_of_other_counts(edition: Edition, params: Params) -> None:

@@ -32,6 +32,9 @@ from fer_pipeline.errors import DataError, one_line
 MAX_PIXELS = 25_000_000
 """The largest picture that is decoded, as width times height: a small file can claim any size."""
 
+MAX_PICTURE_BYTES = 128 << 20
+"""The largest file of a picture that somebody asks about: `MAX_PIXELS` of them, not compressed."""
+
 MAX_FACE_BYTES = 8 << 20
 """The largest file of one face of a data set."""
 
@@ -44,6 +47,9 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 MAX_SCANS = 64
 """Passes over the picture in one JPEG; a progressive one has about ten."""
 
+Size = tuple[int, int]
+"""Width and height of a picture that is upright."""
+
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
@@ -55,7 +61,7 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionB
 
 def decode_picture(
     encoded: bytes | None, where: str, *, only_squares: bool = False
-) -> tuple[UInt8Array, bool]:
+) -> tuple[UInt8Array, Size]:
     """Decode one picture of a face.
 
     Args:
@@ -65,14 +71,14 @@ def decode_picture(
             FER2013. Without it a picture of any shape is resized to a square.
 
     Returns:
-        (48, 48) uint8 pixels, and true if the picture had another size and was resized.
+        (48, 48) uint8 pixels, and the size that the picture had before it was brought to that.
 
     Raises:
         DataError: no picture, too large, or not square where it must be.
     """
     with _decoded(encoded or b"", where, only_squares) as picture:
         grey = _opaque(picture, "L")
-        return face_pixels(grey), grey.size != (SIDE, SIDE)
+        return face_pixels(grey), grey.size
 
 
 def decode_photo(encoded: bytes, where: str) -> Image.Image:
@@ -96,19 +102,22 @@ def face_pixels(picture: Image.Image) -> UInt8Array:
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def read_picture(path: Path) -> UInt8Array:
-    """(48, 48) uint8 of a user's picture, whatever its shape.
+def read_picture(path: Path) -> tuple[UInt8Array, Size]:
+    """A user's picture of any shape, as `decode_picture` gives it.
 
     Raises:
         DataError: the file is missing, or no picture.
     """
     try:
-        encoded = path.read_bytes()
+        with path.open("rb") as stream:
+            encoded = stream.read(MAX_PICTURE_BYTES + 1)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: give the path of a picture") from None
     except OSError as error:
         raise DataError(f"{path}: picture can't be read: {error.strerror}") from error
-    return decode_picture(encoded, str(path))[0]
+    if len(encoded) > MAX_PICTURE_BYTES:
+        raise DataError(f"{path}: picture has more than {MAX_PICTURE_BYTES >> 20} MiB")
+    return decode_picture(encoded, str(path))
 
 
 def count_pixels(encoded: bytes) -> int:

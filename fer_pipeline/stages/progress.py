@@ -15,6 +15,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -36,8 +37,8 @@ LINE_EVERY_S = 30.0
 class Bar(Progress):
     """A bar; where the output is no terminal, and it can't be redrawn, a line now and then."""
 
-    def __init__(self, *columns: ProgressColumn) -> None:
-        console = Console()
+    def __init__(self, *columns: ProgressColumn, stderr: bool = False) -> None:
+        console = Console(stderr=stderr)
         super().__init__(*columns, console=console, disable=not console.is_terminal, transient=True)
         self._shown, self._said = columns, time.monotonic()
 
@@ -56,6 +57,13 @@ class Bar(Progress):
         shown = (column.render(self._tasks[task_id]) for column in self._shown)
         texts = [one.plain for one in shown if isinstance(one, Text)]  # not the bar itself
         self.console.print("  ".join(texts), highlight=False, soft_wrap=True)
+
+
+class ImagesPerSecond(ProgressColumn):
+    """How fast it goes."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
 
 
 class TrainingProgress(Observer):
@@ -113,9 +121,14 @@ class TrainingProgress(Observer):
 
 
 @contextmanager
-def image_bar(label: str, images: int) -> Iterator[Callable[[int], None]]:
-    """A bar over images; gives the function that advances it."""
-    with new_bar() as progress:
+def image_bar(
+    label: str, images: int | None, *, stderr: bool = False
+) -> Iterator[Callable[[int], None]]:
+    """A bar over images, perhaps of an unknown number; gives the function that advances it.
+
+    On standard error it does not mix with results.
+    """
+    with new_bar(MofNCompleteColumn(), ImagesPerSecond(), stderr=stderr) as progress:
         task = progress.add_task(label, total=images)
         yield lambda count: progress.advance(task, count)
 
@@ -135,7 +148,8 @@ def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
         yield advance
 
 
-def new_bar(*figures: ProgressColumn) -> Bar:
+def new_bar(*figures: ProgressColumn, stderr: bool = False) -> Bar:
     """A bar that is to be entered; it counts, unless other figures are asked for."""
     shown = figures or (MofNCompleteColumn(),)
-    return Bar(TextColumn("{task.description}"), BarColumn(), *shown, TimeRemainingColumn())
+    label = TextColumn("{task.description}")
+    return Bar(label, BarColumn(), *shown, TimeRemainingColumn(), stderr=stderr)

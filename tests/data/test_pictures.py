@@ -32,6 +32,7 @@ from fer_pipeline.data.pictures import (
 )
 from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.errors import DataError
+from fer_pipeline.serving.inputs import read_faces
 from fer_pipeline.serving.requests import read_request
 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
@@ -73,9 +74,9 @@ OTHER_PICTURE = Image.fromarray(255 - GREY)
 def test_a_lossless_picture_gives_its_own_greys(
     encoded: bytes, wanted: np.ndarray[Any, Any]
 ) -> None:
-    pixels, resized = decode_picture(encoded, WHERE)
+    pixels, size = decode_picture(encoded, WHERE)
     np.testing.assert_array_equal(pixels, wanted)
-    assert (pixels.dtype, resized) == (np.uint8, False)
+    assert (pixels.dtype, size) == (np.uint8, (48, 48))
 
 
 PALETTE = COLOUR_PICTURE.quantize(256)
@@ -122,7 +123,7 @@ def by_ingest(encoded: bytes, folder: Path) -> np.ndarray[Any, Any]:
 def by_command(encoded: bytes, folder: Path) -> np.ndarray[Any, Any]:
     path = folder / "face"
     path.write_bytes(encoded)
-    return read_picture(path)
+    return next(read_faces([str(path)])).images[0]
 
 
 WAYS: dict[str, Callable[[bytes, Path], np.ndarray[Any, Any]]] = {
@@ -248,8 +249,8 @@ def test_a_tiff_is_decoded_only_if_its_tiles_are_no_larger_than_a_picture() -> N
 def test_a_users_picture_of_any_shape_is_resized(shape: tuple[int, int]) -> None:
     picture = np.full(shape, 90, np.uint8)
     picture[:, shape[1] // 2 :] = 200
-    pixels, resized = decode_picture(encode(picture), WHERE)
-    assert (pixels.shape, resized) == ((48, 48), True)
+    pixels, size = decode_picture(encode(picture), WHERE)
+    assert (pixels.shape, size) == ((48, 48), shape[::-1])
     assert (pixels[:, :20] == 90).all()
     assert (pixels[:, 30:] == 200).all()
 

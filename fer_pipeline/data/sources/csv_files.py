@@ -72,7 +72,9 @@ def read_csv(container: Container, name: str) -> Part:
     where = container.where(name)
     with container.open(name) as stream:
         header = read_header(stream, where)
-    parts = list(_parse_all(_blocks(container, name, header), header, where, usage_of_table(name)))
+    parts = list(
+        _parse_all(read_blocks(container, name, header), header, where, usage_of_table(name))
+    )
     if not parts:
         raise DataError(f"{where} has a header and no rows: is the file cut off?")
     return Part.joined(parts, where)
@@ -82,13 +84,18 @@ def count_rows(container: Container, name: str) -> int:
     """How many rows a csv has, whatever is in them."""
     with container.open(name) as stream:
         header = read_header(stream, container.where(name))
-    return sum(batch.num_rows for _, batch in _blocks(container, name, header))
+    return sum(batch.num_rows for _, batch in read_blocks(container, name, header))
 
 
-def _blocks(
+def read_blocks(
     container: Container, name: str, header: Columns
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Some rows at a time as text, and the number of the first one."""
+    """Some rows at a time as text, with the columns that are `header.wanted`, and the number of the
+    first one.
+
+    Raises:
+        DataError: the file is cut off, or no csv.
+    """
     where = container.where(name)
     first_row = 1
     try:

@@ -8,8 +8,13 @@ folder above it (`test/0000`).
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_pipeline.data.sources.containers import MAX_MEMBERS, Container
@@ -50,21 +55,65 @@ def read_parquet(container: Container, name: str) -> Part:
 def _open(content: pa.BufferReader, where: str) -> tuple[Columns, pa.Table]:
     with pq.ParquetFile(content) as file:
         _require_sane(file.metadata, where)
-        leaves = [file.schema.column(place) for place in range(file.metadata.num_columns)]
-    # A value that is stored once for many rows stays one: else a small file would take all memory.
-    once = [one.path for one in leaves if one.physical_type == "BYTE_ARRAY"]
-    with pq.ParquetFile(content, read_dictionary=once) as file:
+    with pq.ParquetFile(content, read_dictionary=_texts_of(content)) as file:
         columns = find_columns(file.schema_arrow.names, where)
-        for key, there in (("image", columns.images), ("emotion", columns.labels)):
-            if not there:
-                seen = ", ".join(repr(name[:40]) for name in columns.names[:6]) or "none"
-                raise DataError(
-                    f"{where} has no column '{key}' (its columns: {seen}): is it FER2013 as "
-                    f"parquet?"
-                )
+        _require(columns, {"image": columns.images, "emotion": columns.labels}, where)
         table = file.read(columns.wanted)
     table.validate(full=True)  # for text that is no UTF-8
     return columns, table
+
+
+@contextmanager
+def open_images(
+    content: BinaryIO | pa.BufferReader, where: str
+) -> Iterator[tuple[pq.ParquetFile, Columns]]:
+    """Open a file of any size to read its images, and say in which columns they are.
+
+    Raises:
+        DataError: it is no parquet file, or has no images; also for damage that the block finds.
+    """
+    try:
+        texts = _texts_of(content)
+        with pq.ParquetFile(content, read_dictionary=texts) as file:
+            columns = find_columns(file.schema_arrow.names, where)
+            _require(columns, {"image": columns.images}, where)
+            yield file, replace(columns, labels=(), usage=None)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{where} is not a whole parquet file: {one_line(error)}") from error
+
+
+def _texts_of(content: BinaryIO | pa.BufferReader) -> list[str]:
+    """The columns whose values, where one is stored once for many rows, are to stay one: else a
+    small file would take all memory."""
+    with pq.ParquetFile(content) as file:
+        leaves = [file.schema.column(place) for place in range(file.metadata.num_columns)]
+    return [one.path for one in leaves if one.physical_type == "BYTE_ARRAY"]
+
+
+def _require(columns: Columns, wanted: Mapping[str, Sequence[str]], where: str) -> None:
+    for key, there in wanted.items():
+        if not there:
+            seen = ", ".join(repr(name[:40]) for name in columns.names[:6]) or "none"
+            raise DataError(
+                f"{where} has no column '{key}' (its columns: {seen}): is it FER2013 as parquet?"
+            )
+
+
+def image_rows(file: pq.ParquetFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
+    """So many rows at a time of a file that `open_images` gave, with the images alone."""
+    for batch in file.iter_batches(rows, columns=list(columns.images)):
+        own = [_compact(batch[name]) for name in batch.schema.names]
+        yield pa.RecordBatch.from_arrays(own, batch.schema.names)
+
+
+def _compact(column: pa.Array) -> pa.Array:
+    """A part of a column without the values that only rows before it have."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    used = pc.unique(column.indices)
+    return pa.DictionaryArray.from_arrays(
+        pc.index_in(column.indices, used), column.dictionary.take(used)
+    )
 
 
 def _require_sane(about: pq.FileMetaData, where: str) -> None:

@@ -86,10 +86,10 @@ def _read(
     pixels = np.empty((len(names), SIDE, SIDE), np.uint8)
     resized = 0
     for name, encoded in container.read_each(names, MAX_FACE_BYTES):
-        pixels[place[name]], changed = decode_picture(
+        pixels[place[name]], size = decode_picture(
             encoded, container.where(name), only_squares=True
         )
-        resized += changed
+        resized += size != (SIDE, SIDE)
     usage = np.array([usage or "Training" for usage in usages], np.str_)
     return Faces(pixels, emotion, usage), resized, any(usages)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer_pipeline.data.faces import SIDE, Faces, UInt8Array
-from fer_pipeline.data.pictures import MAX_FACE_BYTES, decode_picture
+from fer_pipeline.data.faces import SIDE, Faces, Int64Array, UInt8Array
+from fer_pipeline.data.pictures import MAX_FACE_BYTES, Size, decode_picture
 from fer_pipeline.data.sources.vocabulary import number_of, read_emotions, read_usages
 from fer_pipeline.data.store import PIXELS
 from fer_pipeline.emotions import EMOTIONS
@@ -148,7 +149,8 @@ def read_rows(
         usages = np.full(len(emotion), usage or "Training")
     else:
         usages = read_usages(rows[columns.usage].to_pylist(), where, first_row)
-    pixels, resized = _read_pixels(rows, columns, where, first_row)
+    pixels, sizes = read_pixels(rows, columns, where, first_row)
+    resized = int((sizes != SIDE).any(axis=1).sum())
     return Part(
         Faces(pixels, emotion, usages), resized, (columns.usage or usage) is not None, bool(named),
         np.array(beside, np.int64),
@@ -192,36 +194,50 @@ def _require_one_to_one(
         )
 
 
-def _read_pixels(
-    rows: pa.Table, columns: Columns, where: str, first_row: int
-) -> tuple[UInt8Array, int]:
+def read_pixels(
+    rows: pa.Table, columns: Columns, where: str, first_row: int = 1, *, only_squares: bool = True
+) -> tuple[UInt8Array, Int64Array]:
+    """The images of some rows, whatever their labels.
+
+    Args:
+        rows: with at least one image among its columns.
+        columns, where, first_row: as `read_rows` takes them.
+        only_squares: as `decode_picture` takes it.
+
+    Returns:
+        (N, 48, 48) pixels, and (N, 2) width and height of each image before it was brought to that.
+
+    Raises:
+        DataError: a row is no image; the message names it.
+    """
     if len(columns.images) == PIXELS:
         texts = [rows[name].cast(pa.string()) for name in columns.images]
-        return read_images(_whole(pc.binary_join_element_wise(*texts, " ")), where, first_row)
-    found = {name: read_images(_whole(rows[name]), where, first_row) for name in columns.images}
-    (first, (pixels, resized)), *others = found.items()
+        return _read_images(_whole(pc.binary_join_element_wise(*texts, " ")), where, first_row)
+    found = {
+        name: _read_images(_whole(rows[name]), where, first_row, only_squares)
+        for name in columns.images
+    }
+    (first, (pixels, sizes)), *others = found.items()
     for name, (other, _) in others:
         for row in np.flatnonzero((other != pixels).any(axis=(1, 2)))[:1]:
             raise DataError(
                 f"{where}, row {first_row + row}: {first} and {name} hold different images: leave "
                 f"one of them out"
             )
-    return pixels, resized
+    return pixels, sizes
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def read_images(column: pa.Array, where: str, first_row: int = 1) -> tuple[UInt8Array, int]:
-    """(N, 48, 48) pixels of a column of images in any form, and how many had another size.
-
-    Raises:
-        DataError: a row is no image; the message names it, counted from `first_row`.
-    """
+def _read_images(
+    column: pa.Array, where: str, first_row: int, only_squares: bool = True
+) -> tuple[UInt8Array, Int64Array]:
+    """Pixels and sizes of a column of images in any form."""
     kind = column.type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        return read_images(column.field("bytes"), where, first_row)
+        return _read_images(column.field("bytes"), where, first_row, only_squares)
     if isinstance(kind, _LISTS):
         if _longest(column) > 4 * PIXELS:
             raise DataError(f"{where}: a row has {_longest(column):,} pixels, not {PIXELS}")
@@ -232,11 +248,12 @@ def read_images(column: pa.Array, where: str, first_row: int = 1) -> tuple[UInt8
     if pa.types.is_string(values) or pa.types.is_large_string(values):
         starts = range(0, len(column), _TEXTS)
         parts = [_texts(column.slice(at, _TEXTS), where, first_row + at) for at in starts]
-        return np.concatenate(parts or [np.empty((0, SIDE, SIDE), np.uint8)]), 0
+        pixels = np.concatenate(parts or [np.empty((0, SIDE, SIDE), np.uint8)])
+        return pixels, np.full((len(pixels), 2), SIDE)
     raw = pa.types.is_fixed_size_binary(values) and values.byte_width == PIXELS
     if not (pa.types.is_binary(values) or pa.types.is_large_binary(values) or raw):
         raise DataError(f"{where}: column 'image' holds {kind}, not images or {PIXELS} numbers")
-    return _read_each(column, _picture, where, first_row)
+    return _read_each(column, partial(_picture, only_squares=only_squares), where, first_row)
 
 
 def _longest(column: pa.Array) -> int:
@@ -255,26 +272,25 @@ def _require_small(values: pa.Array, where: str) -> None:
 
 def _read_each(
     column: pa.Array,
-    read: Callable[[Any, str], tuple[UInt8Array, bool]],
+    read: Callable[[Any, str], tuple[UInt8Array, Size]],
     where: str,
     first_row: int,
-) -> tuple[UInt8Array, int]:
-    pixels, resized = np.empty((len(column), SIDE, SIDE), np.uint8), 0
+) -> tuple[UInt8Array, Int64Array]:
+    pixels, sizes = np.empty((len(column), SIDE, SIDE), np.uint8), np.empty((len(column), 2), int)
     for row, value in enumerate(column):
-        pixels[row], changed = read(value.as_py(), f"{where}, row {first_row + row}")
-        resized += changed
-    return pixels, resized
+        pixels[row], sizes[row] = read(value.as_py(), f"{where}, row {first_row + row}")
+    return pixels, sizes
 
 
-def _picture(content: bytes | None, where: str) -> tuple[UInt8Array, bool]:
+def _picture(content: bytes | None, where: str, only_squares: bool) -> tuple[UInt8Array, Size]:
     """An encoded picture, or raw pixels: a PNG or JPEG may have 2,304 bytes by chance."""
     encoded = content is None or content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
     if content is None or encoded or len(content) != PIXELS:
-        return decode_picture(content, where, only_squares=True)
-    return np.frombuffer(content, np.uint8).reshape(SIDE, SIDE), False
+        return decode_picture(content, where, only_squares=only_squares)
+    return np.frombuffer(content, np.uint8).reshape(SIDE, SIDE), (SIDE, SIDE)
 
 
-def _numbers(value: Any, where: str) -> tuple[UInt8Array, bool]:
+def _numbers(value: Any, where: str) -> tuple[UInt8Array, Size]:
     try:
         numbers = np.asarray(value or [], np.float64).ravel()
     except (TypeError, ValueError):
@@ -284,7 +300,7 @@ def _numbers(value: Any, where: str) -> tuple[UInt8Array, bool]:
     wrong = numbers[~((numbers >= 0) & (numbers <= 255) & (numbers == np.floor(numbers)))]
     if len(wrong):
         raise DataError(f"{where}: a pixel is {wrong[0]:g}, not 0 to 255")
-    return numbers.astype(np.uint8).reshape(SIDE, SIDE), False
+    return numbers.astype(np.uint8).reshape(SIDE, SIDE), (SIDE, SIDE)
 
 
 def _texts(texts: pa.Array, where: str, first_row: int) -> UInt8Array:
@@ -320,7 +336,7 @@ def _parse(texts: pa.StringArray) -> UInt8Array | None:
     return pixels
 
 
-def _words(text: str | None, where: str) -> tuple[UInt8Array, bool]:
+def _words(text: str | None, where: str) -> tuple[UInt8Array, Size]:
     """One row's pixels, or what is wrong with them."""
     words = (text or "").split()
     for word in words:
@@ -328,4 +344,5 @@ def _words(text: str | None, where: str) -> tuple[UInt8Array, bool]:
             raise DataError(f"{where}: a pixel is {word[:40]!r}, not 0 to 255")
     if len(words) != PIXELS:
         raise DataError(f"{where}: {len(words)} pixels, not {PIXELS}")
-    return np.array([word[-3:] for word in words], np.uint8).reshape(SIDE, SIDE), False
+    pixels = np.array([word[-3:] for word in words], np.uint8).reshape(SIDE, SIDE)
+    return pixels, (SIDE, SIDE)
