@@ -24,7 +24,7 @@ from fer_pipeline.provenance import StageInputs, git_state
 from fer_pipeline.registry.check import FOLDER, IMAGES, Record, files_tag, write_record
 from fer_pipeline.registry.policy import FIGURES, GATE_TAG
 from fer_pipeline.registry.runs import find_training_run, recipe_name
-from fer_pipeline.serving.precision import change_tags, write_change
+from fer_pipeline.serving.precision import change_tag, write_change
 from fer_pipeline.serving.predictor import FusedPredictor
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def make_candidate(
         run_id=run_id,
         folders={"bundle": bundle, FOLDER: folder},
         example=record.drawn[:1],
-        tags=version_tags(params, evaluation) | files_tag(bundle) | change_tags(bf16),
+        tags=version_tags(params, evaluation) | files_tag(bundle) | change_tag(bf16),
         description=paths.MODEL_CARD.read_text(encoding="utf-8"),
     )
 

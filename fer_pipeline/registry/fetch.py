@@ -16,7 +16,7 @@ from fer_pipeline.registry.check import files_of
 from fer_pipeline.registry.scratch import scratch_folder
 from fer_pipeline.registry.tracking import is_missing, mlflow_errors, open_storage
 from fer_pipeline.serving.bundle import open_bundle
-from fer_pipeline.serving.precision import read_tags
+from fer_pipeline.serving.precision import read_tag
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
@@ -86,7 +86,7 @@ def fetch_bundle(tracking: Tracking, name: str, number: str) -> Iterator[Bundle]
                     "take another version"
                 )
         tags = tracking.client.get_model_version(name, number).tags
-        yield replace(open_bundle(folder, f"{name} version {number}"), bf16=read_tags(tags))
+        yield replace(open_bundle(folder, f"{name} version {number}"), bf16=read_tag(tags))
 
 
 def _called(chosen: str) -> str:

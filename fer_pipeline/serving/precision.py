@@ -7,6 +7,7 @@ hardly changes may answer in bf16, and it does where that is faster.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ MAX_ACCURACY_CHANGE = 0.002
 MAX_PROBABILITY_CHANGE = 0.02
 """How far the probability of any emotion may move, on average over val."""
 
-_FILE = "precision.json"
+_FILE, _TAG = "precision.json", "bf16"
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,13 @@ def parse_change(content: Mapping[str, float] | None) -> Bf16Change | None:
     return Bf16Change(**content) if content else None
 
 
-def change_tags(change: Bf16Change | None) -> dict[str, str]:
-    """Tags of a version."""
-    if change is None:
-        return {"bf16.allowed": "not measured"}
-    return {"bf16.allowed": str(change.allowed).lower()} | {
-        f"bf16.{key}_change": f"{value:.6f}" for key, value in asdict(change).items()
-    }
+def change_tag(change: Bf16Change | None) -> dict[str, str]:
+    """The tag of a version that says it."""
+    told = {"allowed": change.allowed, **asdict(change)} if change else None
+    return {_TAG: json.dumps(told)}
 
 
-def read_tags(tags: Mapping[str, str]) -> Bf16Change | None:
-    """What `change_tags` made."""
-    keys = ("accuracy", "probability")
-    if any(f"bf16.{key}_change" not in tags for key in keys):
-        return None
-    return Bf16Change(*(float(tags[f"bf16.{key}_change"]) for key in keys))
+def read_tag(tags: Mapping[str, str]) -> Bf16Change | None:
+    """What `change_tag` made."""
+    told = json.loads(tags.get(_TAG, "null"))
+    return told and Bf16Change(told["accuracy"], told["probability"])

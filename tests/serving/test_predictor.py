@@ -25,9 +25,9 @@ from fer_pipeline.serving import engine
 from fer_pipeline.serving.bundle import describe, read_spec, weights_file, write_bundle
 from fer_pipeline.serving.precision import (
     Bf16Change,
-    change_tags,
+    change_tag,
     read_change,
-    read_tags,
+    read_tag,
     write_change,
 )
 from fer_pipeline.serving.predictor import BATCH_SIZE, FusedPredictor
@@ -198,7 +198,7 @@ def test_the_change_is_measured_against_the_logits_on_record(bundle: Path) -> No
 def test_what_bf16_changes_is_kept_beside_a_version_and_in_its_tags(tmp_path: Path) -> None:
     for change in (None, Bf16Change(-0.0005, 0.0125)):
         write_change(change, tmp_path)
-        assert read_change(tmp_path) == read_tags(change_tags(change)) == change
+        assert read_change(tmp_path) == read_tag(change_tag(change)) == change
     assert read_change(tmp_path / "older") is None
 
 

@@ -114,7 +114,8 @@ def test_a_fresh_process_reproduces_the_fused_logits_from_the_registry(
     elsewhere = Workspace(
         tmp_path,
         finished.env
-        | {"MLFLOW_TRACKING_URI": f"sqlite:///{finished.folder / 'mlflow.db'}", "PYTHONPATH": ""},
+        | {"MLFLOW_TRACKING_URI": f"sqlite:///{finished.folder / 'mlflow.db'}", "PYTHONPATH": ""}
+        | {"FER_SERVING_PRECISION": "fp32"},
     )
     images = str(finished.folder / "data/prepared/test.npz")
     elsewhere.check(sys.executable, str(script), images, str(found), ",".join(EMOTIONS))
@@ -129,7 +130,9 @@ def test_the_registered_version_says_what_made_it(finished: Workspace) -> None:
     assert version.tags["data.source"] == "sample"
     assert len(version.tags["data.sha256"]) in (0, 64)  # the sample is drawn, not fetched
     assert version.tags["recipe"] == "custom"
-    assert len(version.tags) <= 14  # what compares versions: MLflow shows all in one cell
+    bf16 = read(finished, "registry/verdict.json")["bf16"]  # None where it is no faster
+    assert json.loads(version.tags["bf16"]) == (bf16 and {"allowed": True, **bf16})
+    assert len(version.tags) <= 15  # what compares versions: MLflow shows all in one cell
     run = client(finished).get_run(version.run_id).data
     assert run.params["fusion.method"] == "nll"
     assert run.tags["git.dirty"] == "false"
