@@ -101,6 +101,17 @@ def ingest(wait: Wait = 600.0, folder: Folder = Path()) -> None:
 
 
 @app.command()
+def score(
+    source: Annotated[str, typer.Argument(help="New faces: a folder, a table, an archive.")],
+    model: Annotated[str, typer.Option(help="A version, or an alias.")] = "champion",
+    output: Annotated[Path | None, typer.Option(help="A file for the predictions, too.")] = None,
+    folder: Folder = Path(),
+) -> None:
+    """Predict new faces, and say whether they have drifted from what the model was measured on."""
+    _run("score", source=source, model=model, output=output, folder=folder)
+
+
+@app.command()
 def promotion(
     action: Annotated[Literal["promote", "rollback"], typer.Argument(help="What to do.")],
     version: Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow
@@ -18,7 +17,6 @@ from fer_pipeline.files import write_text
 from flows.graph import read_status
 from flows.params import commit
 from flows.pipeline import RUNNER, run_graph
-from flows.process import Outcome
 from flows.session import Session, run_in_session
 
 UPDATED = "fer-fusion.source.updated"
@@ -53,7 +51,7 @@ def ingest(
             if not state.is_completed():
                 return state
             if here.when_free(lambda: read_status(folder)).remote:
-                _command(here, "push", ["dvc", "--wait-for-lock", "push"])
+                here.command("push", ["dvc", "--wait-for-lock", "push"])
         # Only now: the pipeline that this starts needs the folder.
         source = {"prefect.resource.id": "fer-fusion.source"}
         source["fer-fusion.folder"] = str(folder.resolve())  # whose pipeline is to start
@@ -73,23 +71,13 @@ def _pin_change(here: Session) -> dict[str, str]:
         FlowError: the source can't be asked or pinned.
         StoppedError: the run is ending.
     """
-    asked = _command(here, "ask upstream", ["fer", "source", "status", "--json"])
+    asked = here.command("ask upstream", ["fer", "source", "status", "--json"])
     change: dict[str, str] = asked.document()
     unfinished = here.folder / _UNFINISHED
     if change["moved"]:
         write_text(unfinished, json.dumps(change))  # first: a pin replaces what was known before
-        _command(here, "pin", shlex.split(change["command"]))
+        here.command("pin", shlex.split(change["command"]))
     elif unfinished.exists():
         get_run_logger().info("an earlier run pinned this version and was interrupted")
         change = json.loads(unfinished.read_text(encoding="utf-8"))
     return change
-
-
-def _command(here: Session, name: str, command: Sequence[str]) -> Outcome:
-    """Run a command as a task of its own.
-
-    Raises:
-        FailedRun, CancelledRun: the state that the task has ended in.
-    """
-    work = here.task(name, lambda: here.run(command).require_success(name))
-    return work(return_state=True).result()

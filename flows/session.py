@@ -164,6 +164,15 @@ class Session:
             persist_result=False,
         )(run)
 
+    def command(self, name: str, command: Sequence[str]) -> Outcome:
+        """Run a command as a task of its own.
+
+        Raises:
+            FailedRun, CancelledRun: the state that the task has ended in.
+        """
+        work = self.task(name, lambda: self.run(command).require_success(name))
+        return work(return_state=True).result()
+
 
 def _log_line(line: str) -> None:
     if not _HINT.match(line):

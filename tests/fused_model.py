@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from fer_pipeline.data.faces import Split, save_split, split_sha256
+from fer_pipeline.data.profile import count_greys
 from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.schema import Params
@@ -68,7 +69,10 @@ def make_bundle(params: Params, folder: Path, names: tuple[str, ...], seed: int 
 def make_record(logits: np.ndarray, split: Split, predictor: FusedPredictor | None) -> Record:
     drawn = draw_test_split(99, 64).images
     drawn_logits = predictor.predict(drawn).logits if predictor else np.zeros((64, 7), np.float32)
-    return Record(logits, split.labels, split.groups, split_sha256(split), drawn, drawn_logits)
+    greys = map(np.array, count_greys(split.images))
+    return Record(
+        logits, split.labels, split.groups, split_sha256(split), drawn, drawn_logits, *greys
+    )
 
 
 def register_bundle(

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fer_pipeline.cli import registry as registry_cli
 from fer_pipeline.cli.predict import predict
+from fer_pipeline.cli.score import score
 from fer_pipeline.errors import DataError, hide_password
 from fer_pipeline.events import exit_status
 from fer_pipeline.paths import DOWNLOADS, PARAMS, SOURCE_LOCK
@@ -31,6 +32,7 @@ source = typer.Typer(help="Where the faces come from.", no_args_is_help=True)
 app.add_typer(source, name="source")
 app.add_typer(registry_cli.app, name="registry")
 app.command()(predict)
+app.command()(score)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.data.faces import Faces, Int64Array
+from fer_pipeline.data.faces import Faces, Int64Array, UInt8Array
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
 
 BIN = 4
@@ -69,12 +69,15 @@ class Profile:
 
 def profile_of(faces: Faces, labels: str) -> Profile:
     """The profile of a set that is not empty."""
-    flat = faces.pixels.reshape(len(faces), -1)
-    return Profile(
-        labels=labels,
-        classes=_counts(faces.emotion, NUM_EMOTIONS),
-        brightness=_counts(flat.mean(axis=1) / BIN + 0.5, len(BRIGHTNESS_MIDDLES)),
-        contrast=_counts(flat.std(axis=1) / BIN, len(CONTRAST_MIDDLES)),
+    return Profile(labels, _counts(faces.emotion, NUM_EMOTIONS), *count_greys(faces.pixels))
+
+
+def count_greys(images: UInt8Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Images per bin of brightness, and per bin of contrast, of (N, 48, 48) images."""
+    flat = images.reshape(len(images), -1)
+    return (
+        _counts(flat.mean(axis=1) / BIN + 0.5, len(BRIGHTNESS_MIDDLES)),
+        _counts(flat.std(axis=1) / BIN, len(CONTRAST_MIDDLES)),
     )
 
 

@@ -242,6 +242,14 @@ class PromotionParams(Rule):
     """Whether `register` promotes what the policy allows; else `fer registry promote` does."""
 
 
+class MonitoringParams(Section):
+    """What `fer score` says of new faces."""
+
+    max_drift: Fraction | None
+    """Faces, or what the model says of them, that differ further than this from what it was
+    measured on are flagged; null flags none."""
+
+
 class RegistryParams(Section):
     """Names in MLflow."""
 
@@ -261,6 +269,7 @@ class Params(Section):
     evaluation: EvaluationParams
     gate: GateParams
     promotion: PromotionParams
+    monitoring: MonitoringParams
     registry: RegistryParams
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from fer_pipeline import paths
 from fer_pipeline.data.faces import load_split, split_sha256
+from fer_pipeline.data.profile import count_greys
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import DataError
@@ -103,7 +104,7 @@ def version_tags(params: Params, evaluation: Evaluation) -> dict[str, str]:
 
 
 def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: Evaluation) -> Record:
-    """The test logits as `evaluate` scored them, and those of drawn faces.
+    """The test logits as `evaluate` scored them, the test images' greys, and drawn faces.
 
     Raises:
         DataError: the files are not those that were evaluated.
@@ -114,8 +115,16 @@ def _record(params: Params, fusion: Fusion, bundle: Path, evaluation: Evaluation
     # Example and check faces are drawn, so that no picture of a person ends up in a registry.
     drawn = _draw_faces(params.seed)
     drawn_logits = FusedPredictor.load(bundle).predict(drawn).logits
+    brightness, contrast = count_greys(test.images)
     record = Record(
-        logits.astype(np.float32), test.labels, test.groups, split_sha256(test), drawn, drawn_logits
+        logits=logits.astype(np.float32),
+        labels=test.labels,
+        groups=test.groups,
+        test_sha256=split_sha256(test),
+        drawn=drawn,
+        drawn_logits=drawn_logits,
+        brightness=np.array(brightness),
+        contrast=np.array(contrast),
     )
     difference = abs(top1_accuracy(logits, test.labels) - evaluation.test.fused.accuracy)
     if record.test_sha256 != evaluation.test_sha256 or difference > 1e-9:

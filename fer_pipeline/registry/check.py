@@ -61,6 +61,8 @@ class Record:
         test_sha256: of the test images and their labels, as `metrics/evaluation.json` has it.
         drawn: (D, 48, 48) uint8 synthetic faces.
         drawn_logits: (D, 7) float32 fused logits of them.
+        brightness, contrast: test images per bin, as `data.profile` counts them; a record of
+            an earlier release has neither.
     """
 
     logits: Float32Array
@@ -69,6 +71,8 @@ class Record:
     test_sha256: str
     drawn: UInt8Array
     drawn_logits: Float32Array
+    brightness: Int64Array | None = None
+    contrast: Int64Array | None = None
 
     @property
     def hits(self) -> BoolArray:
@@ -78,7 +82,8 @@ class Record:
 
 def write_record(record: Record, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / _RECORD, allow_pickle=False, **asdict(record))
+    arrays = {key: value for key, value in asdict(record).items() if value is not None}
+    np.savez(folder / _RECORD, allow_pickle=False, **arrays)
 
 
 def read_record(tracking: Tracking, name: str, number: str) -> Record:

@@ -126,6 +126,7 @@ def open_run(
     inputs: Mapping[str, object],
     *,
     tags: Mapping[str, str] | None = None,
+    splits: Mapping[Path, str] | None = None,
     once: bool = False,
 ) -> Iterator[RunLog]:
     """A run that ends as FINISHED, FAILED or KILLED with the block.
@@ -138,6 +139,8 @@ def open_run(
         inputs: everything that decides the result; not logged, only compared. Of a run with
             `data` among them, which is a training, the machine is watched.
         tags: for the run.
+        splits: prepared files that are its data sets, and as what; those that trainings and
+            fusions read if left out.
         once: whether a run that ended is continued as well.
     """
     with mlflow_errors(tracking.uri):
@@ -145,7 +148,9 @@ def open_run(
         run = RunLog(tracking.client, run_id, logged_steps(tracking.client, run_id))
         run.tags(tags or {})
         is_training = "data" in inputs
-        _log_data(tracking.client, run_id, _TRAINED_ON if is_training else _FUSED_ON)
+        if splits is None:
+            splits = _TRAINED_ON if is_training else _FUSED_ON
+        _log_data(tracking.client, run_id, splits)
         emit(
             "run",
             name=name,

@@ -51,11 +51,11 @@ def class_bars(classes: Mapping[str, Mapping[str, int]]) -> go.Figure:
     """Share of every emotion in each split, which shows the rare ones and compares the splits.
 
     Args:
-        classes: images per split and emotion.
+        classes: images per emotion in each of up to three splits, or sets of another kind.
     """
     traces = []
     widest = 0.0
-    for (split, counts), colour in zip(classes.items(), SPLIT_COLOURS, strict=True):
+    for (split, counts), colour in zip(classes.items(), SPLIT_COLOURS, strict=False):
         faces = max(sum(counts.values()), 1)
         shares = [counts[emotion] / faces for emotion in EMOTIONS]
         widest = max(widest, *shares)
@@ -75,22 +75,26 @@ def class_bars(classes: Mapping[str, Mapping[str, int]]) -> go.Figure:
         height=560,
         legend=LEGEND_ABOVE,
         # Wide enough for the value label of the longest bar.
-        xaxis=axis("share of the split’s faces", range=[0, 115 * widest], ticksuffix=" %"),
+        xaxis=axis("share of its faces", range=[0, 115 * widest], ticksuffix=" %"),
         yaxis=axis(autorange="reversed", showgrid=False),
     )
 
 
-def grey_histogram(rows: Sequence[Mapping[str, str]], title: str) -> go.Figure:
+def grey_histogram(
+    rows: Sequence[Mapping[str, object]], title: str, names: Mapping[str, str] = VERSIONS
+) -> go.Figure:
     """Shares, so that versions of different size compare: this version's filled, that of the
     earlier one, if any, as a line.
 
     Args:
         rows: version, grey (the middle of a bin) and images.
         title: of the grey axis.
+        names: what the versions are called.
     """
     traces, highest, step = [], 0, 0
-    for version, name in VERSIONS.items():
-        bins = [(int(row["grey"]), int(row["images"])) for row in rows if row["version"] == version]
+    for version, name in names.items():
+        own = [row for row in rows if row["version"] == version]
+        bins = [(int(str(row["grey"])), int(str(row["images"]))) for row in own]
         if not bins:
             continue
         middles, counts = zip(*bins, strict=True)
@@ -105,7 +109,7 @@ def grey_histogram(rows: Sequence[Mapping[str, str]], title: str) -> go.Figure:
                 mode="lines",
                 line={"color": BLUE if now else ORANGE, "width": 2, "shape": "hvh"},
                 fill="tozeroy" if now else None,
-                hovertemplate="grey %{x:.0f}: %{y:.2f} %",
+                hovertemplate="%{x:.0f}: %{y:.2f} %",
             )
         )
     return figure(

@@ -40,6 +40,7 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     ("data.max_drift", -0.1, "greater than or equal to 0"),
     ("data.max_drift", float("nan"), "less than or equal to 1"),
     ("data.max_drift", "0.1", "a valid number"),
+    ("monitoring.max_drift", 1.1, "less than or equal to 1"),
     ("data.sample", None, "a mapping"),
     ("data.sample.val", 6, "greater than or equal to 7"),
     ("backbones", {}, "not be empty"),

@@ -221,6 +221,8 @@ def test_a_record_is_read_back(write: Callable[[Record, Path], None], tmp_path: 
 def test_a_record_in_the_registry_holds_no_test_image(store: Tracking, number: str) -> None:
     record = read_record(store, NAME, number)
     assert len(record.logits) == len(SPLIT)
+    assert record.brightness is not None
+    assert record.brightness.sum() == len(SPLIT)
     sent = {image.tobytes() for image in SPLIT.images}
     assert not sent & {image.tobytes() for image in record.drawn}
 

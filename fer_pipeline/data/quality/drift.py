@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2_contingency, ks_2samp
 
+from fer_pipeline.arrays import Int64Array
 from fer_pipeline.data.profile import Profile
 from fer_pipeline.errors import DataError
+
+Counts = Sequence[int] | Int64Array
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,9 @@ class Drift:
 
 def measure_drift(now: Profile, before: Profile) -> Drift:
     """Compare two versions of a source."""
-    classes = _compare_classes(now, before) if now.labels == before.labels else None
-    brightness = _compare(now.brightness, before.brightness)
-    contrast = _compare(now.contrast, before.contrast)
+    classes = compare_classes(now.classes, before.classes) if now.labels == before.labels else None
+    brightness = compare_counts(now.brightness, before.brightness)
+    contrast = compare_counts(now.contrast, before.contrast)
     sizes = [brightness.ks, contrast.ks, *([classes.cramers_v] if classes else [])]
     return Drift(classes, brightness, contrast, max(sizes))
 
@@ -76,15 +79,17 @@ def require_small(drift: Drift, limit: float | None, advice: str) -> None:
     )
 
 
-def _compare(now: Sequence[int], before: Sequence[int]) -> Shift:
+def compare_counts(now: Counts, before: Counts) -> Shift:
+    """Compare two distributions, each given as images per bin of the same bins."""
     found = ks_2samp(
         *(np.repeat(np.arange(len(one)), one) for one in (now, before)), method="asymp"
     )
     return Shift(float(found.statistic), float(found.pvalue))
 
 
-def _compare_classes(now: Profile, before: Profile) -> ClassShift:
-    table = np.array([now.classes, before.classes])
+def compare_classes(now: Counts, before: Counts) -> ClassShift:
+    """Compare two class balances, each given as images per class."""
+    table = np.array([now, before])
     table = table[:, table.sum(axis=0) > 0]
     found = chi2_contingency(table, correction=False)
     # Cramér's V for two rows: the root of chi-square over the number of images.

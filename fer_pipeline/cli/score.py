@@ -1,0 +1,174 @@
+"""The command `fer score`: what a version says of new faces, and how far they have drifted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fer_pipeline.errors import DataError
+from fer_pipeline.paths import PARAMS
+
+if TYPE_CHECKING:
+    from fer_pipeline.registry.tracking import Tracking
+    from fer_pipeline.serving.monitoring import Difference, Observed
+    from fer_pipeline.serving.predictor import FusedPredictor
+
+PREDICTIONS, PAGE = "predictions.parquet", "drift.html"
+"""Names of a run's artifacts."""
+
+
+def score(
+    faces: Annotated[
+        list[str], typer.Argument(help="What 'fer predict' takes: files, folders, tables, …")
+    ],
+    model: Annotated[
+        str, typer.Option(help="A version (3), an alias (champion), or models:/NAME@ALIAS.")
+    ] = "champion",
+    output: Annotated[
+        Path | None, typer.Option(help="Keep the predictions here, too: .csv, .parquet or .jsonl.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Predict new faces; say how far they have drifted from what the model was measured on.
+
+    Predictions, differences and a page are logged to MLflow. Drift is a result: exit status 0.
+    """
+    from fer_pipeline.files import write_text
+    from fer_pipeline.params.load import load_params
+    from fer_pipeline.registry.monitoring import log_scores
+    from fer_pipeline.registry.scratch import scratch_folder
+    from fer_pipeline.registry.tracking import connect
+    from fer_pipeline.reports.monitoring_page import render_monitoring_page
+    from fer_pipeline.serving.monitoring import beyond, compare
+    from fer_pipeline.stages.launch import set_up_log
+
+    set_up_log(sys.stderr)  # what is on stdout may be read by a program
+    params = load_params(PARAMS)
+    limit = params.monitoring.max_drift
+    tracking = connect(params.registry.experiment)
+    name, predictor, before = _load(tracking, model, params.registry.model_name)
+    with scratch_folder() as here:
+        table, page = output or here / PREDICTIONS, here / PAGE
+        now, unreadable = _predict(predictor, faces, table)
+        differences = compare(now, before)
+        drifted = beyond(differences, limit)
+        found = {
+            "message": _message(name, now.images, differences, drifted, limit),
+            "drifted": drifted,
+            "model": name,
+            "sources": faces,
+            "unreadable": unreadable,
+            **_figures(now, before, differences, limit),
+        }
+        counts = {"now": vars(now), "before": vars(before)}
+        write_text(page, render_monitoring_page(found, counts))
+        tags = {"drifted": ", ".join(drifted) or "no"}
+        metrics = _metrics(found)
+        experiment = params.registry.experiment
+        found["run_id"] = log_scores(
+            tracking, experiment, name, faces, metrics, tags, [table, page]
+        )
+    typer.echo(json.dumps(found, indent=2) if as_json else found["message"])
+
+
+def _load(tracking: Tracking, model: str, default: str) -> tuple[str, FusedPredictor, Observed]:
+    """A version's name, the version at work, and what it was measured on."""
+    from fer_pipeline.registry.check import read_record
+    from fer_pipeline.registry.fetch import fetch_bundle, find_version, parse_model
+    from fer_pipeline.registry.monitoring import observed_on_test
+    from fer_pipeline.serving.predictor import FusedPredictor
+
+    name, chosen = parse_model(model, default)
+    number = find_version(tracking, name, chosen)
+    record = read_record(tracking, name, number)
+    with fetch_bundle(tracking, name, number) as bundle:
+        predictor = FusedPredictor(bundle.spec, bundle.files)
+    return bundle.name, predictor, observed_on_test(record, bundle.spec.temperature)
+
+
+def _predict(predictor: FusedPredictor, words: list[str], output: Path) -> tuple[Observed, int]:
+    """Write what is said of each face; what was seen, and how many could not be read.
+
+    Raises:
+        DataError: none could be read, or the output can't be written.
+    """
+    from fer_pipeline.serving.inputs import read_sources
+    from fer_pipeline.serving.monitoring import observe
+    from fer_pipeline.serving.outputs import open_output, tabulate
+    from fer_pipeline.serving.sources import find_sources
+    from fer_pipeline.stages.progress import image_bar
+
+    seen: Observed | None = None
+    unreadable = 0
+    sources = find_sources(words)
+    with (
+        open_output(output) as write,
+        image_bar("score", None, stderr=True) as advance,
+        closing(read_sources(sources)) as chunks,
+    ):
+        for chunk in chunks:
+            chances = predictor.predict(chunk.images).probabilities
+            write(tabulate(chunk, chances, {}))
+            unreadable += len(chunk.names) - len(chunk.images)
+            if len(chunk.images):
+                these = observe(chunk.images, chunk.sides, chances)
+                seen = these if seen is None else seen + these
+            advance(len(chunk.names))
+        if seen is None:
+            raise DataError(
+                f"none of {unreadable:,} faces can be read: 'fer predict' with the same words "
+                "says why"
+            )
+    return seen, unreadable
+
+
+def _figures(
+    now: Observed, before: Observed, differences: dict[str, Difference], limit: float | None
+) -> dict[str, Any]:
+    """What is reported beside the message, as JSON has it."""
+    from fer_pipeline.emotions import EMOTIONS
+    from fer_pipeline.serving.monitoring import CHANCE
+
+    return {
+        "images": now.images,
+        "limit": limit,
+        "chance": CHANCE,
+        "greys_on_record": before.brightness is not None,
+        "differences": {measure: asdict(one) for measure, one in differences.items()},
+        "mean_confidence": {"now": now.mean_confidence, "before": before.mean_confidence},
+        "expressions": dict(zip(EMOTIONS, now.expressions.tolist(), strict=True)),
+        "side": now.side_figures(),
+    }
+
+
+def _metrics(found: dict[str, Any]) -> dict[str, float]:
+    """What runs are compared by over the nights."""
+    images = found["images"]
+    return (
+        {"images": images, "unreadable": found["unreadable"]}
+        | {"mean_confidence": found["mean_confidence"]["now"]}
+        | {f"side.{key}": side for key, side in found["side"].items()}
+        | {f"drift.{key}": one["size"] for key, one in found["differences"].items()}
+        | {f"share.{key}": faces / images for key, faces in found["expressions"].items()}
+    )
+
+
+def _message(
+    name: str,
+    images: int,
+    differences: dict[str, Difference],
+    drifted: list[str],
+    limit: float | None,
+) -> str:
+    """Such as `412 faces by fer-fusion version 3: drifted: brightness 0.41 (limit 0.2)`."""
+    furthest = max(differences, key=lambda measure: differences[measure].size)
+    far = ", ".join(f"{one} {differences[one].size:.3f}" for one in drifted or [furthest])
+    words = f"drifted: {far}" if drifted else f"no drift; the most is {far}"
+    bound = "no limit is set" if limit is None else f"monitoring.max_drift is {limit}"
+    return f"{images:,} faces by {name}: {words} ({bound})"
