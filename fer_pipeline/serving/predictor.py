@@ -127,7 +127,8 @@ class FusedPredictor:
 
     def _stack(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(M, N, C) logits of every backbone."""
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+        # A copy: torch warns of arrays that it may not write to, such as those of decoded pictures.
+        pixels = torch.tensor(np.ascontiguousarray(images)).to(self._device)
         with full_float32():
             logits = [compute(pixels) for compute in self._backbones]
         return torch.stack(logits).cpu().numpy()
