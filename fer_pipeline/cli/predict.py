@@ -85,13 +85,12 @@ def _score(
     """Predict chunk by chunk; how many faces there were, and how many could not be read."""
     from fer_pipeline.serving.inputs import read_sources
     from fer_pipeline.serving.outputs import tabulate
+    from fer_pipeline.serving.sources import count_faces
     from fer_pipeline.stages.progress import image_bar
 
     read = unreadable = 0
-    known = [source.faces for source in sources if source.faces is not None]
-    total = sum(known) if len(known) == len(sources) else None
     with (
-        image_bar("predict", total, stderr=True) as advance,
+        image_bar("predict", count_faces(sources), stderr=True) as advance,
         closing(read_sources(sources, batch_size)) as chunks,
     ):
         for chunk in chunks:

@@ -101,7 +101,7 @@ def _predict(predictor: FusedPredictor, words: list[str], output: Path) -> tuple
     from fer_pipeline.serving.inputs import read_sources
     from fer_pipeline.serving.monitoring import observe
     from fer_pipeline.serving.outputs import open_output, tabulate
-    from fer_pipeline.serving.sources import find_sources
+    from fer_pipeline.serving.sources import count_faces, find_sources
     from fer_pipeline.stages.progress import image_bar
 
     seen: Observed | None = None
@@ -109,7 +109,7 @@ def _predict(predictor: FusedPredictor, words: list[str], output: Path) -> tuple
     sources = find_sources(words)
     with (
         open_output(output) as write,
-        image_bar("score", None, stderr=True) as advance,
+        image_bar("score", count_faces(sources), stderr=True) as advance,
         closing(read_sources(sources)) as chunks,
     ):
         for chunk in chunks:

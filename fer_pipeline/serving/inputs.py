@@ -26,11 +26,11 @@ from fer_pipeline.data.faces import SIDE, Int64Array, UInt8Array
 from fer_pipeline.data.pictures import MAX_PICTURE_BYTES, Size, decode_picture, read_picture
 from fer_pipeline.data.sources.containers import Container, open_container
 from fer_pipeline.data.sources.csv_files import read_blocks, read_header
-from fer_pipeline.data.sources.parquet_files import image_rows, open_images
+from fer_pipeline.data.sources.parquet_files import open_images
 from fer_pipeline.data.sources.tables import Columns, read_pixels
 from fer_pipeline.data.store import PIXELS
 from fer_pipeline.errors import DataError, one_line
-from fer_pipeline.serving.sources import Source, find_sources, open_table, read_length
+from fer_pipeline.serving.sources import Source, count_faces, open_table, read_length
 
 CHUNK = 128
 """Faces that are handed on together, unless another number is asked for."""
@@ -61,29 +61,20 @@ Job = Callable[[], list[Chunk]]
 """Work that another process can do."""
 
 
-def read_faces(words: Sequence[str], size: int = CHUNK) -> Generator[Chunk, None, None]:
-    """The faces of paths, patterns or standard input (`find_sources`).
-
-    Raises:
-        DataError: before any face is read, one of them does not exist or holds no face.
-    """
-    return read_sources(find_sources(words), size)
-
-
 def read_sources(sources: Sequence[Source], size: int = CHUNK) -> Generator[Chunk, None, None]:
-    """The faces of sources that were found, `size` or fewer at a time.
+    """The faces of what `find_sources` found, `size` or fewer at a time.
 
     A picture or a row that can't be read is an error in its chunk, and reading goes on.
 
     Raises:
         DataError: a table or an archive is damaged, or has no row.
     """
-    few = all(source.faces is not None for source in sources) and (
-        sum(source.faces or 0 for source in sources) <= size
-    )
+    faces = count_faces(sources)
     jobs = (job for source in sources for job in _jobs(source, size))
     # A process takes a second to start.
-    return _in_this_process(jobs) if few else _in_processes(jobs, _count_workers())
+    if faces is not None and faces <= size:
+        return _in_this_process(jobs)
+    return _in_processes(jobs, _count_workers())
 
 
 def _count_workers() -> int:
@@ -174,7 +165,7 @@ def _parquet_jobs(container: Container, names: list[str], size: int) -> Iterator
     (name,) = names
     where, first_row = container.where(name), 1
     with open_table(container, name) as stream, open_images(stream, where) as (file, columns):
-        for batch in image_rows(file, columns, size):
+        for batch in file.iter_batches(size, columns=list(columns.images)):
             yield partial(_read_table, batch, columns, where, first_row, size)
             first_row += batch.num_rows
 

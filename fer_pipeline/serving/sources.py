@@ -85,6 +85,12 @@ def find_sources(words: Sequence[str]) -> list[Source]:
     return found
 
 
+def count_faces(sources: Sequence[Source]) -> int | None:
+    """How many faces there are in all; None where only reading tells."""
+    known = [source.faces for source in sources if source.faces is not None]
+    return sum(known) if len(known) == len(sources) else None
+
+
 def _lines_for_stdin(words: Sequence[str]) -> Iterator[str]:
     for word in words:
         if word != STDIN:

@@ -32,8 +32,9 @@ from fer_pipeline.data.pictures import (
 )
 from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.errors import DataError
-from fer_pipeline.serving.inputs import read_faces
+from fer_pipeline.serving.inputs import read_sources
 from fer_pipeline.serving.requests import read_request
+from fer_pipeline.serving.sources import find_sources
 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (48, 48, 3), np.uint8)
@@ -123,7 +124,7 @@ def by_ingest(encoded: bytes, folder: Path) -> np.ndarray[Any, Any]:
 def by_command(encoded: bytes, folder: Path) -> np.ndarray[Any, Any]:
     path = folder / "face"
     path.write_bytes(encoded)
-    return next(read_faces([str(path)])).images[0]
+    return next(read_sources(find_sources([str(path)]))).images[0]
 
 
 WAYS: dict[str, Callable[[bytes, Path], np.ndarray[Any, Any]]] = {

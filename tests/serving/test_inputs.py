@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import struct
 import sys
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,7 +40,7 @@ from edition_files import (
 from fer_pipeline.data.faces import Faces
 from fer_pipeline.errors import DataError
 from fer_pipeline.serving import inputs
-from fer_pipeline.serving.inputs import Chunk, read_faces
+from fer_pipeline.serving.inputs import Chunk, Job, read_sources
 from fer_pipeline.serving.sources import find_sources
 
 FACES = random_faces()
@@ -45,7 +48,7 @@ FACES = random_faces()
 
 def read(*words: object, size: int = 256) -> Chunk:
     """All chunks as one."""
-    chunks = list(read_faces([str(word) for word in words], size))
+    chunks = list(read_sources(find_sources([str(word) for word in words]), size))
     assert all(len(chunk.names) <= size for chunk in chunks)
     return Chunk(
         list(itertools.chain(*(chunk.names for chunk in chunks))),
@@ -57,7 +60,7 @@ def read(*words: object, size: int = 256) -> Chunk:
 
 def refusal(*words: object) -> str:
     with pytest.raises(DataError) as refused:
-        read_faces([str(word) for word in words])  # without reading a face
+        find_sources([str(word) for word in words])
     assert len(str(refused.value).splitlines()) == 1
     return str(refused.value)
 
@@ -153,6 +156,13 @@ def test_processes_read_the_same_and_end(tmp_path: Path) -> None:
     assert found.errors[-1] == "picture can't be read: unknown format"
 
 
+def bomb() -> bytes:
+    """A small PNG that says that it is large."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    start, end = encode(FACES.pixels[0])[:12], encode(FACES.pixels[0])[33:]
+    return start + header + struct.pack(">I", zlib.crc32(header)) + end
+
+
 def wide_png() -> bytes:
     return encode(np.zeros((60, 30), np.uint8))
 
@@ -162,14 +172,16 @@ def test_what_cannot_be_read_is_a_row_and_the_others_are_read(tmp_path: Path) ->
         {
             "0.png": encode(FACES.pixels[0]),
             "1.jpg": b"a text",
-            "2.png": encode(np.zeros((60, 30), np.uint8)),
+            "2.png": wide_png(),
             "3.png": b"",
+            "4.png": bomb(),
         },
         tmp_path / "bad",
     )
     found = read(bad)
     unknown = "picture can't be read: unknown format"
-    assert found.errors == [None, unknown, None, unknown]
+    assert found.errors == [None, unknown, None, unknown, found.errors[4]]
+    assert "Image size (900000000 pixels) exceeds limit" in str(found.errors[4])
     assert found.sides.tolist() == [[48, 48], [30, 60]]
     np.testing.assert_array_equal(found.images[0], FACES.pixels[0])
 
@@ -233,6 +245,18 @@ def test_what_holds_no_face_is_refused_before_any_is_read(
     assert refusal(tmp_path / "first.png", path).startswith(f"{path}{says}")
 
 
+@pytest.mark.parametrize(
+    "image", [bytes(40 << 20), pa.array(np.zeros(10_000, np.uint8))], ids=["bytes", "numbers"]
+)
+def test_a_small_file_that_unpacks_to_much_is_refused(image: object, tmp_path: Path) -> None:
+    kind = pa.binary() if isinstance(image, bytes) else pa.list_(pa.uint8())
+    column = pa.array([image], kind)
+    path = tmp_path / "faces.parquet"
+    path.write_bytes(parquet_bytes(pa.table({"image": column}), compression="zstd"))
+    assert path.stat().st_size < 10_000
+    assert "which faces never do" in refusal(path)
+
+
 def test_arrays_of_another_shape_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "faces.npz", images=np.zeros((2, 48, 48, 3), np.uint8))
     assert "is 2 x 48 x 48 x 3 uint8: faces are N x 48 x 48 uint8" in refusal(
@@ -245,23 +269,21 @@ def test_standard_input_without_a_path_is_refused(monkeypatch: pytest.MonkeyPatc
     assert refusal("-") == "standard input names no picture: give one path a line"
 
 
-def test_a_source_is_read_no_further_than_its_faces_are_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_no_more_than_a_few_chunks_wait(tmp_path: Path) -> None:
     """So that memory does not grow with the number of faces."""
     path = tmp_path / "faces.parquet"
     faces = [bytes([n % 256]) * 2304 for n in range(5000)]
     path.write_bytes(parquet_bytes({"image": faces}, row_group_size=100))
     (source,) = find_sources([str(path)])
     assert source.faces == 5000
-    made: list[object] = []
+    made: list[Job] = []
 
-    def counted(jobs: object) -> object:
+    def counted() -> Iterator[Job]:
         for job in inputs._jobs(source, 10):
             made.append(job)
-            yield from job()
+            yield job
 
-    monkeypatch.setattr(inputs, "_in_processes", lambda jobs, workers: counted(jobs))
-    chunks = read_faces([str(path)], 10)
-    assert [int(next(chunks).images[0, 0, 0]) for _ in range(3)] == [0, 10, 20]
-    assert len(made) == 3
+    with closing(inputs._in_processes(counted(), 1)) as chunks:
+        assert [int(next(chunks).images[0, 0, 0]) for _ in range(3)] == [0, 10, 20]
+        assert len(made) == 5

@@ -14,12 +14,13 @@ from dataclasses import replace
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fer_pipeline.data.pictures import MAX_FACE_BYTES
 from fer_pipeline.data.sources.containers import MAX_MEMBERS, Container
 from fer_pipeline.data.sources.tables import Columns, Part, find_columns, read_rows
 from fer_pipeline.data.sources.vocabulary import usage_of_table
+from fer_pipeline.data.store import PIXELS
 from fer_pipeline.errors import DataError, one_line
 
 MAX_FILE_BYTES = 1 << 29
@@ -28,6 +29,10 @@ MAX_FILE_BYTES = 1 << 29
 MAX_UNPACKED = 1 << 30
 """The largest size of its columns, unpacked, in bytes: by its own account, and if every value of
 every list had 64 bits."""
+
+_MOST_SAVED = 100
+"""How many times as large a column of many bytes may be as it is packed; images save next to
+nothing."""
 
 
 def read_parquet(container: Container, name: str) -> Part:
@@ -55,7 +60,10 @@ def read_parquet(container: Container, name: str) -> Part:
 def _open(content: pa.BufferReader, where: str) -> tuple[Columns, pa.Table]:
     with pq.ParquetFile(content) as file:
         _require_sane(file.metadata, where)
-    with pq.ParquetFile(content, read_dictionary=_texts_of(content)) as file:
+        leaves = [file.schema.column(place) for place in range(file.metadata.num_columns)]
+    # A value that is stored once for many rows stays one: else a small file would take all memory.
+    once = [one.path for one in leaves if one.physical_type == "BYTE_ARRAY"]
+    with pq.ParquetFile(content, read_dictionary=once) as file:
         columns = find_columns(file.schema_arrow.names, where)
         _require(columns, {"image": columns.images, "emotion": columns.labels}, where)
         table = file.read(columns.wanted)
@@ -73,21 +81,13 @@ def open_images(
         DataError: it is no parquet file, or has no images; also for damage that the block finds.
     """
     try:
-        texts = _texts_of(content)
-        with pq.ParquetFile(content, read_dictionary=texts) as file:
+        with pq.ParquetFile(content) as file:
+            _require_plausible(file.metadata, where)
             columns = find_columns(file.schema_arrow.names, where)
             _require(columns, {"image": columns.images}, where)
             yield file, replace(columns, labels=(), usage=None)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{where} is not a whole parquet file: {one_line(error)}") from error
-
-
-def _texts_of(content: BinaryIO | pa.BufferReader) -> list[str]:
-    """The columns whose values, where one is stored once for many rows, are to stay one: else a
-    small file would take all memory."""
-    with pq.ParquetFile(content) as file:
-        leaves = [file.schema.column(place) for place in range(file.metadata.num_columns)]
-    return [one.path for one in leaves if one.physical_type == "BYTE_ARRAY"]
 
 
 def _require(columns: Columns, wanted: Mapping[str, Sequence[str]], where: str) -> None:
@@ -99,21 +99,20 @@ def _require(columns: Columns, wanted: Mapping[str, Sequence[str]], where: str) 
             )
 
 
-def image_rows(file: pq.ParquetFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
-    """So many rows at a time of a file that `open_images` gave, with the images alone."""
-    for batch in file.iter_batches(rows, columns=list(columns.images)):
-        own = [_compact(batch[name]) for name in batch.schema.names]
-        yield pa.RecordBatch.from_arrays(own, batch.schema.names)
-
-
-def _compact(column: pa.Array) -> pa.Array:
-    """A part of a column without the values that only rows before it have."""
-    if not pa.types.is_dictionary(column.type):
-        return column
-    used = pc.unique(column.indices)
-    return pa.DictionaryArray.from_arrays(
-        pc.index_in(column.indices, used), column.dictionary.take(used)
-    )
+def _require_plausible(about: pq.FileMetaData, where: str) -> None:
+    """Refuse a small file that would take all memory, by what it says of itself."""
+    groups = [about.row_group(place) for place in range(about.num_row_groups)]
+    for group in groups:
+        for column in (group.column(place) for place in range(group.num_columns)):
+            unpacked = column.total_uncompressed_size
+            packed_well = unpacked > _MOST_SAVED * column.total_compressed_size
+            if column.num_values > 4 * PIXELS * group.num_rows or (
+                unpacked > 4 * MAX_FACE_BYTES and packed_well
+            ):
+                raise DataError(
+                    f"{where}: column '{column.path_in_schema}' has {column.num_values:,} values "
+                    f"that unpack to {unpacked:,} bytes, which faces never do"
+                )
 
 
 def _require_sane(about: pq.FileMetaData, where: str) -> None:
