@@ -104,9 +104,7 @@ def duration(project: Path, command: tuple[str, ...], env: dict[str, str]) -> fl
 @contextmanager
 def server(folder: Path, home: dict[str, str]) -> Iterator[dict[str, str]]:
     """A Prefect server that is up; gives the variables that name it to a process."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     address = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     command = (sys.executable, "-m", "prefect", "server", "start", "--port", str(port))
     log = folder / "server.log"
@@ -121,6 +119,11 @@ def server(folder: Path, home: dict[str, str]) -> Iterator[dict[str, str]]:
     finally:
         process.terminate()
         process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        return int(closed_soon.getsockname()[1])
 
 
 def is_up(process: subprocess.Popen[bytes], url: str) -> bool:

@@ -21,6 +21,7 @@ PAGES = (
     "docs/flows.md",
     "docs/registry.md",
     "docs/results.md",
+    "docs/serving.md",
     "docs/training.md",
     "docs/where-to-look.txt",
 )

@@ -4,24 +4,31 @@ So no object is pickled: what travels is this file, the package beside it, and a
 safetensors (`fer_pipeline.serving.bundle`).
 """
 
+import asyncio
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RequestError
+from fer_pipeline.serving.batching import Batcher
 from fer_pipeline.serving.bundle import open_bundle
 from fer_pipeline.serving.precision import PRECISION_VARIABLE, read_change
 from fer_pipeline.serving.requests import read_request
 from fer_pipeline.serving.speed import pick_predictor
+
+REQUESTS = 16
+"""So many requests are read, and wait, at the same time; those beyond wait unread."""
 
 
 class BadRequest(MlflowException):
@@ -40,11 +47,23 @@ class FusedModel(PythonModel):
         bundle = open_bundle(Path(context.artifacts["bundle"]), "this version")
         change = read_change(Path(context.artifacts["record"]))
         choice = os.environ.get(PRECISION_VARIABLE, "auto")
-        self._predictor = pick_predictor(bundle.spec, bundle.files, choice, change)
-        # MLflow's server reads Parquet by itself, of which a kilobyte may be gigabytes.
+        predictor = pick_predictor(bundle.spec, bundle.files, choice, change)
+        self._batcher = Batcher(predictor.predict)
+        self._timeout_s: float | None = None
         server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
         if server is not None:
+            # MLflow's server reads Parquet by itself, of which a kilobyte may be gigabytes.
             server.parse_parquet_input = _refuse_parquet
+            self._prepare_server()
+
+    def _prepare_server(self) -> None:
+        self._timeout_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()  # type: ignore[no-untyped-call]
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # imported by a program that is no server
+            return
+        # Python's own pool has six threads on two cores: no more requests would wait together.
+        loop.set_default_executor(ThreadPoolExecutor(REQUESTS, "request"))
 
     # A plain np.ndarray is an annotation that MLflow leaves alone; it warns of none at all.
     def predict(  # type: ignore[no-untyped-def]
@@ -66,7 +85,7 @@ class FusedModel(PythonModel):
             images = read_request(model_input)
         except RequestError as error:
             raise BadRequest(str(error), error_code=INVALID_PARAMETER_VALUE) from error
-        prediction = self._predictor.predict(images)
+        prediction = self._batcher.predict(images, self._timeout_s)
         values, singles = prediction.probabilities, prediction.single_probabilities
         if output == "logits":
             values, singles = prediction.logits, prediction.single_logits

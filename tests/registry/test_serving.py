@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,22 @@ def test_single_backbones_and_logits_are_answered_on_request(
     np.testing.assert_allclose(rows(answer), expected.logits, atol=1e-4)
     for name, logits in expected.single_logits.items():
         np.testing.assert_allclose(rows(answer, f"{name}."), logits, atol=1e-4)
+
+
+def test_many_clients_get_the_answers_of_one_and_the_health_check_does_not_wait_for_them(
+    server: str, predictor: FusedPredictor
+) -> None:
+    parts = np.split(np.concatenate([SPLIT.images] * 4), [200, 201, 203, 206, 210, 215])
+    with ThreadPoolExecutor(len(parts)) as clients:
+        answers = [clients.submit(ask, server, inputs=images.tolist()) for images in parts]
+        for path in ("ping", "health"):
+            with urllib.request.urlopen(server.replace("invocations", path), timeout=60) as healthy:
+                assert healthy.status == 200
+        assert not all(one.done() for one in answers)
+    for one, images in zip(answers, parts, strict=True):
+        status, answer = one.result()
+        assert status == 200
+        np.testing.assert_allclose(rows(answer), predictor.predict(images).probabilities, atol=1e-5)
 
 
 @pytest.mark.parametrize(
