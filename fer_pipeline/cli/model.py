@@ -14,14 +14,11 @@ from fer_pipeline.paths import FUSION, PARAMS, VERDICT, model_file, require
 if TYPE_CHECKING:
     from fer_pipeline.serving.bundle import Bundle
 
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="A version (3), an alias (champion), or models:/NAME@ALIAS; "
-        "if left out, what the last 'dvc repro' made here.",
-    ),
-]
+MODEL_HELP = (
+    "A version (3), an alias (champion), or models:/NAME@ALIAS; if left out, what the last "
+    "'dvc repro' made here."
+)
+ModelOption = Annotated[str | None, typer.Option("--model", help=MODEL_HELP)]
 
 
 @contextmanager
