@@ -83,16 +83,7 @@ def test_a_schedule_fires(bench: FlowBench) -> None:
 def test_the_event_of_new_data_starts_the_pipeline(bench: FlowBench) -> None:
     before = {run["id"] for run in _runs(bench, "pipeline/weekly")}
     for folder in ("/another/clone", str(bench.folder)):
-        event = {
-            "occurred": datetime.now(UTC).isoformat(),
-            "event": "fer-fusion.source.updated",
-            "resource": {
-                "prefect.resource.id": "fer-fusion.source",
-                "fer-fusion.folder": folder,
-            },
-            "id": str(uuid4()),
-        }
-        bench.server.ask_list("/events", [event])
+        _send(bench, "fer-fusion.source.updated", "fer-fusion.source", folder)
 
     run = _completed(bench, "pipeline/weekly", lambda run: run["id"] not in before)
 
@@ -187,6 +178,28 @@ def _completed(bench: FlowBench, deployment: str, which: Any) -> dict[str, Any]:
     run: dict[str, Any] = wait_until(find, PICKED_UP_WITHIN_S, f"a run of {deployment}")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     return run
+
+
+def test_drift_starts_ingest_where_that_is_switched_on(bench: FlowBench) -> None:
+    def by_event() -> list[dict[str, Any]]:
+        runs = _runs(bench, "ingest/daily")
+        return [run for run in runs if (run["created_by"] or {}).get("type") == "AUTOMATION"]
+
+    found = bench.server.ask("/automations/filter", limit=200)
+    named = [one for one in found if one["name"] == "ingest after drift" and not one["enabled"]]
+    assert named
+    for one in named:
+        address = f"{bench.server.api}/automations/{one['id']}"
+        requests.patch(address, json={"enabled": True}, timeout=30).raise_for_status()
+    _send(bench, "fer-fusion.drift", "fer-fusion.model", str(bench.folder))
+    (run,) = wait_until(by_event, 60, "an ingest is due")
+    bench.server.cancel(run["id"])
+
+
+def _send(bench: FlowBench, event: str, resource: str, folder: str) -> None:
+    about = {"prefect.resource.id": resource, "fer-fusion.folder": folder}
+    now = {"occurred": datetime.now(UTC).isoformat(), "id": str(uuid4())}
+    bench.server.ask_list("/events", [{**now, "event": event, "resource": about}])
 
 
 def test_a_worker_that_a_script_started_with_an_ampersand_ends_when_it_is_told(
