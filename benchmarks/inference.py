@@ -29,6 +29,7 @@ from fer_pipeline.data.faces import Split
 from fer_pipeline.data.pictures import read_picture
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.models.backbones import build_backbone
+from fer_pipeline.params.schema import Tta
 from fer_pipeline.serving.bundle import Bundle, Member, Spec
 from fer_pipeline.serving.inputs import read_sources
 from fer_pipeline.serving.onnx_export import export_onnx
@@ -36,7 +37,7 @@ from fer_pipeline.serving.outputs import open_output, tabulate
 from fer_pipeline.serving.predictor import FusedPredictor
 from fer_pipeline.serving.sources import find_sources
 
-SIZES = {
+SIZES: dict[str, tuple[dict[str, tuple[int, int]], Tta]] = {
     "cpu": ({"resnet50": (40, 44), "resnet101": (40, 44), "inception_v3": (75, 82)}, "flip"),
     "299": (dict.fromkeys(("resnet50", "resnet101", "inception_v3"), (299, 299)), "centre"),
 }
@@ -144,7 +145,7 @@ def measure(label: str, faces: UInt8Array, folder: Path) -> dict[str, float]:
 
 
 def measure_reading(predictor_rate: float, faces: UInt8Array, folder: Path) -> float:
-    """The time that it takes to read FER2013's number of faces from a zip, by that of the networks."""
+    """The time to read as many faces as FER2013 has from a zip, by that of the networks."""
     archive, pictures = folder / "faces.zip", write_pictures(faces, folder / "zipped")
     with zipfile.ZipFile(archive, "w") as packed:
         for place in range(ZIPPED):
