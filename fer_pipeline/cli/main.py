@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fer_pipeline.cli import registry as registry_cli
 from fer_pipeline.cli.export import export
+from fer_pipeline.cli.page import show_page
 from fer_pipeline.cli.predict import predict
 from fer_pipeline.cli.score import score
 from fer_pipeline.errors import DataError, hide_password
@@ -35,6 +36,7 @@ app.add_typer(registry_cli.app, name="registry")
 app.command()(predict)
 app.command()(score)
 app.command()(export)
+app.command("app")(show_page)
 
 
 @app.command()

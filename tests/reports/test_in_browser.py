@@ -1,38 +1,26 @@
-"""The report in a real browser: its figures are drawn, it fits a phone, and it asks for nothing.
-
-Needs Chromium, which is no Python package; without it these tests are skipped.
-"""
+"""The report in a real browser: its figures are drawn, it fits a phone, and it asks for nothing."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from browser import MARKS, open_browser
+from playwright.sync_api import Browser, Page
 from report_inputs import make_inputs
 
 from fer_pipeline.reports.report import render_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FIGURES = ("accuracy", "simplex", "recall", "reliability", "curves", "confusion-0", "confusion-3")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, chromium_sandbox=False, args=["--disable-gpu", *quiet]
-        )
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
