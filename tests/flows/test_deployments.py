@@ -180,22 +180,6 @@ def _completed(bench: FlowBench, deployment: str, which: Any) -> dict[str, Any]:
     return run
 
 
-def test_drift_starts_ingest_where_that_is_switched_on(bench: FlowBench) -> None:
-    def by_event() -> list[dict[str, Any]]:
-        runs = _runs(bench, "ingest/daily")
-        return [run for run in runs if (run["created_by"] or {}).get("type") == "AUTOMATION"]
-
-    found = bench.server.ask("/automations/filter", limit=200)
-    named = [one for one in found if one["name"] == "ingest after drift" and not one["enabled"]]
-    assert named
-    for one in named:
-        address = f"{bench.server.api}/automations/{one['id']}"
-        requests.patch(address, json={"enabled": True}, timeout=30).raise_for_status()
-    _send(bench, "fer-fusion.drift", "fer-fusion.model", str(bench.folder))
-    (run,) = wait_until(by_event, 60, "an ingest is due")
-    bench.server.cancel(run["id"])
-
-
 def _send(bench: FlowBench, event: str, resource: str, folder: str) -> None:
     about = {"prefect.resource.id": resource, "fer-fusion.folder": folder}
     now = {"occurred": datetime.now(UTC).isoformat(), "id": str(uuid4())}
