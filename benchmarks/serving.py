@@ -105,7 +105,7 @@ def serve(folder: Path) -> Iterator[int]:
     """The port of a server that answers."""
     port, log = free_port(), folder / "server.log"
     command = (sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{NAME}/1")
-    options = ("--env-manager", "local", "--port", str(port))
+    options = ("--env-manager", "local", "--port", str(port), "--timeout", "600")
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -135,6 +135,7 @@ def measure(port: int, seconds: float) -> list[dict[str, float]]:
             }
             row["images_per_s"] = faces * row.pop("requests_per_s")
             rows.append(row)
+            print(f"{faces} faces, {clients} clients: {row['p50_ms']:.1f} ms", file=sys.stderr)
             figures = (row["p50_ms"], row["p99_ms"], row["images_per_s"])
             table.add_row(str(faces), str(clients), *(f"{value:.1f}" for value in figures))
     Console().print(table)
@@ -165,7 +166,7 @@ def time_requests(port: int, body: bytes, clients: int, seconds: float) -> dict[
 
 def ask_until(port: int, body: bytes, deadline: float) -> list[float]:
     """Seconds that each request took, over one connection: at least one request."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     latencies: list[float] = []
     while not latencies or time.perf_counter() < deadline:
         started = time.perf_counter()
