@@ -82,13 +82,13 @@ def _load(tracking: Tracking, model: str, default: str) -> tuple[str, FusedPredi
     from fer_pipeline.registry.check import read_record
     from fer_pipeline.registry.fetch import fetch_bundle, find_version, parse_model
     from fer_pipeline.registry.monitoring import observed_on_test
-    from fer_pipeline.serving.predictor import FusedPredictor
+    from fer_pipeline.serving.speed import pick_predictor
 
     name, chosen = parse_model(model, default)
     number = find_version(tracking, name, chosen)
     record = read_record(tracking, name, number)
     with fetch_bundle(tracking, name, number) as bundle:
-        predictor = FusedPredictor(bundle.spec, bundle.files)
+        predictor = pick_predictor(bundle.spec, bundle.files, "auto", bundle.bf16)
     return bundle.name, predictor, observed_on_test(record, bundle.spec.temperature)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -163,8 +164,12 @@ def _type(bench: FlowBench, run: str) -> str:
 
 
 def _runs(bench: FlowBench, deployment: str) -> list[dict[str, Any]]:
+    """Of this deployment alone: the server lists 200 at most, and what is scheduled comes first."""
     number = _deployment(bench, deployment)["id"]
-    return [run for run in bench.server.flow_runs() if run["deployment_id"] == number]
+    runs: list[dict[str, Any]] = bench.server.ask(
+        "/flow_runs/filter", deployments={"id": {"any_": [number]}}
+    )
+    return runs
 
 
 def _completed(bench: FlowBench, deployment: str, which: Any) -> dict[str, Any]:
@@ -178,6 +183,27 @@ def _completed(bench: FlowBench, deployment: str, which: Any) -> dict[str, Any]:
     run: dict[str, Any] = wait_until(find, PICKED_UP_WITHIN_S, f"a run of {deployment}")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     return run
+
+
+def test_drift_starts_ingest_where_that_is_switched_on(bench: FlowBench) -> None:
+    def by_event() -> list[dict[str, Any]]:
+        runs = _runs(bench, "ingest/daily")
+        return [run for run in runs if (run["created_by"] or {}).get("type") == "AUTOMATION"]
+
+    found = bench.server.ask("/automations/filter", limit=200)
+    named = [one for one in found if one["name"] == "ingest after drift" and not one["enabled"]]
+    assert named
+    for one in named:
+        address = f"{bench.server.api}/automations/{one['id']}"
+        requests.patch(address, json={"enabled": True}, timeout=30).raise_for_status()
+
+    def due() -> list[dict[str, Any]]:  # an event before the server has noted the change is lost
+        _send(bench, "fer-fusion.drift", "fer-fusion.model", str(bench.folder))
+        time.sleep(2)
+        return by_event()
+
+    for run in wait_until(due, 60, "an ingest is due"):
+        bench.server.cancel(run["id"])
 
 
 def _send(bench: FlowBench, event: str, resource: str, folder: str) -> None:
