@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from session_folder import make_session_folder
@@ -51,6 +52,17 @@ LONGEST = (
     "training/test_devices.py",
     "training/test_fit.py",
 )
+
+
+@pytest.fixture(scope="session")
+def import_path() -> list[str]:
+    return list(sys.path)
+
+
+@pytest.fixture(autouse=True)
+def _same_import_path(import_path: list[str]) -> None:
+    """MLflow puts the code of a version that it loads before all other, and leaves it there."""
+    sys.path[:] = import_path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -94,7 +94,7 @@ def test_every_flow_command_and_deployment_exists(text: str, root: Path) -> None
             assert option in done.stdout
     deployed = YAML(typ="safe").load((root / "prefect.yaml").read_text())["deployments"]
     flows = {one["name"].partition("{{")[0]: Path(one["entrypoint"]).stem for one in deployed}
-    named = set(re.findall(r"\b((?:ingest|pipeline|promotion)/[\w-]+)", text))
+    named = set(re.findall(r"\b((?:ingest|pipeline|promotion|score)/[\w-]+)", text))
     # The second is what `--suffix second` makes of a name.
     assert {name.removesuffix("-second") for name in named} == {
         f"{flow}/{name}" for name, flow in flows.items()

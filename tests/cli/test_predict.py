@@ -188,6 +188,7 @@ def long_run(trained: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]
     process = subprocess.Popen(
         [*command, "--output", str(tmp_path / "out.csv"), "--batch-size", "16"],
         cwd=trained, start_new_session=True, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # after '&'
     )  # fmt: skip
     partial = tmp_path / ".partial-out.csv"
     wait_until(lambda: partial.exists() and partial.stat().st_size, 300, "no row was written")
