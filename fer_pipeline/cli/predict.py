@@ -28,6 +28,9 @@ UNREADABLE = "unreadable"
 CHUNK = 128
 """As many as a GPU takes at once; a CPU takes them in parts."""
 
+FEW = 64
+"""Faces that are computed sooner than it is found out in which precision they are faster."""
+
 _LONG = 50
 """Rows that a screen hardly shows."""
 
@@ -61,10 +64,12 @@ def predict(
     ] = "auto",
 ) -> None:
     """Read the expression of faces with the fused model."""
-    from fer_pipeline.serving.sources import find_sources
+    from fer_pipeline.serving.sources import count_faces, find_sources
     from fer_pipeline.serving.speed import pick_predictor
 
     sources = find_sources(faces)
+    if precision == "auto" and (total := count_faces(sources)) is not None and total <= FEW:
+        precision = "fp32"
     with _results(output) as write, choose_bundle(model) as bundle:
         predictor = pick_predictor(bundle.spec, bundle.files, precision, bundle.bf16, device)
         read, unreadable = _score(predictor, sources, write, batch_size, singles)

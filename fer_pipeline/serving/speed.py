@@ -23,7 +23,7 @@ PrecisionChoice = Literal["auto", "fp32", "bf16"]
 MIN_GAIN = 1.05
 """How many times as fast bf16 must be to be chosen."""
 
-_TIMED_IMAGES = 16
+_TIMED_IMAGES = 8
 _TIMED_CALLS = 3
 
 

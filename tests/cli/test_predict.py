@@ -24,7 +24,8 @@ from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import DataError
 from fer_pipeline.files import write_json
 from fer_pipeline.params.schema import Params
-from fer_pipeline.paths import FUSION, model_file
+from fer_pipeline.paths import FUSION, VERDICT, model_file
+from fer_pipeline.provenance import content_digest
 from fer_pipeline.serving.outputs import open_output
 from fer_pipeline.serving.predictor import FusedPredictor
 
@@ -108,6 +109,31 @@ def test_a_file_has_a_row_for_each_face_in_order(
     assert read["expression"].tolist() == [EMOTIONS[k] for k in wanted.logits.argmax(axis=1)]
     singles = read[[f"resnet50.{emotion}" for emotion in EMOTIONS]]
     np.testing.assert_allclose(singles, wanted.single_probabilities["resnet50"], atol=1e-6)
+
+
+def test_a_few_faces_are_computed_as_on_record_unless_asked_otherwise(
+    fer: Fer, trained: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = content_digest([trained / FUSION, trained / model_file("resnet50")])
+    verdict = {"model_sha256": sha256, "bf16": {"accuracy": 0.0, "probability": 0.001}}
+    write_json(trained / VERDICT, verdict)
+    monkeypatch.setattr("fer_pipeline.serving.speed.MIN_GAIN", 0.0)  # bf16 counts as faster
+    np.savez(tmp_path / "few.npz", images=FACES[:3])
+    np.savez(tmp_path / "many.npz", images=FACES[np.arange(65) % 3])
+    exact = FusedPredictor.load(write_bundle_of(trained, params, tmp_path)).predict(FACES[:3])
+
+    def off(name: str, *options: str) -> float:
+        output = tmp_path / f"{name}.parquet"
+        assert fer(str(tmp_path / f"{name}.npz"), "--output", str(output), *options)[0] == 0
+        found = pd.read_parquet(output)[list(EMOTIONS)][:3]
+        return float(np.abs(found - exact.probabilities).to_numpy().max())
+
+    assert off("few") < 1e-6
+    assert off("few", "--precision", "bf16") > 1e-6
+    assert off("many") > 1e-6
+    write_json(trained / VERDICT, verdict | {"model_sha256": "of other weights"})
+    assert off("many") < 1e-5
+    (trained / VERDICT).unlink()
 
 
 def write_bundle_of(trained: Path, params: Params, folder: Path) -> Path:
