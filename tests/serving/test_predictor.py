@@ -169,6 +169,21 @@ def test_bf16_says_nearly_the_same_and_also_of_more_images_than_go_through_at_on
     assert np.abs(found.probabilities - wanted.probabilities).max() < 0.02
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are captured on GPUs")
+def test_captured_batches_of_any_size_say_nearly_the_same(
+    bundle: Path, predictor: FusedPredictor
+) -> None:
+    files = {name: weights_file(bundle, name) for name in SIZES}
+    fast = FusedPredictor(read_spec(bundle), files, "bf16", "cuda")
+    rng = np.random.default_rng(2)
+    for count in (1, 5, 33, 130):
+        for _ in range(5):  # the first calls are not replayed yet
+            images = rng.integers(0, 256, (count, 48, 48), np.uint8)
+            found, wanted = fast.predict(images), predictor.predict(images)
+            assert np.abs(found.probabilities - wanted.probabilities).max() < 0.02
+
+
 def test_bf16_is_taken_only_where_its_change_is_known_and_small(bundle: Path) -> None:
     spec = read_spec(bundle)
     files = {name: weights_file(bundle, name) for name in SIZES}
