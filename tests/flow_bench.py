@@ -163,3 +163,9 @@ def make_bench(
     (folder / ".dvc" / "tmp").mkdir(parents=True)
     (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     return FlowBench(workspace, server)
+
+
+def last_line(output: str) -> str:
+    """What a command said last; on a busy machine Prefect may say after it that it still sends."""
+    lines = [line for line in output.splitlines() if "Still processing items" not in line]
+    return lines[-1]

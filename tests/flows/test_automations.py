@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flow_bench import FlowBench
+from flow_bench import FlowBench, last_line
 from fused_model import NAME, draw_test_split, make_bundle, register_bundle
 from processes import wait_until
 from ruamel.yaml import YAML
@@ -104,9 +104,9 @@ def test_faces_that_have_drifted_are_told_of_and_end_the_run_as_drifted(
         np.savez(incoming, images=images)
         status, output = bench.run("score", "in/%Y-%m-%d.npz", "--model", "1")
         assert status == 0, output
-        assert output.splitlines()[-1].startswith(f"40 faces by {NAME} version 1: {said}")
+        assert last_line(output).startswith(f"40 faces by {NAME} version 1: {said}")
         run = bench.newest_run()
-        assert run["state"]["message"] == output.splitlines()[-1]
+        assert run["state"]["message"] == last_line(output)
 
     assert run["state"]["name"] == "Drifted"
     assert run["name"] == f"in/{yesterday:%Y-%m-%d}.npz by 1"

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 import requests
-from flow_bench import FlowBench, make_bench
+from flow_bench import FlowBench, last_line, make_bench
 from prefect_server import PrefectServer
 from processes import end_tree, processes_with, wait_until
 
@@ -100,7 +100,7 @@ def test_another_folder_is_deployed_beside_and_takes_nothing_over(
     status, output = other.run("deploy", "--pool", "theirs")
 
     assert status == 1
-    assert output.splitlines()[-1].startswith(
+    assert last_line(output).startswith(
         f"error: the deployment ingest/daily works in {bench.folder}: give these another name"
     )
     assert other.run("deploy", "--pool", "theirs", "--suffix", "other")[0] == 0

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from flow_bench import FlowBench, make_bench
+from flow_bench import FlowBench, last_line, make_bench
 from prefect_server import PrefectServer
 from processes import assert_none_left, processes_with, wait_until
 from ruamel.yaml import YAML
@@ -58,7 +58,7 @@ def test_trainings_run_at_the_same_time_and_every_stage_after_its_parents(
     status, output = bench.run()
 
     assert status == 0, output
-    assert output.splitlines()[-1] == "Everything is up to date."
+    assert last_line(output) == "Everything is up to date."
     assert bench.notes() == {}
     run = bench.newest_run()
     assert run["state"]["name"] == "Unchanged"
@@ -105,7 +105,7 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(bench: FlowBench) -> Non
     status, output = bench.run()
 
     assert status == 1
-    last = output.splitlines()[-1]
+    last = last_line(output)
     assert "train@b failed: the faces are upside down" in last
     assert "endless was ended after its deadline" in last
     assert "(not run: calibrate)" in last
@@ -140,7 +140,7 @@ def test_cancelling_leaves_nothing_and_the_next_run_goes_on(bench: FlowBench) ->
 
     status, output = bench.run("pipeline", "--wait", "0")  # nobody else gets in meanwhile
     assert status == 1
-    assert f"flow run '{run['name']}' works in" in output.splitlines()[-1]
+    assert f"flow run '{run['name']}' works in" in last_line(output)
 
     bench.server.cancel(run["id"])
 
@@ -177,7 +177,7 @@ def test_cancelling_ends_a_run_that_waits_for_the_folder(bench: FlowBench) -> No
     output, _ = process.communicate(timeout=60)
     os.close(lock)
     assert process.returncode == 1
-    assert output.splitlines()[-1] == "error: The run was cancelled."
+    assert last_line(output) == "error: The run was cancelled."
     assert bench.server.state(run["id"])["name"] == "Cancelled"
 
 
@@ -235,7 +235,7 @@ def test_without_a_server_a_flow_starts_one_and_ends_it(alone: FlowBench, tmp_pa
     status, output = alone.run("pipeline", "--target", "prepare")
 
     assert status == 0, output
-    assert output.splitlines()[-1] == "1 stages ran, 0 were up to date."
+    assert last_line(output) == "1 stages ran, 0 were up to date."
     assert "View at http://127.0.0.1:" in output
     assert "temporary server" not in output  # Prefect's own, which has no pages
     assert not processes_with(f"{alone.folder}/")
@@ -274,7 +274,7 @@ def test_a_server_that_does_not_start_is_told_of_with_its_reason(
     status, output = alone.run()
 
     assert status == 1
-    assert output.splitlines()[-1].startswith(
+    assert last_line(output).startswith(
         "error: the temporary Prefect server did not start: sqlalchemy.exc.DatabaseError: "
         f"(sqlite3.DatabaseError) file is not a database. Its database is in {home}; "
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 from edition_files import fer2013_csv, only, random_faces, write
-from flow_bench import FlowBench
+from flow_bench import FlowBench, last_line
 from prefect_server import PrefectServer
 from processes import wait_until
 from workspace import Workspace, copy_workspace, make_workspace
@@ -59,12 +59,12 @@ def test_a_recipe_and_values_are_applied_and_bad_ones_change_nothing(project: Fl
 
     status, output = project.run("pipeline", "--set", "fusion.method=magic")
     assert status == 1
-    assert "fusion.method" in output.splitlines()[-1]
+    assert "fusion.method" in last_line(output)
     assert (project.folder / "params.yaml").read_text() == before
 
     status, output = project.run("pipeline", "--set", "fusion.method=uniform", "--target", "train")
     assert status == 0, output  # no training depends on it
-    assert output.splitlines()[-1] == "Everything is up to date."
+    assert last_line(output) == "Everything is up to date."
     # Metrics and verdict lie there, but are of the run before, with another fusion.
     shown = project.server.artifacts(project.newest_run()["id"])
     assert not {"fer-metrics", "fer-verdict"} & shown.keys()
@@ -89,7 +89,7 @@ def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench)
     shown = project.workspace.check("fer", "registry", "history", "--json")
     assert "the first; looks right" in shown
     assert f"Ada, flow run '{run['name']}'" in shown
-    assert output.splitlines()[-1] == "champion: version 2, until now none"
+    assert last_line(output) == "champion: version 2, until now none"
 
 
 def test_cancelling_ends_a_question_that_nobody_has_answered(project: FlowBench) -> None:
@@ -100,7 +100,7 @@ def test_cancelling_ends_a_question_that_nobody_has_answered(project: FlowBench)
 
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert output.splitlines()[-1] == "error: The run was cancelled."
+    assert last_line(output) == "error: The run was cancelled."
     assert project.server.state(run["id"])["name"] == "Cancelled"
 
 
@@ -108,7 +108,7 @@ def test_a_rollback_without_a_champion_before_says_so(project: FlowBench) -> Non
     status, output = project.run("promotion", "rollback")
 
     assert status == 1
-    assert output.splitlines()[-1].startswith("error: rollback failed: ")
+    assert last_line(output).startswith("error: rollback failed: ")
 
 
 def test_ingest_takes_a_new_version_and_tells_of_it(
@@ -122,13 +122,13 @@ def test_ingest_takes_a_new_version_and_tells_of_it(
     (tmp_path / "kept").write_text("no folder, as good as a server that is away")
     status, output = project.run("ingest")
     assert status == 1
-    assert output.splitlines()[-1].startswith("error: push failed: ")
+    assert last_line(output).startswith("error: push failed: ")
     assert _pinned(project.workspace) == "unchanged"  # the pin has moved
     (tmp_path / "kept").unlink()
     status, output = project.run("ingest")
 
     assert status == 0, output
-    assert output.splitlines()[-1].endswith("; pinned, read and checked.")
+    assert last_line(output).endswith("; pinned, read and checked.")
     assert _pinned(project.workspace) == "unchanged"
     assert (project.folder / "data/prepared/train.npz").exists()
     assert list((tmp_path / "kept").rglob("*"))  # pushed
@@ -136,7 +136,7 @@ def test_ingest_takes_a_new_version_and_tells_of_it(
     assert event["resource"]["prefect.resource.id"] == "fer-fusion.source"
     status, output = project.run("ingest")
     assert status == 0, output
-    assert output.splitlines()[-1].endswith("is as it was pinned.")
+    assert last_line(output).endswith("is as it was pinned.")
     assert project.newest_run()["state"]["name"] == "Unchanged"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flow_bench import FlowBench, make_bench
+from flow_bench import FlowBench, last_line, make_bench
 from mlflow.tracking import MlflowClient
 from prefect_server import PrefectServer
 from processes import assert_none_left, wait_until
@@ -119,7 +119,7 @@ def test_what_is_common_runs_once_and_what_is_done_not_again(
     assert {row["experiment"] for row in rows} == experiments(bench)
     assert [float(row["test fused"]) for row in rows] == pytest.approx([0.62, 0.63])
     assert [row["gate"] for row in rows] == ["True", "True"]
-    last = output.splitlines()[-1]
+    last = last_line(output)
     assert "fusion.method=uniform: fused 63.00%, gain +1.00 points, gate passed in 1 of 1." in last
     assert "picks by val (PublicTest)" in output
     artifact = bench.server.artifacts(run_of(bench, "1 x seed, 2 x fusion.method")["id"])[
@@ -130,7 +130,7 @@ def test_what_is_common_runs_once_and_what_is_done_not_again(
     assert bench.workspace.check("git", "status", "--porcelain") == before
 
     bench.forget()
-    assert bench.run(*sweep)[1].splitlines()[-1] == last
+    assert last_line(bench.run(*sweep)[1]) == last
     assert not (bench.folder / "notes.jsonl").exists()
     bench.workspace.check("dvc", "exp", "apply", rows[1]["experiment"])
     assert json.loads((bench.folder / "metrics/evaluation.json").read_text())["best_single"]
@@ -155,7 +155,7 @@ def test_killed_and_started_again_it_goes_on_and_one_that_fails_stops_no_other(
     bench.plan(train_resnet50={"checkpoint": True})
     status, output = bench.run("sweep", "--seeds", "1,7")
     assert status == 1
-    last = output.splitlines()[-1]
+    last = last_line(output)
     assert last.startswith("error: 1 of 2 failed: seed-7-")
     assert last.endswith(": evaluate failed: seed 7 is unlucky")
     (done,) = experiments(bench)
@@ -176,7 +176,7 @@ def test_cancelling_ends_every_combination(bench: FlowBench) -> None:
 
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert output.splitlines()[-1] == "error: The run was cancelled."
+    assert last_line(output) == "error: The run was cancelled."
     assert_none_left(f"{bench.folder}/", 30)
     assert not experiments(bench)
 
@@ -191,8 +191,8 @@ def test_on_the_sample_nothing_is_registered_and_experiments_can_be_compared(
 
     assert status == 0, output
     assert "Running stage 'train" not in output
-    assert "gate.min_gain=-1.0: fused" in output.splitlines()[-1]
-    assert "gate.min_gain=-0.9: fused" in output.splitlines()[-1]
+    assert "gate.min_gain=-1.0: fused" in last_line(output)
+    assert "gate.min_gain=-0.9: fused" in last_line(output)
     assert output.count("an experiment is not registered by itself") == 1
     assert "right on the same images" in copied.check("fer", "compare", *experiments(bench))
     store = MlflowClient(f"sqlite:///{copied.folder / 'mlflow.db'}")
@@ -206,7 +206,7 @@ def test_what_git_does_not_have_is_refused_before_anything_runs(bench: FlowBench
     (bench.folder / "score.py").write_text("")
     status, output = bench.run("sweep", "--seeds", "0..1")
     assert status == 1
-    assert "error: not committed: score.py" in output.splitlines()[-1]
+    assert "error: not committed: score.py" in last_line(output)
     assert not (bench.folder / "notes.jsonl").exists()
 
 

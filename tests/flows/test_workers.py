@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from flow_bench import RUN_WITHIN_S, FlowBench, make_bench
+from flow_bench import RUN_WITHIN_S, FlowBench, last_line, make_bench
 from prefect_server import PrefectServer
 from processes import assert_none_left, end_tree, kill_where
 from s3_server import S3Server
@@ -122,7 +122,7 @@ def test_trainings_run_side_by_side_and_wait_for_a_remote_that_is_away(
 
     output, _ = process.communicate(timeout=RUN_WITHIN_S)
     assert process.returncode == 0, output
-    assert output.splitlines()[-1] == "4 stages ran, 0 were up to date."
+    assert last_line(output) == "4 stages ran, 0 were up to date."
     notes = bench.notes()
     ran_in = {notes[f"train@{name}", "end"]["FER_CLONE"] for name in "ab"}
     assert ran_in == {str(clone) for clone in machines.clones}
@@ -154,7 +154,7 @@ def test_a_failed_stage_says_why_here_and_the_other_ends(machines: Machines) -> 
     status, output = machines.run("--force")
 
     assert status == 1
-    assert "train@a failed: the loss is not finite" in output.splitlines()[-1]
+    assert "train@a failed: the loss is not finite" in last_line(output)
     assert ("train@b", "end") in machines.bench.notes()
 
 
@@ -168,11 +168,11 @@ def test_what_workers_could_not_see_is_refused_before_anything_runs(machines: Ma
     finally:
         step.write_text(code)
     assert status == 1
-    assert "not committed: step.py" in output.splitlines()[-1]
+    assert "not committed: step.py" in last_line(output)
 
     status, output = machines.run("--force", "--pool", "nobody")
     assert status == 1
-    assert "python -m flows deploy --stage-pool nobody" in output.splitlines()[-1]
+    assert "python -m flows deploy --stage-pool nobody" in last_line(output)
     assert not bench.notes()
 
 
@@ -185,7 +185,7 @@ def test_a_cancelled_run_leaves_nothing_on_its_workers(machines: Machines) -> No
     bench.server.cancel(bench.server.flow_runs(name=_run_name(bench))[0]["id"])
 
     output, _ = process.communicate(timeout=120)
-    assert output.splitlines()[-1] == "error: The run was cancelled."
+    assert last_line(output) == "error: The run was cancelled."
     assert_none_left(str(machines.clones[0].parent / "one" / ".dvc"), 15)
     assert_none_left(str(machines.clones[0].parent / "two" / ".dvc"), 15)
     assert _states(machines, "stage")[:2] == ["Cancelled", "Cancelled"]
