@@ -15,11 +15,11 @@ import pandas as pd
 import psutil
 import pytest
 from edition_files import encode, parquet_bytes, random_faces, zip_bytes
+from fer_command import run_fer
 from fused_model import make_bundle
 from processes import wait_until
 from ruamel.yaml import YAML
 
-from fer_pipeline.cli.main import main
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import DataError
 from fer_pipeline.files import write_json
@@ -60,11 +60,7 @@ def run_in(
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["fer", "predict", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
+        return run_fer(monkeypatch, capsys, "predict", *arguments)
 
     return run
 

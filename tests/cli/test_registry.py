@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fer_command import run_fer
 from fused_model import NAME, draw_test_split, make_version
 
-from fer_pipeline.cli.main import main
 from fer_pipeline.registry import promote as promote_module
 from fer_pipeline.registry.aliases import read_aliases, set_challenger
 from fer_pipeline.registry.tracking import Tracking, connect
@@ -37,11 +37,7 @@ def fer(
     monkeypatch.setattr(promote_module, "check_version", lambda *_: "not looked at")
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["fer", "registry", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
+        return run_fer(monkeypatch, capsys, "registry", *arguments)
 
     return run
 
