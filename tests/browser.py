@@ -19,11 +19,14 @@ MARKS = [
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """A browser that sends nothing of its own."""
+    """A browser that sends nothing of its own, and whose camera shows a moving drawing."""
     with sync_playwright() as playwright:
         quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, chromium_sandbox=False, args=["--disable-gpu", *quiet]
+            executable_path=CHROMIUM,
+            chromium_sandbox=False,
+            args=["--disable-gpu", *quiet, *camera],
         )
         yield browser
         browser.close()

@@ -38,6 +38,12 @@ pytestmark = MARKS
 WITHIN_MS = 120_000
 BARS = ".js-plotly-plot .bars .point path"
 
+PASTE = """(field, content) => {
+    const clipboard = new DataTransfer();
+    clipboard.items.add(new File([new Uint8Array(content)], "pasted.jpg", {type: "image/jpeg"}));
+    field.dispatchEvent(new ClipboardEvent("paste", {clipboardData: clipboard, bubbles: true}));
+}"""
+
 
 def make_last_run(root: Path, params: Params, folder: Path) -> None:
     """The files that `dvc repro` leaves of a fused model, with untrained backbones."""
@@ -198,6 +204,23 @@ def test_of_several_faces_one_is_chosen_and_its_box_corrected(opened: Opened) ->
     size.press("ArrowLeft")
     expect(size).to_have_value(str(side - 1), timeout=WITHIN_MS)
     expect(seen).not_to_have_attribute("src", str(second), timeout=WITHIN_MS)
+
+
+def test_a_picture_can_be_pasted_or_taken_by_the_camera(opened: Opened) -> None:
+    page = opened.page
+    page.get_by_text("Paste", exact=True).click()
+    field = page.get_by_test_id("stChatInputTextArea")
+    content = list(encoded(drawn(0, 48)))
+    field.wait_for(timeout=WITHIN_MS)
+    field.evaluate(PASTE, content)
+    page.get_by_text("pasted.jpg").wait_for(timeout=WITHIN_MS)
+    page.get_by_test_id("stChatInputSubmitButton").click()
+    opened.wait_for("Not calibrated")
+    page.get_by_text("Camera", exact=True).click()
+    expect(page.get_by_text("Not calibrated")).to_have_count(0, timeout=WITHIN_MS)
+    page.wait_for_function("document.querySelector('video')?.readyState === 4", timeout=WITHIN_MS)
+    page.get_by_role("button", name="Take Photo").click()
+    opened.wait_for("Not calibrated")
 
 
 def test_a_text_named_as_a_picture_is_one_clear_line(opened: Opened) -> None:
