@@ -18,11 +18,10 @@ class WebServer:
         announces_size: whether Content-Length is sent; else the body is chunked.
         headers: more of them, for every answer.
         statuses: sent instead of the file, one for each of the next requests.
-        head_status: sent to every HEAD.
-        breaks: for each of the next GETs, after how many bytes its connection breaks.
+        breaks: for each of the next requests, after how many bytes its connection breaks.
         silent_from: from this byte of the file on, nothing is sent, until the server stops.
         moved: paths, and where they redirect to.
-        asked: method, path, range and all headers of every request.
+        asked: path and headers of every request.
         sent: bytes of bodies.
     """
 
@@ -34,11 +33,10 @@ class WebServer:
         self.announces_size = True
         self.headers: dict[str, str] = {}
         self.statuses: list[int] = []
-        self.head_status = 0
         self.breaks: list[int] = []
         self.silent_from: int | None = None
         self.moved: dict[str, str] = {}
-        self.asked: list[tuple[str, str, str, dict[str, str]]] = []
+        self.asked: list[tuple[str, dict[str, str]]] = []
         self.sent = 0
         self.lock = Lock()
         self.stopping = Event()
@@ -49,11 +47,6 @@ class WebServer:
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
-
-    @property
-    def starts(self) -> list[int]:
-        """Where the ranges that were asked for begin, in the order of asking."""
-        return [int(asked[6:].partition("-")[0]) for _, _, asked, _ in self.asked if asked]
 
     def __enter__(self) -> WebServer:
         self._thread.start()
@@ -82,9 +75,6 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
     def do_GET(self) -> None:
         self._answer()
 
@@ -92,11 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
         habits: WebServer = cast(Any, self.server).habits
         asked = self.headers.get("Range", "")
         with habits.lock:
-            habits.asked.append((self.command, self.path, asked, dict(self.headers)))
+            habits.asked.append((self.path, dict(self.headers)))
             status = habits.statuses.pop(0) if habits.statuses else 0
-            breaks = habits.breaks.pop(0) if self.command == "GET" and habits.breaks else None
-        if self.command == "HEAD" and habits.head_status:
-            status = habits.head_status
+            breaks = habits.breaks.pop(0) if habits.breaks else None
         if self.path in habits.moved:
             self._send_head(302, {"Location": habits.moved[self.path], "Content-Length": "0"})
         elif status:
@@ -121,8 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
             {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": f"{stop - start}"}
         )
         self._send_head(206 if "Content-Range" in head else 200, head)
-        if self.command == "GET":
-            self._send_body(habits, content[start:stop], start, breaks, chunked)
+        self._send_body(habits, content[start:stop], start, breaks, chunked)
 
     def _send_body(
         self, habits: WebServer, body: bytes, start: int, breaks: int | None, chunked: bool

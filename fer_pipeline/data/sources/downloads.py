@@ -9,38 +9,35 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from filelock import FileLock, Timeout
-from tenacity import (
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_random_exponential,
-)
-from tenacity.stop import stop_base
 
+from fer_pipeline.data.sources.pins import require_no_secret
 from fer_pipeline.errors import DataError, SourceUnreachableError
 
-IDLE_TIMEOUT_S = 60.0
-"""Seconds for which a server may send nothing before a download is given up."""
+TRIES = 16
+"""Connections in a row that may break and bring nothing: a minute, with the waits between them."""
 
-FIND_TIMEOUT_S = 10.0
+FIND_TRIES = 4
 """The same for a question: somebody waits who may have mistyped the address."""
 
-WHOLE_FILE_TRIES = 10
-"""Attempts at a file from a server that can't go on in its middle, whatever time they take."""
+MAX_WAIT_S = 8.0
+"""The longest wait before another try; it begins with half a second, and doubles."""
 
 _TRY_AGAIN = (408, 425, 429)
 """Answers that may be others in a moment: time-out, too early, too many requests."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there so far, and how many there will be, or None."""
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -90,10 +87,6 @@ def refusal(uri: str, status: int, said: str, login: str, pinned: bool) -> Excep
     return DataError(f"{uri} can't be read ({said}): check the address")
 
 
-class WholeFileOnlyError(Exception):
-    """The server can't start in the middle of this file; never reaches users."""
-
-
 class Place(Protocol):
     """A kind of server. Asks once: whoever calls tries again after a `BrokenConnectionError`."""
 
@@ -114,18 +107,18 @@ class Place(Protocol):
             VersionGoneError: the version is gone or replaced.
             DataError: it may not be read.
             BrokenConnectionError: the connection broke, before the first byte or later.
-            WholeFileOnlyError: this server only sends files from beginning to end.
         """
 
 
-def find(place: Place, uri: str, timeout_s: float = FIND_TIMEOUT_S) -> Upstream:
+def find(place: Place, uri: str, tries: int = FIND_TRIES) -> Upstream:
     """The present version of a file.
 
     Raises:
         DataError: there is no such file, it may not be read, or the server can't be reached.
     """
+    require_no_secret(uri)
     try:
-        return _retrying(stop_after_delay(timeout_s))(place.find, uri)
+        return _retry(lambda: place.find(uri), tries, lambda: 0)
     except BrokenConnectionError as error:
         raise SourceUnreachableError(
             f"{uri} can't be reached ({error}): check the address and the network"
@@ -133,16 +126,12 @@ def find(place: Place, uri: str, timeout_s: float = FIND_TIMEOUT_S) -> Upstream:
 
 
 def download(
-    place: Place,
-    upstream: Upstream,
-    target: Path,
-    progress: Progress,
-    idle_timeout_s: float = IDLE_TIMEOUT_S,
+    place: Place, upstream: Upstream, target: Path, progress: Progress, tries: int = TRIES
 ) -> None:
     """Write exactly this version to `target`, going on where an earlier call stopped.
 
-    Without a version, or from a server that only sends whole files, it starts from the beginning,
-    and again after each break.
+    Without a version or a size to know it by, it starts from the beginning, and again after each
+    break.
 
     Raises:
         DataError: the version is gone or replaced, the connection broke for good, the disk is
@@ -152,72 +141,68 @@ def download(
     version = hashlib.sha256(upstream.version.encode()).hexdigest()[:8]
     partial = target.with_name(f".partial-{version}-{target.name}")
     with _alone(partial):
-        transfer = _Transfer(place, upstream, partial, progress)
         try:
-            transfer.run(idle_timeout_s)
+            _transfer(place, upstream, partial, progress, tries)
         except BrokenConnectionError as error:
             raise SourceUnreachableError(
                 f"{upstream.uri} broke off ({error}), and trying again did not help; "
-                f"{transfer.done:,} bytes are in {partial}: run the same again, and it goes on "
+                f"{_size(partial):,} bytes are in {partial}: run the same again, and it goes on "
                 f"from there if the server can"
             ) from error
-        if upstream.size not in (None, transfer.done):
+        if upstream.size not in (None, _size(partial)):
+            done = _size(partial)
             partial.unlink()
             raise VersionGoneError(
-                f"{upstream.uri} has {transfer.done:,} bytes, not the {upstream.size:,} that were "
-                f"announced"
+                f"{upstream.uri} has {done:,} bytes, not the {upstream.size:,} that were announced"
             )
         partial.replace(target)
 
 
-class _Transfer:
-    """One file's way from a server into its partial file."""
+def _transfer(
+    place: Place, upstream: Upstream, partial: Path, progress: Progress, tries: int
+) -> None:
+    known = bool(upstream.version) and upstream.size is not None
+    if not known or _size(partial) > (upstream.size or 0):
+        partial.unlink(missing_ok=True)  # what has come may be something else
 
-    def __init__(self, place: Place, upstream: Upstream, partial: Path, progress: Progress) -> None:
-        self._place, self._upstream = place, upstream
-        self._partial, self._progress = partial, progress
-        # Whether it can only come from beginning to end.
-        self._whole = not upstream.version or upstream.size is None
+    def attempt() -> None:
+        _append(place, upstream, partial, _size(partial) if known else 0, progress)
 
-    @property
-    def done(self) -> int:
-        """The bytes that have come."""
-        return self._partial.stat().st_size if self._partial.exists() else 0
+    if not (partial.exists() and _size(partial) == upstream.size):
+        _retry(attempt, tries, lambda: _size(partial))
 
-    def run(self, idle_timeout_s: float) -> None:
-        if self._whole or self.done > (self._upstream.size or 0):
-            self._partial.unlink(missing_ok=True)  # what has come may be something else
-        ended = self._partial.exists() and self.done == self._upstream.size
-        while not ended:
-            tries, delay = stop_after_attempt(WHOLE_FILE_TRIES), stop_after_delay(idle_timeout_s)
-            ended = _retrying(tries if self._whole else delay)(self._attempt)
 
-    def _attempt(self) -> bool:
-        """Whether the end was reached; a break is an error only if nothing came before it."""
-        start = 0 if self._whole else self.done
+def _append(place: Place, upstream: Upstream, partial: Path, done: int, progress: Progress) -> None:
+    chunks = place.read(upstream, done)
+    with closing(chunks), _explained(partial), partial.open("ab" if done else "wb") as stream:
+        progress(done, upstream.size)
+        for chunk in chunks:
+            _require_small(upstream.uri, done + len(chunk))
+            stream.write(chunk)
+            stream.flush()  # so that a killed process leaves all that it was given
+            done += len(chunk)
+            progress(done, upstream.size)
+    if done < (upstream.size or 0):
+        raise BrokenConnectionError("the answer was cut short")
+
+
+def _retry(attempt: Callable[[], Answer], tries: int, done: Callable[[], int]) -> Answer:
+    """Try again after a broken connection, up to `tries` times in a row with no more done."""
+    failures, most = 0, done()
+    while True:
         try:
-            self._append(start)
-            return True
-        except WholeFileOnlyError:
-            self._whole = True
+            return attempt()
         except BrokenConnectionError:
-            if self._whole or self.done == start:
+            failures = 0 if done() > most else failures + 1
+            most = max(most, done())
+            if failures == tries:
                 raise
-        return False
+            if failures:
+                time.sleep(random.uniform(0, min(MAX_WAIT_S, 2**failures / 4)))
 
-    def _append(self, done: int) -> None:
-        size, chunks = self._upstream.size, self._place.read(self._upstream, done)
-        mode = "ab" if done else "wb"
-        with closing(chunks), _explained(self._partial), self._partial.open(mode) as stream:
-            self._progress(done, size)
-            for chunk in chunks:
-                _require_small(self._upstream.uri, done + len(chunk))
-                stream.write(chunk)
-                stream.flush()  # so that a killed process leaves all that it was given
-                done += len(chunk)
-                self._progress(done, size)
-        if done < (size or 0):
-            raise BrokenConnectionError("the answer was cut short")
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _require_small(uri: str, size: int) -> None:
@@ -234,16 +219,6 @@ def _require_small(uri: str, size: int) -> None:
         )
 
 
-def _retrying(stop: stop_base) -> Retrying:
-    """Tries again after a broken connection: at first soon, later after eight seconds at most."""
-    return Retrying(
-        retry=retry_if_exception_type(BrokenConnectionError),
-        wait=wait_random_exponential(multiplier=0.5, max=8.0),
-        stop=stop,
-        reraise=True,
-    )
-
-
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     try:
@@ -258,11 +233,10 @@ def _explained(path: Path) -> Iterator[None]:
 @contextmanager
 def _alone(partial: Path) -> Iterator[None]:
     """Two processes that append to one file would write its bytes twice."""
-    lock = FileLock(partial.with_name(f"{partial.name}.lock"), timeout=0)
     with _explained(partial):
         partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with lock:
+        with FileLock(partial.with_name(f"{partial.name}.lock"), timeout=0):
             yield
     except Timeout:
         raise DataError(

@@ -29,7 +29,6 @@ from fer_pipeline.data.sources.downloads import (
     VersionGoneError,
     refusal,
 )
-from fer_pipeline.data.sources.pins import require_no_secret
 from fer_pipeline.errors import DataError, one_line
 
 SCHEME = "s3://"
@@ -110,7 +109,7 @@ class S3:
         except _BROKEN as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise DataError(
-                    f"{uri}: the TLS certificate of {self._server} is not accepted: set "
+                    f"{uri}: the TLS certificate of {self._server} is not trusted here: set "
                     f"AWS_CA_BUNDLE to a file with the one of its authority"
                 ) from error
             raise BrokenConnectionError(f"no proper answer from {self._server}") from error
@@ -139,7 +138,6 @@ class S3:
 
 
 def _split(uri: str) -> tuple[str, str]:
-    require_no_secret(uri)
     bucket, _, key = uri[len(SCHEME) :].partition("/")
     if not BUCKET.fullmatch(bucket) or not key or key.endswith("/"):
         raise DataError(f"{uri} names no object: write s3://bucket/key")

@@ -76,7 +76,7 @@ def silent(done: int, total: int | None) -> None:
 
 
 def fetched(s3: Place, upstream: Upstream, target: Path) -> bytes:
-    download(s3, upstream, target, silent, idle_timeout_s=5.0)
+    download(s3, upstream, target, silent)
     return target.read_bytes()
 
 
@@ -213,7 +213,7 @@ def test_an_endpoint_where_nobody_listens_is_named(
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
         with pytest.raises(DataError, match=f"can't be reached .no proper answer from {address}"):
-            find(s3, f"s3://{PLAIN}/key", timeout_s=0.5)
+            find(s3, f"s3://{PLAIN}/key", tries=1)
 
 
 @pytest.fixture
@@ -233,6 +233,6 @@ def test_a_server_that_dies_and_comes_back_costs_no_byte(
             server.start()
         seen.append(done)
 
-    download(s3, large, target, crash, idle_timeout_s=60.0)
+    download(s3, large, target, crash, tries=40)
     assert target.read_bytes() == CONTENT
     assert seen == sorted(seen)  # it never went back

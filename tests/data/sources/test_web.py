@@ -32,7 +32,7 @@ def uri(server: WebServer) -> str:
 def fetched(web: Web, upstream: Upstream, folder: Path) -> bytes:
     """What a download of it brings, in parts of 1,000 bytes."""
     target = folder / "fetched"
-    download(web, upstream, target, lambda done, total: None, idle_timeout_s=5.0)
+    download(web, upstream, target, lambda done, total: None)
     return target.read_bytes()
 
 
@@ -51,13 +51,6 @@ def test_the_version_is_what_the_server_names(
     upstream = find(web, uri)
     assert upstream == Upstream(uri, version, len(CONTENT))
     assert fetched(web, upstream, tmp_path) == CONTENT
-
-
-def test_a_server_that_refuses_head_is_asked_for_the_file(
-    web: Web, server: WebServer, uri: str
-) -> None:
-    for server.head_status in (403, 405, 501):
-        assert find(web, uri) == Upstream(uri, 'ETag="one"', len(CONTENT))
 
 
 def test_a_size_that_is_not_announced_is_unknown(
@@ -129,7 +122,7 @@ def test_a_file_that_vanished_is_named(
 def test_a_refusal_says_what_to_do(
     status: int, message: str, web: Web, server: WebServer, uri: str
 ) -> None:
-    server.statuses = [status] * 2
+    server.statuses = [status]
     with pytest.raises(DataError, match=message) as raised:
         find(web, uri)
     assert uri in str(raised.value)
@@ -147,7 +140,7 @@ def test_a_server_that_is_unwell_for_a_moment_is_asked_again(
 def test_a_server_that_stays_unwell_is_named(web: Web, server: WebServer, uri: str) -> None:
     server.statuses = [500] * 1000
     with pytest.raises(DataError, match=r"can't be reached \(the server answers HTTP 500\)"):
-        find(web, uri, timeout_s=0.5)
+        find(web, uri, tries=2)
 
 
 def test_a_port_where_nobody_listens_is_named(web: Web) -> None:
@@ -155,7 +148,7 @@ def test_a_port_where_nobody_listens_is_named(web: Web) -> None:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}/fer2013.csv"
         with pytest.raises(DataError, match=r"can't be reached \(Connection refused\)") as raised:
-            find(web, uri, timeout_s=0.2)
+            find(web, uri, tries=1)
     assert uri in str(raised.value)
 
 
@@ -167,10 +160,10 @@ def test_where_a_redirection_leads_is_not_told(
         signed = f"http://127.0.0.1:{taken.getsockname()[1]}/x?X-Amz-Signature=5ec2e7"
         server.moved = {"/latest": signed}
         with pytest.raises(DataError) as raised:
-            find(web, f"{server.address}/latest", timeout_s=0.2)
+            find(web, f"{server.address}/latest", tries=1)
     assert "5ec2e7" not in str(raised.value)
     server.moved = {"/latest": "/latest?token=5ec2e7", "/latest?token=5ec2e7": "/latest"}
-    with pytest.raises(DataError, match="redirected more than 10 times") as raised:
+    with pytest.raises(DataError, match="TooManyRedirects") as raised:
         find(web, f"{server.address}/latest")
     assert "5ec2e7" not in str(raised.value)
 
@@ -183,7 +176,7 @@ def test_a_login_comes_from_netrc(
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     find(web, uri)
-    assert server.asked[-1][3]["Authorization"].startswith("Basic ")
+    assert server.asked[-1][1]["Authorization"].startswith("Basic ")
 
 
 def test_bytes_are_kept_as_they_are_sent(
@@ -192,7 +185,7 @@ def test_bytes_are_kept_as_they_are_sent(
     """A server that takes `faces.csv.gz` for a compressed `faces.csv` says so of its bytes."""
     server.headers = {"Content-Encoding": "gzip"}
     assert fetched(web, find(web, uri), tmp_path) == CONTENT
-    assert {headers["Accept-Encoding"] for *_, headers in server.asked} == {"identity"}
+    assert {headers["Accept-Encoding"] for _, headers in server.asked} == {"identity"}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +212,7 @@ def test_a_secret_in_the_query_is_refused_and_not_repeated(
 def test_a_harmless_query_is_kept(web: Web, server: WebServer, uri: str) -> None:
     query = "?design=a&author=b&keyword=c&signal=d&download=1&raw"
     assert find(web, uri + query).uri == uri + query
-    assert server.asked[-1][1] == f"/fer2013.csv{query}"
+    assert server.asked[-1][0] == f"/fer2013.csv{query}"
 
 
 @pytest.mark.parametrize("login", ["me:5ec2e7", "me:5ec2e7/x", "me:12/5ec2e7", "5ec2e7"])
@@ -239,7 +232,7 @@ def test_who_refuses_after_a_redirection_is_named(
     web: Web, server: WebServer, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with WebServer() as other:
-        other.statuses = [403, 403]
+        other.statuses = [403]
         elsewhere = other.address.replace("127.0.0.1", "localhost")
         server.moved = {"/fer2013.csv": f"{elsewhere}/x?X-Amz-Signature=5ec2e7"}
         with pytest.raises(DataError, match=r"\(HTTP 403 from localhost\): .* for localhost into"):
@@ -293,7 +286,7 @@ def test_a_download_has_a_limit_that_can_be_set(
 ) -> None:
     server.announces_size = announced
     monkeypatch.setenv("FER_MAX_DOWNLOAD_GIB", "1e-6")  # 1,074 bytes
-    upstream = find(web, uri)
+    upstream = Upstream(uri, 'ETag="one"', len(CONTENT) if announced else None)
     with pytest.raises(DataError, match="and 1e-6 GiB are allowed: set FER_MAX_DOWNLOAD_GIB"):
         fetched(web, upstream, tmp_path)
     assert server.sent <= len(CONTENT)
@@ -310,7 +303,7 @@ def test_a_download_has_a_limit_that_can_be_set(
 )
 def test_what_is_no_address_is_refused(uri: str, web: Web) -> None:
     with pytest.raises(DataError):
-        find(web, uri, timeout_s=0.0)
+        find(web, uri, tries=1)
 
 
 def test_a_place_that_is_dropped_leaves_no_open_connection(uri: str) -> None:
