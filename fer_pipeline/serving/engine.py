@@ -8,14 +8,16 @@ forward pass of a few batch sizes is captured, and a batch is filled up to the n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from fer_pipeline.data.faces import SIDE
 from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.models.transforms import distinct_views, view_batch
+from fer_pipeline.serving.packing import can_pack, pack
 from fer_pipeline.training.capture import Captured
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ CPU_PIXELS = 700_000
 
 GPU_BATCHES = (1, 8, 32, 128)
 """Images in the forward passes that are captured."""
+
+PACKED_FOR = 1
+"""Images in the batch that weights are put in order for on a CPU; larger ones lose little by it."""
 
 
 class FastBackbone:
@@ -38,10 +43,13 @@ class FastBackbone:
     """
 
     def __init__(self, model: nn.Module, image_size: int, resize: int, tta: Tta) -> None:
-        folded: nn.Module = fuse(model)
-        self._model = folded.to(torch.bfloat16).to(memory_format=torch.channels_last)
         self._sizes = image_size, resize
         self._views = distinct_views(tta, image_size, resize)
+        self._model = cast("fx.GraphModule", fuse(model))
+        self._model.to(torch.bfloat16).to(memory_format=torch.channels_last)
+        device = next(model.parameters()).device
+        if device.type == "cpu" and can_pack():
+            pack(self._model, self._see(torch.zeros(PACKED_FOR, SIDE, SIDE, dtype=torch.uint8)))
         self._captured: dict[int, Captured[tuple[Tensor]]] = {}
 
     @torch.inference_mode()
@@ -65,9 +73,13 @@ class FastBackbone:
             return GPU_BATCHES[-1]
         return max(1, CPU_PIXELS // (self._sizes[0] ** 2 * len(self._views)))
 
+    def _see(self, images: Tensor) -> Tensor:
+        """(V B, 3, S, S): all views of all images."""
+        views = [view_batch(images, *self._sizes, view) for view in self._views]
+        return torch.cat(views).bfloat16()
+
     def _forward(self, images: Tensor) -> Tensor:
-        seen = torch.cat([view_batch(images, *self._sizes, view) for view in self._views])
-        logits: Tensor = self._model(seen.bfloat16())  # (V B, C)
+        logits: Tensor = self._model(self._see(images))  # (V B, C)
         return logits.float().reshape(len(self._views), len(images), -1).mean(dim=0)
 
     def _forward_captured(self, images: Tensor) -> Tensor:
