@@ -51,8 +51,9 @@ STORED_FILES = (
     "emotions.py", "errors.py", "files.py", "fusion/__init__.py", "fusion/average.py",
     "models/__init__.py", "models/backbones.py", "models/catalog.py", "models/inference.py",
     "models/transforms.py", "serving/__init__.py", "serving/batching.py", "serving/bundle.py",
-    "serving/engine.py", "serving/precision.py", "serving/predictor.py", "serving/requests.py",
-    "serving/speed.py", "threads.py", "training/__init__.py", "training/capture.py",
+    "serving/engine.py", "serving/packing.py", "serving/precision.py", "serving/predictor.py",
+    "serving/requests.py", "serving/speed.py", "threads.py", "training/__init__.py",
+    "training/capture.py",
 )  # fmt: skip
 """The files of `fer_pipeline` that `MODEL_SCRIPT` imports, itself or through others."""
 

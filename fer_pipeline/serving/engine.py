@@ -1,9 +1,10 @@
 """A backbone's logits for many images as fast as the device can, where no record is made.
 
-Four things make the difference to `models.inference`, which the record is computed with: batch norm
-is folded into the convolutions, weights and activations are bf16, all views of an image go through
-the network together, and a batch is no larger than what the processor's cache bears. On a GPU the
-forward pass of a few batch sizes is captured, and a batch is filled up to the next of them.
+What makes the difference to `models.inference`, which the record is computed with: batch norm is
+folded into the convolutions, weights and activations are bf16, and all views of an image go through
+the network together. On a CPU the weights are packed (`serving.packing`), and a batch is no larger
+than what the processor's cache bears. On a GPU the forward pass of a few batch sizes is captured,
+and a batch is filled up to the next of them.
 """
 
 from __future__ import annotations
