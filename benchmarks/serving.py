@@ -42,10 +42,9 @@ from fer_pipeline.data.sources.sample import draw_sample
 from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.load import load_params
-from fer_pipeline.registry.candidate import Candidate
 from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import connect
-from fer_pipeline.registry.versions import register_once, version_digest
+from fer_pipeline.registry.versions import Candidate, register_once, version_digest
 from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle
 from fer_pipeline.serving.precision import write_change
 

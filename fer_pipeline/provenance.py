@@ -92,14 +92,6 @@ class StageInputs:
         return _digest_of([self.stage, self.content, version("torch")])
 
     @property
-    def lineage(self) -> str:
-        """What a finished training is found by: params and data alone.
-
-        The code is left out: `dvc commit` says of a change of it that the results are the same.
-        """
-        return _digest_of([self.stage, dict(self.params), dict(self.data)])
-
-    @property
     def logged(self) -> dict[str, object]:
         """Params and data, flat, as an MLflow run shows them."""
         data = {f"data.{Path(path).stem}": sha256 for path, sha256 in self.data.items()}

@@ -10,17 +10,16 @@ import torch
 from safetensors.torch import save_file
 
 from fer_pipeline.data.faces import Split, save_split, split_sha256
-from fer_pipeline.data.profile import count_greys
 from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import TEST
-from fer_pipeline.registry.candidate import Candidate
-from fer_pipeline.registry.check import Record, files_tag, write_record
+from fer_pipeline.registry.fetch import RECORD, files_tag
 from fer_pipeline.registry.policy import GATE_TAG
+from fer_pipeline.registry.record import Record, make_record, write_record
 from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import Tracking
-from fer_pipeline.registry.versions import register_once, version_digest
+from fer_pipeline.registry.versions import Candidate, register_once, version_digest
 from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle
 from fer_pipeline.serving.predictor import FusedPredictor
 
@@ -66,21 +65,12 @@ def make_bundle(params: Params, folder: Path, names: tuple[str, ...], seed: int 
     return folder / "bundle"
 
 
-def make_record(logits: np.ndarray, split: Split, predictor: FusedPredictor | None) -> Record:
-    drawn = draw_test_split(99, 64).images
-    drawn_logits = predictor.predict(drawn).logits if predictor else np.zeros((64, 7), np.float32)
-    greys = map(np.array, count_greys(split.images))
-    return Record(
-        logits, split.labels, split.groups, split_sha256(split), drawn, drawn_logits, *greys
-    )
-
-
 def register_bundle(
     tracking: Tracking, bundle: Path, split: Split, name: str = NAME, **tags: str
 ) -> str:
     """Register a bundle as the stage does, with the logits of `split` on record."""
     predictor = FusedPredictor.load(bundle)
-    record = make_record(predictor.predict(split.images).logits, split, predictor)
+    record = make_record(predictor.predict(split.images).logits, split, predictor, seed=0)
     write_record(record, bundle.with_name("record"))
     content = version_digest(bundle_files(bundle))
     told = {GATE_TAG: "true"} | files_tag(bundle) | tags
@@ -118,8 +108,9 @@ def make_version(
     """A version with a record and without a model, wrong on some of the test images."""
     said = split.labels.copy()
     said[wrong] = (said[wrong] + 1) % 7
-    record = make_record(np.eye(7, dtype=np.float32)[said], split, None)
-    write_record(record, folder / "artifacts" / "record")
+    logits, no_faces = np.eye(7, dtype=np.float32)[said], np.zeros((1, 48, 48), np.uint8)
+    known = logits, split.labels, split.groups, split_sha256(split)
+    write_record(Record(*known, no_faces, np.zeros((1, 7), np.float32)), folder / RECORD)
     told = {GATE_TAG: "true", **tags}
     made = tracking.client.create_model_version(name, folder.as_uri(), tags=told)
     return str(made.version)

@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 
 from fer_pipeline.cli import registry as registry_cli
-from fer_pipeline.cli.export import export
-from fer_pipeline.cli.page import show_page
+from fer_pipeline.cli.model import export, show_page
 from fer_pipeline.cli.predict import predict
 from fer_pipeline.cli.score import score
 from fer_pipeline.errors import DataError, hide_password

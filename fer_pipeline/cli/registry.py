@@ -7,19 +7,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fer_pipeline.cli.model import open_registry
 from fer_pipeline.paths import PARAMS
-
-if TYPE_CHECKING:
-    from fer_pipeline.params.schema import Params
-    from fer_pipeline.registry.tracking import Tracking
 
 app = typer.Typer(
     help="The registered model: challenger, champion, and the way back.", no_args_is_help=True
@@ -36,7 +31,7 @@ def status(
     """Show champion, challenger and previous champion, and what the policy says."""
     from fer_pipeline.registry.promote import read_status
 
-    with _registry() as (tracking, params):
+    with open_registry() as (tracking, params):
         now = read_status(tracking, params)
     if as_json:
         typer.echo(json.dumps(now, indent=2))
@@ -57,7 +52,7 @@ def history(
 
     from fer_pipeline.registry.aliases import read_moves
 
-    with _registry() as (tracking, params):
+    with open_registry() as (tracking, params):
         moves = read_moves(tracking, params.registry.model_name)
     if as_json:
         typer.echo(json.dumps([asdict(move) for move in moves], indent=2))
@@ -87,7 +82,7 @@ def promote(
     """Make a version champion, if it passes its check and the policy allows it."""
     from fer_pipeline.registry.promote import promote as make_champion
 
-    with _registry() as (tracking, params):
+    with open_registry() as (tracking, params):
         move = make_champion(
             tracking, params, version, by=by or _user(), reason=reason, force=force
         )
@@ -103,7 +98,7 @@ def rollback(reason: Reason = "none given", by: By = None) -> None:
     """Make the previous champion champion again."""
     from fer_pipeline.registry.promote import roll_back
 
-    with _registry() as (tracking, params):
+    with open_registry() as (tracking, params):
         name = params.registry.model_name
         move = roll_back(tracking, name, by=by or _user(), reason=reason)
     typer.echo(f"champion: version {move.to}, until now {move.came_from}")
@@ -117,7 +112,7 @@ def gc(
     """Delete old versions with their files; champion, previous and challenger always stay."""
     from fer_pipeline.registry.versions import collect_garbage
 
-    with _registry() as (tracking, params):
+    with open_registry() as (tracking, params):
         gone = collect_garbage(tracking, params.registry.model_name, keep, dry_run=dry_run)
     for number in gone:
         typer.echo(f"version {number}: {'would go' if dry_run else 'deleted'}")
@@ -150,20 +145,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"user {os.getuid()}"
-
-
-@contextmanager
-def _registry() -> Iterator[tuple[Tracking, Params]]:
-    """The store that has answered, and the params; what MLflow raises becomes one line."""
-    from fer_pipeline.params.load import load_params
-    from fer_pipeline.registry.tracking import connect, mlflow_errors
-    from fer_pipeline.stages.launch import set_up_log
-
-    set_up_log(sys.stderr)  # what is on stdout may be read by a program
-    params = load_params(PARAMS)
-    tracking = connect(params.registry.experiment)
-    with mlflow_errors(tracking.uri):
-        yield tracking, params
 
 
 def _status_table(now: dict[str, object]) -> Table:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fer_pipeline.cli.model import open_registry
 from fer_pipeline.errors import DataError
-from fer_pipeline.paths import PARAMS
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
@@ -40,48 +40,37 @@ def score(
     Predictions, differences and a page are logged to MLflow. Drift is a result: exit status 0.
     """
     from fer_pipeline.files import write_text
-    from fer_pipeline.params.load import load_params
-    from fer_pipeline.registry.monitoring import log_scores
     from fer_pipeline.registry.scratch import scratch_folder
-    from fer_pipeline.registry.tracking import connect
     from fer_pipeline.reports.monitoring_page import render_monitoring_page
     from fer_pipeline.serving.monitoring import beyond, compare
-    from fer_pipeline.stages.launch import set_up_log
 
-    set_up_log(sys.stderr)  # what is on stdout may be read by a program
-    params = load_params(PARAMS)
-    limit = params.monitoring.max_drift
-    tracking = connect(params.registry.experiment)
-    name, predictor, before = _load(tracking, model, params.registry.model_name)
-    with scratch_folder() as here:
-        table, page = output or here / PREDICTIONS, here / PAGE
-        now, unreadable = _predict(predictor, faces, table)
-        differences = compare(now, before)
-        drifted = beyond(differences, limit)
-        found = {
-            "message": _message(name, now.images, differences, drifted, limit),
-            "drifted": drifted,
-            "model": name,
-            "sources": faces,
-            "unreadable": unreadable,
-            **_figures(now, before, differences, limit),
-        }
-        counts = {"now": vars(now), "before": vars(before)}
-        write_text(page, render_monitoring_page(found, counts))
-        tags = {"drifted": ", ".join(drifted) or "no"}
-        metrics = _metrics(found)
-        experiment = params.registry.experiment
-        found["run_id"] = log_scores(
-            tracking, experiment, name, faces, metrics, tags, [table, page]
-        )
+    with open_registry() as (tracking, params):
+        limit = params.monitoring.max_drift
+        name, predictor, before = _load(tracking, model, params.registry.model_name)
+        with scratch_folder() as here:
+            table, page = output or here / PREDICTIONS, here / PAGE
+            now, unreadable = _predict(predictor, faces, table)
+            differences = compare(now, before)
+            drifted = beyond(differences, limit)
+            found = {
+                "message": _message(name, now.images, differences, drifted, limit),
+                "drifted": drifted,
+                "model": name,
+                "sources": faces,
+                "unreadable": unreadable,
+                **_figures(now, before, differences, limit),
+            }
+            counts = {"now": vars(now), "before": vars(before)}
+            write_text(page, render_monitoring_page(found, counts))
+            found["run_id"] = _log(tracking, params.registry.experiment, found, [table, page])
     typer.echo(json.dumps(found, indent=2) if as_json else found["message"])
 
 
 def _load(tracking: Tracking, model: str, default: str) -> tuple[str, FusedPredictor, Observed]:
     """A version's name, the version at work, and what it was measured on."""
-    from fer_pipeline.registry.check import read_record
     from fer_pipeline.registry.fetch import fetch_bundle, find_version, parse_model
-    from fer_pipeline.registry.monitoring import observed_on_test
+    from fer_pipeline.registry.record import read_record
+    from fer_pipeline.serving.monitoring import count_answers
     from fer_pipeline.serving.speed import pick_predictor
 
     name, chosen = parse_model(model, default)
@@ -89,7 +78,29 @@ def _load(tracking: Tracking, model: str, default: str) -> tuple[str, FusedPredi
     record = read_record(tracking, name, number)
     with fetch_bundle(tracking, name, number) as bundle:
         predictor = pick_predictor(bundle.spec, bundle.files, "auto", bundle.bf16)
-    return bundle.name, predictor, observed_on_test(record, bundle.spec.temperature)
+    answers = count_answers(record.probabilities(bundle.spec.temperature))
+    before = replace(answers, brightness=record.brightness, contrast=record.contrast)
+    return bundle.name, predictor, before
+
+
+def _log(tracking: Tracking, experiment: str, found: dict[str, Any], files: Sequence[Path]) -> str:
+    """Log what was found as a run, and return its id.
+
+    The experiment is another one than that of the trainings, whose runs these would bury.
+    """
+    from fer_pipeline.registry.runs import open_run
+    from fer_pipeline.registry.tracking import find_experiment
+
+    number = find_experiment(tracking.client, tracking.uri, f"{experiment} monitoring")
+    own, metrics = replace(tracking, experiment_id=number), _metrics(found)
+    inputs = {"sources": found["sources"], "metrics": metrics}
+    tags = {"drifted": ", ".join(found["drifted"]) or "no"}
+    with open_run(own, f"score {found['model']}", inputs, tags=tags, splits={}) as run:
+        run.params({"model": found["model"], "sources": " ".join(found["sources"])})
+        run.metrics(metrics)
+        for file in files:
+            run.artifact(file)
+    return run.run_id
 
 
 def _predict(predictor: FusedPredictor, words: list[str], output: Path) -> tuple[Observed, int]:

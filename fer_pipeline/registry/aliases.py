@@ -1,90 +1,68 @@
 """The aliases `champion`, `previous` and `challenger`, and how they move.
 
-Each alias moves at once, but not two together, so a move of `champion` is a sequence that may be
-killed anywhere:
+Each alias moves at once, but not two together. So a move of `champion` is written down before it
+is made, and what a killed process left of it is made by whoever moves next:
 
-    1. the journal says what will be done and what the aliases point to
-    2. previous   := the champion of now
+    1. the journal, an MLflow run, says what becomes champion in place of what, who asked and why
+    2. previous   := the champion until then
     3. champion   := the new version
     4. challenger is taken from the new version, if it had it
-    5. the version's tag `move` says how it became champion
-    6. the journal says that it is done
+    5. the journal says that it is done
 
-`previous` moves before `champion`: at every moment `champion` is a whole, checked version, and
-which version was champion is written down before it is lost. Whoever moves next first takes
-`alias_lock`, which recovers: if `champion` had moved, the move is finished (4 to 6), else
-`previous` goes back to where it was.
-
-The journal has one MLflow run for each move. The run is written before the first alias moves and
-says how the aliases were, so that a move that was killed half-way can be told from one that never
-began.
+Steps 2 to 5 can be repeated. `previous` moves before `champion`: at every moment `champion` is a
+whole, checked version, and which version was champion is known.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import socket
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from filelock import FileLock, Timeout
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from fer_pipeline.errors import RegistryBusyError
-from fer_pipeline.registry.tracking import find_experiment, registry_lock
+from fer_pipeline.registry.local_store import SQLITE
+from fer_pipeline.registry.tracking import find_experiment
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
-
     from fer_pipeline.registry.tracking import Tracking
 
 log = logging.getLogger(__name__)
 
-CHAMPION = "champion"
-PREVIOUS = "previous"
-CHALLENGER = "challenger"
-
-WITHDRAWN_TAG = "withdrawn"
-"""Tag of a version: when and why it was rolled back as champion."""
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 
 MODEL_TAG = "move.model"
 """Tag of a run of the journal: the registered model."""
-
-MOVE_TAG = "move"
-"""Tag of a version: when, by whom and why it became champion."""
-
-NOTHING = "none"
-"""Value of a tag that says nothing: MLflow's tags may not be empty."""
 
 LOCK_TIMEOUT_S = 60.0
 OTHERS_MOVE_WITHIN_S = 60.0
 """Seconds in which a move that another machine began may still be under way."""
 
-Action = Literal["promote", "rollback"]
+_SHARED = Path(tempfile.gettempdir())  # now: `scratch` gives each process another
+_TAGS = {key: f"move.{key}" for key in ("action", "to", "by", "reason", "policy", "at", "host")}
+_TAGS["came_from"] = "move.from"
 
-_TEXTS = ("to", "by", "reason", "policy", "at", "host")
 
-
-@dataclass(frozen=True)
-class Aliases:
+class Aliases(NamedTuple):
     """The versions that the three aliases point to, or None."""
 
     champion: str | None = None
     previous: str | None = None
     challenger: str | None = None
 
-    @classmethod
-    def of_model(cls, found: Mapping[str, str]) -> Aliases:
-        """Those three of a model's aliases, among which there may be others."""
-        ours = (found.get(alias) for alias in (CHAMPION, PREVIOUS, CHALLENGER))
-        return cls(*(str(number) if number else None for number in ours))
-
     def of(self, number: str) -> list[str]:
         """The aliases of a version."""
-        return [alias for alias, version in asdict(self).items() if version == number]
+        return [alias for alias, version in self._asdict().items() if version == number]
 
 
 def _now() -> str:
@@ -98,7 +76,7 @@ class Move:
     Attributes:
         action: what was asked for.
         to: the version that becomes champion.
-        before: what the aliases pointed to.
+        came_from: the champion until then, or empty.
         by: who or what asked for it.
         reason: why, in their words.
         policy: what the policy said; empty where it was not asked.
@@ -106,37 +84,25 @@ class Move:
         host: the machine that moved.
         run_id: the run that records it; empty before `begin_move`.
         status: of that run: FINISHED, or RUNNING while it is under way or was killed, or KILLED
-            where it was taken back.
+            where it was given up.
     """
 
-    action: Action
+    action: Literal["promote", "rollback"]
     to: str
-    before: Aliases
+    came_from: str
     by: str
     reason: str
-    policy: str
+    policy: str = ""
     at: str = field(default_factory=_now)
     host: str = field(default_factory=socket.gethostname)
     run_id: str = ""
     status: str = "RUNNING"
 
-    @property
-    def came_from(self) -> str:
-        """The champion until then, or empty."""
-        return self.before.champion or ""
-
-    def __str__(self) -> str:
-        policy = f" ({self.policy})" if self.policy else ""
-        came_from = self.came_from or NOTHING
-        return f"{self.at}: {self.action} from {came_from} by {self.by}: {self.reason}{policy}"
-
 
 def begin_move(tracking: Tracking, name: str, move: Move) -> Move:
     """Write down a move that is about to be made; returns it with its run."""
-    told = {key: getattr(move, key) for key in ("action", *_TEXTS)} | {"from": move.came_from}
-    told |= {f"before.{alias}": number for alias, number in asdict(move.before).items()}
-    tags = {MLFLOW_RUN_NAME: f"{move.action} {move.to}", "fer.stage": move.action, MODEL_TAG: name}
-    tags |= {f"move.{key}": value or NOTHING for key, value in told.items()}
+    told = {tag: value for key, tag in _TAGS.items() if (value := getattr(move, key))}
+    tags = told | {MLFLOW_RUN_NAME: f"{move.action} {move.to}", MODEL_TAG: name}
     moves = find_experiment(tracking.client, tracking.uri, f"{name} promotions")
     # One call makes the run with all its tags: there is no run that says half of it.
     run = tracking.client.create_run(moves, tags=tags)
@@ -150,26 +116,38 @@ def read_moves(tracking: Tracking, name: str, *, only_open: bool = False) -> lis
     if only_open:
         wanted += " and attributes.status = 'RUNNING'"
     runs = tracking.client.search_runs(experiments, wanted, order_by=["attributes.start_time DESC"])
-    return [_read_move(run) for run in runs]
+    return [
+        Move(run_id=run.info.run_id, status=run.info.status, **_read_tags(run.data.tags))
+        for run in runs
+    ]
 
 
-def _read_move(run: Run) -> Move:
-    told = {key: "" if value == NOTHING else value for key, value in run.data.tags.items()}
-    return Move(
-        action="rollback" if told["move.action"] == "rollback" else "promote",
-        before=Aliases.of_model(
-            {key.removeprefix("move.before."): version for key, version in told.items()}
-        ),
-        run_id=str(run.info.run_id),
-        status=str(run.info.status),
-        **{key: told.get(f"move.{key}", "") for key in _TEXTS},
-    )
+def _read_tags(tags: Mapping[str, str]) -> dict[str, Any]:
+    return {key: tags.get(tag, "") for key, tag in _TAGS.items()}
+
+
+def withdrawn(moves: Sequence[Move], number: str) -> str:
+    """When and why a version was rolled back as champion.
+
+    Args:
+        moves: of the registered model, the newest first.
+        number: the version.
+
+    Returns:
+        Empty if it was not, or has become champion again since.
+    """
+    of_it = (one for one in moves if one.status == "FINISHED" and number in (one.to, one.came_from))
+    last = next(of_it, None)
+    if last is None or last.action == "promote" or last.to == number:
+        return ""
+    return f"{last.at}: {last.reason}"
 
 
 def read_aliases(tracking: Tracking, name: str) -> Aliases:
     """What the aliases point to: nothing, if the model does not exist yet."""
     found = tracking.client.search_registered_models(f"name = '{name}'")
-    return Aliases.of_model(found[0].aliases) if found else Aliases()
+    numbers = found[0].aliases if found else {}
+    return Aliases(**{key: str(numbers[key]) for key in Aliases._fields if key in numbers})
 
 
 def set_challenger(tracking: Tracking, name: str, number: str) -> None:
@@ -181,112 +159,81 @@ def set_challenger(tracking: Tracking, name: str, number: str) -> None:
 def alias_lock(tracking: Tracking, name: str) -> Iterator[Move | None]:
     """Hold the lock of every process that moves aliases, once no interrupted move is left.
 
-    Gives the interrupted move, if there was one that is now finished; one that had not reached
-    `champion` is taken back.
+    Processes of other machines are not locked out: the journal puts in order what they do at once.
+
+    Gives the interrupted move, if there was one: it is made now.
 
     Raises:
         RegistryBusyError: another process holds the lock, or another machine may be in the middle
             of a move.
     """
-    with registry_lock(tracking, "moves", LOCK_TIMEOUT_S):
-        yield _recover(tracking, name)
-
-
-def move_champion(
-    tracking: Tracking,
-    name: str,
-    to: str,
-    *,
-    action: Action,
-    by: str,
-    reason: str,
-    policy: str = "",
-) -> Move:
-    """Make a version champion, and the champion `previous`.
-
-    A rollback is the same move: `to` is then what `previous` points to. The caller holds
-    `alias_lock`, so that no other move is open.
-
-    Args:
-        tracking, name: the store and the registered model.
-        to: the version.
-        action: what was asked for.
-        by: who or what asks.
-        reason: why, in their words.
-        policy: what the policy said; empty where it was not asked.
-
-    Raises:
-        RegistryBusyError: another machine began a move at the same time. Of two that see each
-            other both give way, since no alias has moved yet.
-    """
-    now = read_aliases(tracking, name)
-    asked = Move(action=action, to=to, before=now, by=by, reason=reason, policy=policy)
-    move = begin_move(tracking, name, asked)
+    path = _lock_file(tracking.uri)
     try:
-        _require_alone(tracking, name, move)
-    except RegistryBusyError:
-        tracking.client.set_terminated(move.run_id, "KILLED")
-        raise
-    if now.champion is not None:
-        tracking.client.set_registered_model_alias(name, PREVIOUS, now.champion)
-    tracking.client.set_registered_model_alias(name, CHAMPION, to)
-    _finish(tracking, name, move)
-    return move
+        with FileLock(path, timeout=LOCK_TIMEOUT_S):
+            yield _recover(tracking, name)
+    except Timeout:
+        raise RegistryBusyError(
+            f"another process has been busy with the registry for {LOCK_TIMEOUT_S:g} s ({path}): "
+            "wait for it, or end it, and try again"
+        ) from None
 
 
 def _recover(tracking: Tracking, name: str) -> Move | None:
     finished = None
-    for move in read_moves(tracking, name, only_open=True):
+    for move in reversed(read_moves(tracking, name, only_open=True)):
         age_s = time.time() - datetime.fromisoformat(move.at).timestamp()
         if move.host != socket.gethostname() and age_s < OTHERS_MOVE_WITHIN_S:
-            raise _busy(name, move)
-        if read_aliases(tracking, name).champion == move.to:
-            _finish(tracking, name, move)
+            raise _busy(name)
+        if _make(tracking, name, move):
             finished = move
             log.info("finished an interrupted %s to version %s", move.action, move.to)
-        else:
-            _take_back(tracking, name, move)
-            log.info("took back an interrupted %s to version %s", move.action, move.to)
     return finished
 
 
-def _require_alone(tracking: Tracking, name: str, move: Move) -> None:
-    """See that no other machine did anything since the aliases were read for this move.
+def move_champion(tracking: Tracking, name: str, asked: Move) -> Move:
+    """Make a version champion, and the champion `previous`; a rollback is the same move.
+
+    The caller holds `alias_lock`, so that on this machine no other move is open.
 
     Raises:
-        RegistryBusyError: another one did.
+        RegistryBusyError: the champion is no longer the one that the move comes from, or another
+            machine began a move at the same time. Of two that see each other both give way, since
+            no alias has moved yet.
     """
-    for other in read_moves(tracking, name, only_open=True):
-        if other.run_id != move.run_id:
-            raise _busy(name, other)
-    if read_aliases(tracking, name) != move.before:
-        raise RegistryBusyError(
-            f"the aliases of {name} have moved at this moment: see 'fer registry status'"
-        )
+    move = begin_move(tracking, name, asked)
+    if len(read_moves(tracking, name, only_open=True)) > 1:
+        tracking.client.set_terminated(move.run_id, "KILLED")
+        raise _busy(name)
+    if not _make(tracking, name, move):
+        raise _busy(name)
+    return move
 
 
-def _busy(name: str, move: Move) -> RegistryBusyError:
+def _make(tracking: Tracking, name: str, move: Move) -> bool:
+    """Move the aliases as the journal says, unless the champion is another one by now."""
+    client, now = tracking.client, read_aliases(tracking, name)
+    if (now.champion or "") not in (move.came_from, move.to):
+        client.set_terminated(move.run_id, "KILLED")
+        return False
+    if move.came_from:
+        client.set_registered_model_alias(name, PREVIOUS, move.came_from)
+    client.set_registered_model_alias(name, CHAMPION, move.to)
+    if now.challenger == move.to:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    client.set_terminated(move.run_id, "FINISHED")
+    return True
+
+
+def _lock_file(uri: str) -> Path:
+    """Beside a SQLite file; for a server in the folder for temporary files, by its address."""
+    if uri.startswith(SQLITE):
+        return Path(f"{uri.removeprefix(SQLITE)}.moves.lock")
+    address = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    return _SHARED / f"fer-{Path.home().name}-{address}.moves.lock"
+
+
+def _busy(name: str) -> RegistryBusyError:
     return RegistryBusyError(
-        f"{move.by} is moving {name} to version {move.to} on {move.host}: try again in a minute"
+        f"another process is moving the champion of {name}: see 'fer registry status', and try "
+        "again in a minute"
     )
-
-
-def _finish(tracking: Tracking, name: str, move: Move) -> None:
-    if read_aliases(tracking, name).challenger == move.to:
-        tracking.client.delete_registered_model_alias(name, CHALLENGER)
-    tracking.client.set_model_version_tag(name, move.to, MOVE_TAG, str(move))
-    # A champion that was rolled back is not promoted again unasked; the new one may be.
-    if move.action == "rollback" and move.came_from:
-        text = f"{move.at}: {move.reason}"
-        tracking.client.set_model_version_tag(name, move.came_from, WITHDRAWN_TAG, text)
-    if WITHDRAWN_TAG in tracking.client.get_model_version(name, move.to).tags:
-        tracking.client.delete_model_version_tag(name, move.to, WITHDRAWN_TAG)
-    tracking.client.set_terminated(move.run_id, "FINISHED")
-
-
-def _take_back(tracking: Tracking, name: str, move: Move) -> None:
-    if move.before.previous:
-        tracking.client.set_registered_model_alias(name, PREVIOUS, move.before.previous)
-    elif read_aliases(tracking, name).previous is not None:
-        tracking.client.delete_registered_model_alias(name, PREVIOUS)
-    tracking.client.set_terminated(move.run_id, "KILLED")

@@ -1,7 +1,8 @@
-"""A version of the registered model, fetched to be used here."""
+"""A version of the registered model: found, seen to be whole, and fetched to be used here."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,20 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from fer_pipeline.errors import RegistryError, one_line
 from fer_pipeline.provenance import file_sha256
-from fer_pipeline.registry.check import files_of
 from fer_pipeline.registry.scratch import scratch_folder
-from fer_pipeline.registry.tracking import is_missing, mlflow_errors, open_storage
-from fer_pipeline.serving.bundle import open_bundle
-from fer_pipeline.serving.precision import read_tag
+from fer_pipeline.registry.tracking import is_missing, mlflow_errors
+from fer_pipeline.serving.bundle import bundle_files, open_bundle
+from fer_pipeline.serving.precision import read_change
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
     from fer_pipeline.serving.bundle import Bundle
 
 SCHEME = "models:/"
+
+BUNDLE, RECORD = "artifacts/bundle", "artifacts/record"
+"""Folders of a version's files: the fused model, and what it was measured by."""
+
+FILES_TAG = "fer.files"
+"""Tag of a version: size in bytes and sha256 of each file of its bundle, as JSON."""
 
 
 def parse_model(text: str, default_name: str) -> tuple[str, str]:
@@ -48,46 +56,102 @@ def find_version(tracking: Tracking, name: str, chosen: str) -> str:
     Raises:
         RegistryError: there is no such version, or the registry does not answer.
     """
+    client, is_number = tracking.client, chosen.isdecimal()
+    find = client.get_model_version if is_number else client.get_model_version_by_alias
     with mlflow_errors(tracking.uri):
         try:
-            if chosen.isdecimal():
-                return str(tracking.client.get_model_version(name, chosen).version)
-            return str(tracking.client.get_model_version_by_alias(name, chosen).version)
+            return str(find(name, chosen).version)
         except MlflowException as error:
             # MLflow has two codes for it: one for the model and the version, one for the alias.
             if is_missing(error) or error.error_code == "INVALID_PARAMETER_VALUE":
+                called = f"version {chosen}" if is_number else f"with the alias '{chosen}'"
                 raise RegistryError(
-                    f"the registry has no {name} {_called(chosen)}: 'fer registry status' shows "
-                    "what it has"
+                    f"the registry has no {name} {called}: 'fer registry status' shows what it has"
                 ) from error
             raise
 
 
+def open_storage(tracking: Tracking, name: str, number: str) -> ArtifactRepository:
+    """The files of a version, to be listed, fetched or deleted.
+
+    MLflow's own functions for `models:/` addresses take the registry from a global setting; this
+    one asks the store that it is given.
+    """
+    location = tracking.client.get_model_version_download_uri(name, number)
+    return get_artifact_repository(location, tracking_uri=tracking.uri, registry_uri=tracking.uri)
+
+
+def files_tag(bundle: Path) -> dict[str, str]:
+    """The tag by which the files of a version are checked."""
+    files = bundle_files(bundle)
+    told = {path.name: (path.stat().st_size, file_sha256(path)) for path in files}
+    return {FILES_TAG: json.dumps(told)}
+
+
+def require_files(tracking: Tracking, name: str, number: str) -> None:
+    """See that the files of a version are there, in their size, without fetching them.
+
+    Raises:
+        RegistryError: one is missing or has another size, or the store does not answer.
+    """
+    try:
+        listed = open_storage(tracking, name, number).list_artifacts(BUNDLE)
+    except Exception as error:  # what a store's own client raises
+        raise _unreachable(name, number, error) from error
+    sizes = {Path(file.path).name: file.file_size for file in listed}
+    for file, (size, _) in _files_of(tracking, name, number).items():
+        if sizes.get(file) != size:
+            raise _not_whole(name, number, file, f"has {sizes.get(file, 'no')} bytes, not {size}")
+
+
+@contextmanager
+def fetch_version(tracking: Tracking, name: str, number: str) -> Iterator[Path]:
+    """Give the folder of a version's files; what had to be fetched is deleted at the end.
+
+    Raises:
+        RegistryError: they can't be had, or are not those that were registered.
+    """
+    with scratch_folder():
+        try:
+            folder = Path(open_storage(tracking, name, number).download_artifacts(""))  # type: ignore[no-untyped-call]
+        except Exception as error:  # what a store's own client raises
+            raise _unreachable(name, number, error) from error
+        for file, (_, sha256) in _files_of(tracking, name, number).items():
+            path = folder / BUNDLE / file
+            if not path.is_file() or file_sha256(path) != sha256:
+                raise _not_whole(name, number, file, "is missing or not what was registered")
+        yield folder
+
+
 @contextmanager
 def fetch_bundle(tracking: Tracking, name: str, number: str) -> Iterator[Bundle]:
-    """Give the bundle of a version; what had to be fetched is deleted at the end.
+    """Give the fused model of a version.
 
     Raises:
         RegistryError: its files can't be had, or are not those that were registered.
     """
-    with scratch_folder():
-        try:
-            storage = open_storage(tracking, name, number)
-            folder = Path(storage.download_artifacts("artifacts/bundle"))  # type: ignore[no-untyped-call]
-        except Exception as error:  # what a store's own client raises
-            raise RegistryError(
-                f"the files of {name} version {number} can't be fetched ({one_line(error)}): see "
-                "that the artifact store runs"
-            ) from error
-        for file, (_, sha256) in files_of(tracking, name, number).items():
-            if not (folder / file).is_file() or file_sha256(folder / file) != sha256:
-                raise RegistryError(
-                    f"{file} of {name} version {number} is missing or not what was registered: "
-                    "take another version"
-                )
-        tags = tracking.client.get_model_version(name, number).tags
-        yield replace(open_bundle(folder, f"{name} version {number}"), bf16=read_tag(tags))
+    with fetch_version(tracking, name, number) as folder:
+        bundle = open_bundle(folder / BUNDLE, f"{name} version {number}")
+        yield replace(bundle, bf16=read_change(folder / RECORD))
 
 
-def _called(chosen: str) -> str:
-    return f"version {chosen}" if chosen.isdecimal() else f"with the alias '{chosen}'"
+def _files_of(tracking: Tracking, name: str, number: str) -> dict[str, tuple[int, str]]:
+    """Size and sha256 of each file of a version's bundle; version 0.1 wrote none down so."""
+    tags = tracking.client.get_model_version(name, number).tags
+    found: dict[str, tuple[int, str]] = json.loads(tags.get(FILES_TAG, "{}"))
+    return found
+
+
+def _unreachable(name: str, number: str, error: Exception) -> RegistryError:
+    return RegistryError(
+        f"the files of {name} version {number} can't be fetched ({one_line(error)}): see that "
+        "the artifact store runs"
+    )
+
+
+def _not_whole(name: str, number: str, file: str, what: str) -> RegistryError:
+    return RegistryError(
+        f"{name} version {number} is not whole: its {file} {what}: take another version; if the "
+        "file is lost, delete the version in MLflow and run 'dvc repro --force --single-item "
+        "register'"
+    )

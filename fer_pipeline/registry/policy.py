@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -13,13 +13,14 @@ from pydantic import TypeAdapter
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.evaluation.gate import improves
 from fer_pipeline.paths import TEST
-from fer_pipeline.registry.aliases import WITHDRAWN_TAG, read_aliases
-from fer_pipeline.registry.check import find_test_split, read_record, score_version
+from fer_pipeline.registry.aliases import read_aliases, read_moves, withdrawn
+from fer_pipeline.registry.check import score_version
+from fer_pipeline.registry.record import find_test_split, read_record
 
 if TYPE_CHECKING:
     from fer_pipeline.arrays import BoolArray
     from fer_pipeline.params.schema import Params, PromotionParams
-    from fer_pipeline.registry.check import Record
+    from fer_pipeline.registry.record import Record
     from fer_pipeline.registry.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,7 @@ class PairedComparison:
     rescored: bool
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """What the policy says, and why, in one sentence; `promote` is None where it can't say."""
 
     promote: bool | None
@@ -116,8 +116,8 @@ def evaluate_policy(
             comparison = compare_versions(tracking, params, number, champion, may_score=may_score)
         except RegistryError as error:
             return Decision(None, str(error))
-    passed, withdrawn = tags.get(GATE_TAG) == "true", tags.get(WITHDRAWN_TAG, "")
-    return decide(passed, comparison, params.promotion, withdrawn=withdrawn)
+    taken_back = withdrawn(read_moves(tracking, name), number)
+    return decide(tags.get(GATE_TAG) == "true", comparison, params.promotion, withdrawn=taken_back)
 
 
 def compare_versions(

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mlflow.exceptions import MlflowException
-
-from fer_pipeline.errors import RegistryBusyError, RegistryError
+from fer_pipeline.errors import RegistryError
 from fer_pipeline.registry.aliases import (
+    Move,
     alias_lock,
     move_champion,
     read_aliases,
     set_challenger,
 )
-from fer_pipeline.registry.check import check_version, require_files
+from fer_pipeline.registry.check import check_version
+from fer_pipeline.registry.fetch import find_version, require_files
 from fer_pipeline.registry.policy import FIGURES, evaluate_policy
-from fer_pipeline.registry.tracking import is_missing
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
-    from fer_pipeline.registry.aliases import Move
     from fer_pipeline.registry.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -40,18 +37,15 @@ def nominate(tracking: Tracking, params: Params, number: str) -> bool:
     """
     name = params.registry.model_name
     now = read_aliases(tracking, name)
-    if now.of(number):
+    if number in (now.champion, now.challenger):
         require_files(tracking, name, number)  # which may be lost since it was checked
-    if now.champion == number:
-        return False
-    if now.challenger == number:
-        return True
-    log.info("%s", check_version(tracking, name, number))
+    else:
+        log.info("%s", check_version(tracking, name, number))
     with alias_lock(tracking, name):
-        if read_aliases(tracking, name).champion == number:  # promoted meanwhile
-            return False
-        set_challenger(tracking, name, number)
-    return True
+        is_champion = read_aliases(tracking, name).champion == number
+        if not is_champion:
+            set_challenger(tracking, name, number)
+    return not is_champion
 
 
 def promote(
@@ -68,7 +62,7 @@ def promote(
     Args:
         tracking: the store.
         params: names, policy, bootstrap.
-        wanted: a version; None for the challenger.
+        wanted: a version, or an alias; None for the challenger.
         by: who or what asks.
         reason: why, in their words.
         force: whether to promote also where the policy says no; that is recorded.
@@ -90,17 +84,21 @@ def promote(
         raise RegistryError(
             f"{name} has no challenger: 'dvc repro' registers one, or name a version"
         )
-    number = _require_version(tracking, name, wanted)
+    number = find_version(tracking, name, wanted)
     if number == before.champion:
         return None
     policy = _ask_policy(tracking, params, number, force=force)
     log.info("%s", check_version(tracking, name, number))
+    told = Move(
+        action="promote",
+        to=number,
+        came_from=before.champion or "",
+        by=by,
+        reason=reason,
+        policy=policy,
+    )
     with alias_lock(tracking, name):
-        if read_aliases(tracking, name).champion != before.champion:
-            raise RegistryBusyError(f"the champion of {name} has changed meanwhile: try again")
-        return move_champion(
-            tracking, name, number, action="promote", by=by, reason=reason, policy=policy
-        )
+        return move_champion(tracking, name, told)
 
 
 def roll_back(tracking: Tracking, name: str, *, by: str, reason: str) -> Move:
@@ -123,7 +121,10 @@ def roll_back(tracking: Tracking, name: str, *, by: str, reason: str) -> Move:
                 "'fer registry promote VERSION' names one"
             )
         require_files(tracking, name, now.previous)
-        return move_champion(tracking, name, now.previous, action="rollback", by=by, reason=reason)
+        move = Move(
+            action="rollback", to=now.previous, came_from=now.champion, by=by, reason=reason
+        )
+        return move_champion(tracking, name, move)
 
 
 def read_status(tracking: Tracking, params: Params) -> dict[str, object]:
@@ -142,9 +143,9 @@ def read_status(tracking: Tracking, params: Params) -> dict[str, object]:
         decision = evaluate_policy(tracking, params, now.challenger, may_score=False)
     described = {
         alias: _describe_version(tracking, name, number) if number else None
-        for alias, number in asdict(now).items()
+        for alias, number in now._asdict().items()
     }
-    decided = asdict(decision) if decision else None
+    decided = decision and decision._asdict()
     return {"model_name": name, **described, "decision": decided}
 
 
@@ -161,18 +162,6 @@ def _ask_policy(tracking: Tracking, params: Params, number: str, *, force: bool)
             "('fer registry promote --force' overrides, and is recorded)"
         )
     return f"{'promote' if decision.promote else 'overridden'}: {decision.reason}"
-
-
-def _require_version(tracking: Tracking, name: str, number: str) -> str:
-    """Its number as the registry writes it: `02` is version 2."""
-    try:
-        return str(tracking.client.get_model_version(name, number).version)
-    except MlflowException as error:
-        if not is_missing(error):
-            raise
-        raise RegistryError(
-            f"{name} has no version {number}: 'fer registry status' shows those that count"
-        ) from None
 
 
 def _describe_version(tracking: Tracking, name: str, number: str) -> dict[str, object]:

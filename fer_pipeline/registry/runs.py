@@ -1,4 +1,4 @@
-"""MLflow runs: one per training and one per fusion, and how a training's run is found again."""
+"""MLflow runs: one per training, one per fusion, one each time new faces are scored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from fer_pipeline.errors import ParamsError, RegistryError, one_line
@@ -26,11 +31,10 @@ from fer_pipeline.events import emit
 from fer_pipeline.params.load import load_params
 from fer_pipeline.paths import PARAMS, RECIPES, TEST, TRAIN, VAL, project_folder
 from fer_pipeline.provenance import file_sha256, git_state
-from fer_pipeline.registry.tracking import Tracking, mlflow_errors, shown_address
+from fer_pipeline.registry.tracking import Tracking, is_missing, mlflow_errors, shown_address
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
-    from fer_pipeline.provenance import StageInputs
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +43,6 @@ PLACE_VARIABLE = "FER_PLACE"
 
 KEY_TAG = "fer.key"
 """Tag of a run: the digest of what decides its result, by which an unfinished run is found."""
-
-LINEAGE_TAG = "fer.lineage"
-"""Tag of a training's run: the digest of its params and data, by which it is found again."""
 
 DIGEST_LENGTH = 32
 """How many of the 64 digits of a sha256 name a data set: MLflow keeps 36 characters."""
@@ -257,26 +258,18 @@ def _system_metrics(uri: str, run_id: str) -> Iterator[None]:
         monitor.finish()
 
 
-def find_training_run(tracking: Tracking, inputs: StageInputs, val_accuracy: float) -> str | None:
-    """The newest finished training of the same params and data that ended at the same accuracy.
-
-    Weights can come out of DVC's cache, and say nothing of a run: but the same inputs give the
-    same weights.
-
-    Args:
-        tracking: the store.
-        inputs: of the training.
-        val_accuracy: the best of its epochs.
+def make_child(tracking: Tracking, run_id: str, parent: str) -> bool:
+    """Have MLflow show a run below another one, unless it is a child already.
 
     Returns:
-        The run's id, or None where this store has no such run: it was trained elsewhere.
+        Whether this store has the run: weights can come out of DVC's cache, trained elsewhere.
     """
-    found = tracking.client.search_runs(
-        [tracking.experiment_id],
-        f"tags.`{LINEAGE_TAG}` = '{inputs.lineage}' and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time DESC"],
-    )
-    for run in found:
-        if abs(run.data.metrics.get("best_val_accuracy", -1.0) - val_accuracy) < 1e-9:
-            return str(run.info.run_id)
-    return None
+    try:
+        tags = tracking.client.get_run(run_id).data.tags
+    except MlflowException as error:
+        if not is_missing(error):
+            raise
+        return False
+    if MLFLOW_PARENT_RUN_ID not in tags:
+        tracking.client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent)
+    return True

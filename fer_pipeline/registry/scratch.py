@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,30 +17,21 @@ from fer_pipeline.paths import SCRATCH
 def scratch_folder() -> Iterator[Path]:
     """Give a folder that is deleted at the end; MLflow's own temporary files go there, too.
 
-    What a killed process left goes first. A process holds a lock beside its folder, which the
-    kernel frees with it, so that the folder of another one that runs is told from a leftover.
+    What killed processes left goes first: the kernel frees the lock beside a folder with the
+    process that holds it.
     """
     SCRATCH.mkdir(exist_ok=True)
     for leftover in SCRATCH.glob("*.lock"):
         with suppress(Timeout), FileLock(leftover, timeout=0):
             shutil.rmtree(leftover.with_suffix(""), ignore_errors=True)
             leftover.unlink(missing_ok=True)
-    folder = (SCRATCH / str(os.getpid())).resolve()
-    with FileLock(folder.with_suffix(".lock")), _as_temporary(folder):
-        shutil.rmtree(folder, ignore_errors=True)  # of a process of the same number
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.with_suffix(".lock").unlink(missing_ok=True)
-
-
-@contextmanager
-def _as_temporary(folder: Path) -> Iterator[None]:
-    """Have `tempfile` make its files in a folder."""
-    before, tempfile.tempdir = tempfile.tempdir, str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(dir=SCRATCH.resolve(), ignore_cleanup_errors=True) as folder:
+        lock = Path(f"{folder}.lock")
+        with FileLock(lock):
+            tempfile.tempdir = folder
+            try:
+                yield Path(folder)
+            finally:
+                tempfile.tempdir = before
+                lock.unlink(missing_ok=True)

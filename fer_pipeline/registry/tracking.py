@@ -1,37 +1,25 @@
-"""The MLflow store: reached and prepared before any work, with locks for whoever writes to it."""
+"""The MLflow store: reached and prepared before any work."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import ssl
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
-from pathlib import Path
 
-from filelock import FileLock, Timeout
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from fer_pipeline.errors import (
-    RegistryBusyError,
-    RegistryError,
-    RegistryUnreachableError,
-    hide_password,
-    one_line,
-)
+from fer_pipeline.errors import RegistryError, RegistryUnreachableError, hide_password, one_line
 from fer_pipeline.paths import TRACKING_DB, project_folder
 from fer_pipeline.registry.local_store import (
     SQLITE,
@@ -43,7 +31,6 @@ from fer_pipeline.registry.local_store import (
 
 PING_TIMEOUT_S = 10.0
 
-_SHARED = Path(tempfile.gettempdir())  # now: `scratch` gives each process another
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI shows no metrics
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -116,52 +103,6 @@ def _root_cause(error: BaseException) -> BaseException:
     while error.__context__ is not None:
         error = error.__context__
     return error
-
-
-def open_storage(tracking: Tracking, name: str, number: str) -> ArtifactRepository:
-    """The files of a version, to be listed, fetched or deleted.
-
-    MLflow's own functions for `models:/` addresses take the registry from a global setting; this
-    one asks the store that it is given.
-    """
-    location = tracking.client.get_model_version_download_uri(name, number)
-    return get_artifact_repository(location, tracking_uri=tracking.uri, registry_uri=tracking.uri)
-
-
-@contextmanager
-def registry_lock(tracking: Tracking, purpose: str, timeout_s: float) -> Iterator[None]:
-    """Hold a lock between the processes of one machine; the kernel frees that of a killed one.
-
-    For a database in a file that is enough: every process that can open the file sees the lock
-    beside it. Users of a server on other machines are not locked out: what they do at once is put
-    in order by the registry's own numbers (`versions`) and by the journal of moves (`aliases`).
-
-    Args:
-        tracking: the store that is written to.
-        purpose: processes with other purposes do not wait for each other.
-        timeout_s: how long to wait.
-
-    Raises:
-        RegistryBusyError: another process still holds it.
-    """
-    path = _lock_file(tracking.uri, purpose)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path, timeout=timeout_s):
-            yield
-    except Timeout:
-        raise RegistryBusyError(
-            f"another process has been busy with the registry for {timeout_s:g} s ({path}): "
-            "wait for it, or end it, and try again"
-        ) from None
-
-
-def _lock_file(uri: str, purpose: str) -> Path:
-    """Beside a SQLite file; for a server in the folder for temporary files, by its address."""
-    if uri.startswith(SQLITE):
-        return Path(f"{uri.removeprefix(SQLITE)}.{purpose}.lock")
-    address = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    return _SHARED / f"fer-{Path.home().name}-{address}.{purpose}.lock"
 
 
 def _ask_server(uri: str) -> None:

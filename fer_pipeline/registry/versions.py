@@ -10,8 +10,9 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,10 +29,11 @@ from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RegistryBusyError, RegistryError, one_line
 from fer_pipeline.provenance import code_digest, content_digest
 from fer_pipeline.registry.aliases import alias_lock
-from fer_pipeline.registry.tracking import is_missing, open_storage, registry_lock
+from fer_pipeline.registry.fetch import open_storage
+from fer_pipeline.registry.tracking import is_missing
 
 if TYPE_CHECKING:
-    from fer_pipeline.registry.candidate import Candidate
+    from fer_pipeline.arrays import UInt8Array
     from fer_pipeline.registry.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,6 @@ log = logging.getLogger(__name__)
 CONTENT_TAG = "fer.content_sha256"
 """Tag of a version: the digest of its weights and of the code that it runs."""
 
-LOCK_TIMEOUT_S = 900.0
 LONGEST_DESCRIPTION = 5000
 """The number of characters that the column of a PostgreSQL or MySQL store holds."""
 
@@ -73,6 +74,27 @@ _REQUIREMENTS = (
 """The libraries that the stored code imports; pinned to the versions that registered it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What is to become a version.
+
+    Attributes:
+        content: the digest of its weights and of the code that it runs.
+        run_id: the fusion run that the model belongs to.
+        folders: what is stored beside the code, by name: `bundle` and `record`.
+        example: (1, 48, 48) uint8, stored as the input example.
+        tags: for the version.
+        description: the model card.
+    """
+
+    content: str
+    run_id: str
+    folders: Mapping[str, Path]
+    example: UInt8Array
+    tags: Mapping[str, str]
+    description: str
+
+
 def write_model_code(folder: Path) -> Path:
     """Copy the files that the model imports into a folder; returns the package there."""
     package = Path(fer_pipeline.__file__).parent
@@ -101,15 +123,14 @@ def _pinned_requirements() -> list[str]:
 def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
     """The one version of this content: that which is there, else a new one.
 
-    MLflow registers the same content twice without a warning, so two registrations at once must be
-    kept apart. On one machine a lock does that. Machines that share a server can't lock each other
-    out, and a lock in the registry would stay when its process is killed. So there the registry's
-    own numbers decide: a version is made with the digest of its content in one call, and then every
-    process lists the versions with that digest (`deduplicate`). The database gives numbers in one
-    sequence and no number twice, so the process that got 5 sees 4. The lowest stays; any process
-    that finds another deletes it. No alias points at one, since aliases move only after this. A
-    version exists only when all its files are stored: a registration that is killed before leaves
-    none.
+    MLflow registers the same content twice without a warning, and processes that share a server
+    can't lock each other out: a lock in the registry would stay when its process is killed. So the
+    registry's own numbers decide: a version is made with the digest of its content in one call, and
+    then every process lists the versions with that digest (`deduplicate`). The database gives
+    numbers in one sequence and no number twice, so the process that got 5 sees 4. The lowest stays;
+    any process that finds another deletes it. No alias points at one, since aliases move only after
+    this. A version exists only when all its files are stored: a registration that is killed before
+    leaves none.
 
     The weights are stored with every version, also where another version has the same: MLflow
     copies what it is given, and a version that shared files could not be deleted by itself.
@@ -121,10 +142,9 @@ def register_once(tracking: Tracking, name: str, candidate: Candidate) -> str:
         RegistryError: MLflow or its artifact store refused.
     """
     mlflow.set_tracking_uri(tracking.uri)
-    with registry_lock(tracking, "registration", LOCK_TIMEOUT_S):
-        if not find_versions(tracking, name, candidate.content):
-            _make_version(tracking, name, candidate)
-        number = deduplicate(tracking, name, candidate.content)
+    if not find_versions(tracking, name, candidate.content):
+        _make_version(tracking, name, candidate)
+    number = deduplicate(tracking, name, candidate.content)
     if not tracking.client.get_registered_model(name).description:
         tracking.client.update_registered_model(name, _ABOUT)
     if not tracking.client.get_model_version(name, number).description:

@@ -13,23 +13,26 @@ import numpy as np
 
 from fer_pipeline import paths
 from fer_pipeline.data.faces import load_split
+from fer_pipeline.errors import DataError
 from fer_pipeline.evaluation.gate import judge
 from fer_pipeline.evaluation.result import Evaluation, read_evaluation
-from fer_pipeline.files import write_json
-from fer_pipeline.fusion.average import fuse
+from fer_pipeline.files import read_json, write_json
+from fer_pipeline.fusion.average import fuse, top1_accuracy
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import Fusion, read_fusion
-from fer_pipeline.paths import model_file, require
+from fer_pipeline.paths import model_file, provenance, require
 from fer_pipeline.provenance import content_digest, git_state
 from fer_pipeline.registry.aliases import read_aliases
-from fer_pipeline.registry.candidate import link_trainings, make_candidate
-from fer_pipeline.registry.policy import Decision, evaluate_policy
+from fer_pipeline.registry.fetch import files_tag
+from fer_pipeline.registry.policy import FIGURES, GATE_TAG, Decision, evaluate_policy
 from fer_pipeline.registry.promote import nominate, promote
-from fer_pipeline.registry.runs import RunLog, open_run
+from fer_pipeline.registry.record import Record, make_record, write_record
+from fer_pipeline.registry.runs import RunLog, make_child, open_run, recipe_name
 from fer_pipeline.registry.scratch import scratch_folder
 from fer_pipeline.registry.tracking import Tracking, connect, mlflow_errors
-from fer_pipeline.registry.versions import register_once, version_digest
+from fer_pipeline.registry.versions import Candidate, register_once, version_digest
 from fer_pipeline.serving.bundle import Spec, bundle_files, describe, write_bundle
+from fer_pipeline.serving.precision import change_tag, write_change
 from fer_pipeline.serving.predictor import FusedPredictor
 from fer_pipeline.serving.speed import MIN_GAIN, measure_change, measure_gain
 
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from fer_pipeline.serving.precision import Bf16Change
 
 log = logging.getLogger(__name__)
+
+NOT_HERE = "not in this store"
+"""What a tag says of the run of weights that DVC brought from elsewhere."""
 
 LINEAGE = "lineage"
 """Name of the folder of the fusion run's artifacts that holds what `dvc checkout` needs."""
@@ -48,12 +54,12 @@ def register(params: Params) -> None:
     evaluation, fusion = read_evaluation(paths.EVALUATION), read_fusion(paths.FUSION)
     spec = describe(fusion, params.backbones, params.predict.tta)
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
-    verdict = judge(evaluation.test, params.gate)
+    verdict, name = judge(evaluation.test, params.gate), params.registry.model_name
     tracking = connect(params.registry.experiment)
     bf16 = _measure_bf16(spec, files)
-    number: str | None = None
     # Experiments are compared first: a sweep must not move aliases with each try.
     experiment = os.environ.get("DVC_EXP_NAME")
+    number: str | None = None
     with scratch_folder() as folder:
         bundle = folder / "bundle"
         write_bundle(bundle, spec, files)
@@ -62,29 +68,22 @@ def register(params: Params) -> None:
         inputs = {"content": content, "gate": params.gate.model_dump(), "measured": measured}
         tags = {"fer.stage": "register", "git.dirty": str(git_state().dirty).lower()}
         with open_run(tracking, "fusion", inputs, tags=tags, once=True) as run:
-            run.tags(link_trainings(params, tracking, run.run_id))
+            run.tags(_link_trainings(params, tracking, run.run_id))
             _log_fusion(run, evaluation, fusion, verdict.passed)
             if verdict.passed and not experiment:
-                candidate = make_candidate(
-                    params,
-                    evaluation,
-                    run_id=run.run_id,
-                    bundle=bundle,
-                    content=content,
-                    bf16=bf16,
-                )
-                number = register_once(tracking, params.registry.model_name, candidate)
-    name = params.registry.model_name
+                candidate = _make_candidate(params, evaluation, bundle, bf16, run.run_id, content)
+                number = register_once(tracking, name, candidate)
     with mlflow_errors(tracking.uri):
         decision = _nominate(tracking, params, number) if number else None
         aliases = read_aliases(tracking, name).of(number) if number else []
-    promotion = asdict(decision) if decision else None
-    registered = {"model_name": name, "version": number, "aliases": aliases}
-    fast = {
-        "bf16": asdict(bf16) if bf16 else None,
+    told = {
+        **asdict(verdict),
+        **{"model_name": name, "version": number, "aliases": aliases},
+        "promotion": decision and decision._asdict(),
+        "bf16": bf16 and asdict(bf16),
         "model_sha256": content_digest([paths.FUSION, *files.values()]),
     }
-    write_json(paths.VERDICT, asdict(verdict) | registered | {"promotion": promotion} | fast)
+    write_json(paths.VERDICT, told)
     for reason in verdict.reasons:
         log.info("  %s", reason)
     if number:
@@ -118,6 +117,79 @@ def _measure_bf16(spec: Spec, files: Mapping[str, Path]) -> Bf16Change | None:
         "allowed" if change.allowed else "not allowed",
     )
     return change
+
+
+def _make_candidate(
+    params: Params,
+    evaluation: Evaluation,
+    bundle: Path,
+    bf16: Bf16Change | None,
+    run_id: str,
+    content: str,
+) -> Candidate:
+    """Add to a bundle what a version needs beside it.
+
+    What bf16 changes stands beside the bundle, too, and not in it: another machine rounds
+    otherwise, and would make another version of the same weights.
+
+    Raises:
+        DataError: the files of the graph are not those that were evaluated.
+    """
+    record, folder = _record(params, bundle, evaluation), bundle.with_name("record")
+    write_record(record, folder)
+    write_change(bf16, folder)
+    return Candidate(
+        content=content,
+        run_id=run_id,
+        folders={"bundle": bundle, "record": folder},
+        example=record.drawn[:1],
+        tags=_version_tags(params, evaluation) | files_tag(bundle) | change_tag(bf16),
+        description=paths.MODEL_CARD.read_text(encoding="utf-8"),
+    )
+
+
+def _record(params: Params, bundle: Path, evaluation: Evaluation) -> Record:
+    """The record of the fused model, of the test logits as `evaluate` scored them."""
+    test, names = load_split(paths.TEST), list(params.backbones)
+    fusion = read_fusion(paths.FUSION)
+    fusion.require_predictions(names)
+    weights = np.array([fusion.weights[name] for name in names])
+    logits = fuse(read_logits(names, "test", len(test)), weights)
+    record = make_record(logits, test, FusedPredictor.load(bundle), params.seed)
+    difference = abs(top1_accuracy(logits, test.labels) - evaluation.test.fused.accuracy)
+    if record.test_sha256 != evaluation.test_sha256 or difference > 1e-9:
+        raise DataError(
+            f"{paths.EVALUATION} is not of these predictions, {paths.FUSION} and {paths.TEST}: "
+            "run 'dvc repro'"
+        )
+    return record
+
+
+def _version_tags(params: Params, evaluation: Evaluation) -> dict[str, str]:
+    """What compares versions at a glance: all else is in the fusion run and its artifacts."""
+    source = read_json(paths.DATA_METRICS, "prepare")["source"]
+    figures = evaluation.headline()
+    return {key: f"{figures[key]:.6g}" for key in FIGURES if key in figures} | {
+        GATE_TAG: "true",
+        "recipe": recipe_name(params, paths.RECIPES),
+        "data.source": source["uri"],
+        "data.sha256": source["sha256"],
+        "git.commit": git_state().commit,
+    }
+
+
+def _link_trainings(params: Params, tracking: Tracking, run_id: str) -> dict[str, str]:
+    """Make the runs of the trainings that this store has children of the first fusion of them.
+
+    Returns:
+        Tags of this fusion run, which name them.
+    """
+    made_by = {name: read_json(provenance(name), f"train@{name}") for name in params.backbones}
+    runs = {name: made.get("run_id") for name, made in made_by.items()}
+    return {
+        f"run.train.{name}": one if one and make_child(tracking, one, run_id) else NOT_HERE
+        for name, one in runs.items()
+    }
 
 
 def _nominate(tracking: Tracking, params: Params, number: str) -> Decision | None:

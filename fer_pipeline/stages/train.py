@@ -27,7 +27,7 @@ from fer_pipeline.paths import (
     training_metrics,
 )
 from fer_pipeline.provenance import StageInputs, git_state
-from fer_pipeline.registry.runs import LINEAGE_TAG, open_run
+from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.stages.copies import open_copies
 from fer_pipeline.stages.progress import TrainingProgress, new_bar
@@ -74,7 +74,7 @@ def train(params: Params, backbone: str) -> None:
         logging.getLogger("fer_pipeline").setLevel(logging.ERROR)  # the first process speaks
         copies = None
     checkpoints = Checkpoints(CHECKPOINTS / backbone, inputs.key, shared.checkpoint_every_s, copies)
-    with _observer(fabric, tracking, backbone, inputs) as observer:
+    with _observer(fabric, tracking, backbone, inputs) as (observer, run_id):
         with explain_out_of_memory(backbone, "the device is full before training begins: free it"):
             model = model.to(fabric.device)
             train_images, val_images = (to_device(split, fabric.device) for split in splits)
@@ -86,7 +86,7 @@ def train(params: Params, backbone: str) -> None:
         if trained and fabric.is_global_zero:
             if params.training.precision == "auto":
                 choices.remember("precision", hardware, trained.precision)
-            _write(trained, backbone, hardware)
+            _write(trained, backbone, hardware, run_id)
     if fabric.is_global_zero:
         checkpoints.clear()  # only now: closing the MLflow run may fail, and hours would be lost
 
@@ -94,17 +94,17 @@ def train(params: Params, backbone: str) -> None:
 @contextmanager
 def _observer(
     fabric: Fabric, tracking: Tracking, backbone: str, inputs: StageInputs
-) -> Iterator[Observer]:
-    """Bar, log and MLflow run in the first process; the others report nothing."""
+) -> Iterator[tuple[Observer, str]]:
+    """Bar, log and MLflow run in the first process, and the run's id; the others have none."""
     if not fabric.is_global_zero:
-        yield Observer()
+        yield Observer(), ""
         return
-    tags = {"fer.stage": "train", "fer.backbone": backbone, LINEAGE_TAG: inputs.lineage}
+    tags = {"fer.stage": "train", "fer.backbone": backbone}
     with open_run(tracking, backbone, inputs.content, tags=tags) as run:
         run.params(inputs.logged)
         run.tags({"fer.devices": f"{fabric.world_size} x {fabric.device.type}"})
         with new_bar() as bar:
-            yield TrainingProgress(bar, run, backbone)
+            yield TrainingProgress(bar, run, backbone), run.run_id
 
 
 def _fit(job: Job, checkpoints: Checkpoints) -> Trained | None:
@@ -121,7 +121,7 @@ def _fit(job: Job, checkpoints: Checkpoints) -> Trained | None:
         return None
 
 
-def _write(trained: Trained, backbone: str, hardware: str) -> None:
+def _write(trained: Trained, backbone: str, hardware: str, run_id: str) -> None:
     """Write the outs, of which the same inputs give the same bytes, apart from the provenance."""
     with whole_file(model_file(backbone)) as partial:
         save_file(trained.state, partial)
@@ -147,5 +147,6 @@ def _write(trained: Trained, backbone: str, hardware: str) -> None:
         "torch": torch.__version__,
         "commit": git.commit,
         "dirty": git.dirty,
+        "run_id": run_id,
     }
     write_json(provenance(backbone), made_by)

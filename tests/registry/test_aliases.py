@@ -1,4 +1,4 @@
-"""Aliases move in an order that can be cut anywhere, and the next move recovers it."""
+"""Aliases move in an order that can be cut anywhere, and the next process finishes the move."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from fer_pipeline.registry.aliases import (
     read_aliases,
     read_moves,
     set_challenger,
+    withdrawn,
 )
 from fer_pipeline.registry.tracking import Tracking
 
-WRITES = 6  # run, previous, champion, challenger, the version's tag, run's end
+WRITES = 5  # run, previous, champion, challenger, run's end
 
 
 class Killed(BaseException):
@@ -54,27 +55,18 @@ def make_model(store: Tracking, name: str, versions: int = 3) -> None:
         store.client.create_model_version(name, "nowhere")
 
 
+def promotion(to: str, came_from: str, **fields: Any) -> Move:
+    fixed = {"by": "ada", "reason": "better on Tuesdays", "policy": "promote: +1 point"}
+    return Move(action="promote", to=to, came_from=came_from, **(fixed | fields))
+
+
 def promote(store: Tracking, name: str, to: str) -> Move | None:
     """Move with the lock, as `fer registry promote` does."""
     with alias_lock(store, name) as finished:
-        if read_aliases(store, name).champion == to:
+        champion = read_aliases(store, name).champion
+        if champion == to:
             return finished
-        return move_champion(
-            store,
-            name,
-            to,
-            action="promote",
-            by="ada",
-            reason="better on Tuesdays",
-            policy="promote: +1 point",
-        )
-
-
-def begin_other_move(store: Tracking, name: str, to: str, **fields: Any) -> Move:
-    """Begin a move of another process, from version 1."""
-    before = Aliases("1")
-    fixed = {"by": "bob", "reason": "why not", "policy": ""}
-    return begin_move(store, name, Move(action="promote", to=to, before=before, **fixed, **fields))
+        return move_champion(store, name, promotion(to, champion or ""))
 
 
 def test_a_model_that_does_not_exist_has_no_aliases(store: Tracking) -> None:
@@ -99,19 +91,29 @@ def test_another_challenger_stays(store: Tracking) -> None:
     assert read_aliases(store, "stays") == Aliases("2", "1", "3")
 
 
-def test_a_move_is_recorded_in_tags_and_in_a_run(store: Tracking) -> None:
+def test_a_move_is_recorded_in_a_run(store: Tracking) -> None:
     make_model(store, "recorded")
     promote(store, "recorded", "1")
     promote(store, "recorded", "3")
-    tags = store.client.get_model_version("recorded", "3").tags
-    told = "promote from {} by ada: better on Tuesdays (promote: +1 point)"
-    assert tags["move"].endswith(f": {told.format(1)}")
-    tag = store.client.get_model_version("recorded", "1").tags["move"]
-    assert tag.endswith(f": {told.format('none')}")
     latest, first = read_moves(store, "recorded")
     assert (latest.came_from, latest.to, latest.by, latest.status) == ("1", "3", "ada", "FINISHED")
     assert (first.came_from, first.to, first.policy) == ("", "1", "promote: +1 point")
-    assert tags["move"].startswith(latest.at)
+    run = store.client.get_run(latest.run_id)
+    assert store.client.get_experiment(run.info.experiment_id).name == "recorded promotions"
+    # They are found whatever experiment is used since.
+    since = replace(store, experiment_id=store.client.create_experiment("since"))
+    assert read_moves(since, "recorded") == [latest, first]
+
+
+def test_the_last_move_of_a_version_says_whether_it_is_withdrawn() -> None:
+    back = Move(action="rollback", to="1", came_from="2", by="ada", reason="it harms", at="today")
+    moves = [replace(one, status="FINISHED") for one in (back, promotion("2", "1"))]
+    assert withdrawn(moves, "2") == "today: it harms"
+    assert [withdrawn(moves, number) for number in ("1", "3")] == ["", ""]
+    assert withdrawn(moves[1:], "1") == ""
+    given_up, again = replace(moves[0], status="KILLED"), replace(promotion("2", "1"), at="later")
+    assert withdrawn([given_up, moves[1]], "2") == ""
+    assert withdrawn([replace(again, status="FINISHED"), *moves], "2") == ""
 
 
 @pytest.mark.parametrize("writes", range(WRITES))
@@ -130,7 +132,6 @@ def test_a_promotion_killed_before_any_write_is_recovered_by_the_next(
     promote(store, name, "3")
 
     assert read_aliases(store, name) == Aliases("3", "2", None)
-    assert "promote from 2 by" in store.client.get_model_version(name, "3").tags["move"]
     moves = read_moves(store, name)
     assert not [move for move in moves if move.status == "RUNNING"]
     made = [(move.came_from, move.to) for move in moves if move.status == "FINISHED"]
@@ -145,45 +146,49 @@ def test_that_many_writes_are_a_whole_promotion(store: Tracking) -> None:
     assert read_aliases(store, "whole") == Aliases("2", "1", None)
 
 
-@pytest.mark.parametrize("writes", [1, 2, 3])
-def test_another_promotion_after_a_killed_one_leaves_no_trace_of_it(
+@pytest.mark.parametrize("writes", [1, 2, 3, 4])
+def test_whoever_takes_the_lock_next_finishes_a_promotion_that_was_killed(
     writes: int, store: Tracking
 ) -> None:
     name = f"other-{writes}"
-    make_model(store, name, 4)
-    promote(store, name, "1")
-    promote(store, name, "2")
+    make_model(store, name)
+    first = min(writes + 1, 3)  # the experiment of the journal is made, too, and `previous` stays
     with pytest.raises(Killed):
-        promote(replace(store, client=DyingClient(store.client, writes)), name, "3")  # type: ignore[arg-type]
+        promote(replace(store, client=DyingClient(store.client, first)), name, "1")  # type: ignore[arg-type]
+    with alias_lock(store, name) as finished:
+        assert finished is not None
+        assert read_aliases(store, name) == Aliases("1", None, None)
+    set_challenger(store, name, "2")
+    with pytest.raises(Killed):
+        promote(replace(store, client=DyingClient(store.client, writes)), name, "2")  # type: ignore[arg-type]
     with alias_lock(store, name):
-        pass
-    expected = Aliases("3", "2", None) if writes == 3 else Aliases("2", "1", None)
-    assert read_aliases(store, name) == expected
+        assert read_aliases(store, name) == Aliases("2", "1", None)
 
 
-def test_a_first_promotion_that_was_killed_is_taken_back(store: Tracking) -> None:
-    make_model(store, "first")
-    with pytest.raises(Killed):
-        promote(replace(store, client=DyingClient(store.client, 2)), "first", "1")  # type: ignore[arg-type]
-    with alias_lock(store, "first") as finished:
+def test_a_move_from_another_champion_than_that_of_now_is_not_finished(store: Tracking) -> None:
+    make_model(store, "by-hand")
+    begin_move(store, "by-hand", promotion("2", ""))
+    store.client.set_registered_model_alias("by-hand", "champion", "3")
+    with alias_lock(store, "by-hand") as finished:
         assert finished is None
-    assert read_aliases(store, "first") == Aliases(None, None, None)
+    assert read_aliases(store, "by-hand") == Aliases("3", None, None)
+    assert [move.status for move in read_moves(store, "by-hand")] == ["KILLED"]
 
 
 def test_what_another_machine_has_just_begun_is_left_alone_for_a_minute(
     store: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_model(store, "others")
-    begin_other_move(store, "others", "2", host="elsewhere")
+    begin_move(store, "others", promotion("2", "", host="elsewhere"))
     with (
-        pytest.raises(RegistryError, match="bob is moving others to version 2 on"),
+        pytest.raises(RegistryBusyError, match="another process is moving the champion of others"),
         alias_lock(store, "others"),
     ):
         pass
     monkeypatch.setattr(aliases_module, "OTHERS_MOVE_WITHIN_S", 0.0)
     with alias_lock(store, "others") as finished:
-        assert finished is None
-    assert [move.status for move in read_moves(store, "others")] == ["KILLED"]
+        assert finished is not None
+    assert read_aliases(store, "others") == Aliases("2", None, None)
 
 
 def test_two_do_not_move_at_once(store: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,11 +211,11 @@ def test_of_two_machines_that_begin_at_once_none_moves(
 
     def begin_second(*arguments: Any) -> Move:
         if not others:
-            others.append(begin_other_move(store, "met", "3"))
+            others.append(begin_move(store, "met", promotion("3", "1")))
         return begin_move(*arguments)
 
     monkeypatch.setattr(aliases_module, "begin_move", begin_second)
-    with pytest.raises(RegistryBusyError, match=r"bob is moving met to version 3 on"):
+    with pytest.raises(RegistryBusyError, match="another process is moving the champion of met"):
         promote(store, "met", "2")
     assert read_aliases(store, "met") == Aliases("1", None, None)
     assert {move.to: move.status for move in read_moves(store, "met")} == {
@@ -228,25 +233,10 @@ def test_a_move_on_what_has_just_changed_is_given_up(
 
     def begin_late(*arguments: Any) -> Move:
         monkeypatch.undo()
-        move_champion(store, "changed", "3", action="promote", by="bob", reason="at the same time")
+        move_champion(store, "changed", promotion("3", "1"))
         return begin_move(*arguments)
 
     monkeypatch.setattr(aliases_module, "begin_move", begin_late)
-    with pytest.raises(RegistryBusyError, match="have moved at this moment"):
+    with pytest.raises(RegistryBusyError, match="another process is moving"):
         promote(store, "changed", "2")
     assert read_aliases(store, "changed") == Aliases("3", "1", None)
-
-
-def test_moves_have_an_experiment_of_their_own(store: Tracking) -> None:
-    make_model(store, "apart")
-    promote(store, "apart", "1")
-    run = store.client.get_run(read_moves(store, "apart")[0].run_id)
-    name = store.client.get_experiment(run.info.experiment_id).name
-    assert name == "apart promotions"
-
-
-def test_moves_are_found_whatever_experiment_is_used_since(store: Tracking) -> None:
-    make_model(store, "renamed")
-    promote(store, "renamed", "1")
-    since = replace(store, experiment_id=store.client.create_experiment("since"))
-    assert [move.to for move in read_moves(since, "renamed")] == ["1"]

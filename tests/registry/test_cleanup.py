@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fused_model import draw_test_split, make_version
 
-from fer_pipeline.registry.aliases import move_champion, set_challenger
+from fer_pipeline.registry.aliases import Move, move_champion, set_challenger
 from fer_pipeline.registry.tracking import Tracking
 from fer_pipeline.registry.versions import collect_garbage, superfluous
 
@@ -36,8 +36,9 @@ def test_garbage_is_collected_from_the_store(store: Tracking, tmp_path: Path) ->
     split = draw_test_split(images=8)
     for number in range(1, 8):
         assert make_version(store, tmp_path / str(number), "full", [], split) == str(number)
-    for to in ("1", "3"):
-        move_champion(store, "full", to, action="promote", by="ada", reason="why not")
+    for to, came_from in (("1", ""), ("3", "1")):
+        move = Move(action="promote", to=to, came_from=came_from, by="ada", reason="why not")
+        move_champion(store, "full", move)
     set_challenger(store, "full", "4")
     store.client.set_registered_model_alias("full", "production", "5")
 

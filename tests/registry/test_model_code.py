@@ -14,12 +14,13 @@ from ruamel.yaml import YAML
 
 import fer_pipeline
 from fer_pipeline.registry import versions
-from fer_pipeline.registry.candidate import Candidate
+from fer_pipeline.registry.fetch import open_storage
 from fer_pipeline.registry.runs import open_run
-from fer_pipeline.registry.tracking import Tracking, open_storage
+from fer_pipeline.registry.tracking import Tracking
 from fer_pipeline.registry.versions import (
     MODEL_SCRIPT,
     STORED_FILES,
+    Candidate,
     register_once,
     version_digest,
     write_model_code,

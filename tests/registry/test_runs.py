@@ -1,4 +1,4 @@
-"""Runs end as their block does, an unfinished one is continued, and a training's is found again."""
+"""Runs end as their block does, an unfinished one is continued, and trainings are linked."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ import json
 import shutil
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fer_pipeline.errors import RegistryError
-from fer_pipeline.provenance import StageInputs, git_state
-from fer_pipeline.registry.runs import LINEAGE_TAG, find_training_run, open_run
+from fer_pipeline.provenance import git_state
+from fer_pipeline.registry.runs import make_child, open_run
 from fer_pipeline.registry.tracking import Tracking
 
 INPUTS: dict[str, object] = {"seed": 0, "backbone": {"image_size": 32, "weights": "none"}}
 START_TIMEOUT_S = 180
-
-TRAINING = StageInputs(
-    "train@resnet50", {"seed": 0, "training.mixup": 0.1}, {"data/prepared/val.npz": "ab"}, "code"
-)
 
 
 def status(store: Tracking, run_id: str) -> str:
@@ -209,41 +204,10 @@ def test_the_machine_is_watched_during_a_training_and_only_then(
         assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
 
 
-@pytest.fixture(scope="module")
-def runs(store: Tracking) -> dict[str, str]:
-    """Trainings of one backbone, by what is particular about each."""
-    found = {}
-    for name, inputs, accuracy in (
-        ("older", TRAINING, 0.5),
-        ("same", TRAINING, 0.5),
-        ("other inputs", replace(TRAINING, params={"seed": 0, "training.mixup": 0.2}), 0.5),
-        ("other result", TRAINING, 0.25),
-    ):
-        with open_run(store, name, {"name": name}, tags={LINEAGE_TAG: inputs.lineage}) as run:
-            run.metrics({"best_val_accuracy": accuracy})
-        found[name] = run.run_id
-    with pytest.raises(KeyError):
-        fail(store)
-    return found
-
-
-def fail(store: Tracking) -> None:
-    with open_run(store, "failed", {}, tags={LINEAGE_TAG: TRAINING.lineage}) as run:
-        run.metrics({"best_val_accuracy": 0.5})
-        raise KeyError
-
-
-def test_the_newest_finished_training_of_the_same_inputs_and_result_is_found(
-    store: Tracking, runs: dict[str, str]
-) -> None:
-    assert find_training_run(store, TRAINING, 0.5) == runs["same"]
-    assert find_training_run(store, TRAINING, 0.25) == runs["other result"]
-    assert find_training_run(store, replace(TRAINING, code="accepted"), 0.5) == runs["same"]
-
-
-@pytest.mark.usefixtures("runs")
-def test_a_training_of_other_inputs_is_not_taken_for_it(store: Tracking) -> None:
-    assert find_training_run(store, replace(TRAINING, params={"seed": 1}), 0.5) is None
-    assert find_training_run(store, replace(TRAINING, data={}), 0.5) is None
-    assert find_training_run(store, replace(TRAINING, stage="train@resnet101"), 0.5) is None
-    assert find_training_run(store, TRAINING, 0.75) is None
+def test_a_training_of_this_store_becomes_a_child_once(store: Tracking) -> None:
+    with open_run(store, "resnet50", {"trained": "here"}) as run:
+        pass
+    assert make_child(store, run.run_id, "first") is True
+    assert make_child(store, run.run_id, "second") is True
+    assert store.client.get_run(run.run_id).data.tags["mlflow.parentRunId"] == "first"
+    assert make_child(store, "0" * 32, "first") is False

@@ -20,8 +20,8 @@ import pytest
 from fused_model import draw_test_split, make_version
 
 from fer_pipeline.errors import RegistryError
-from fer_pipeline.registry.check import read_record
 from fer_pipeline.registry.local_store import relocate
+from fer_pipeline.registry.record import read_record
 from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import Tracking, connect, tracking_uri
 

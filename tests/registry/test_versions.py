@@ -5,12 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
-from fused_model import register_content
 from mlflow.tracking import MlflowClient
 
 from fer_pipeline.registry.aliases import set_challenger
@@ -138,18 +135,6 @@ def test_a_long_card_is_cut_after_a_line_and_says_so() -> None:
     assert card.startswith(f"{kept}\n")
     assert "artifact of the run" in pointer
     assert shorten("short") == "short"
-
-
-def test_on_one_machine_a_content_is_stored_once(store: Tracking, tmp_path: Path) -> None:
-    """Its lock keeps registrations apart: no second version was made, and removed again."""
-    folders = [tmp_path / str(number) for number in range(2)]
-    for folder in folders:
-        folder.mkdir()
-    with ThreadPoolExecutor(len(folders)) as pool:
-        register = partial(register_content, store, "shared", "a")
-        assert list(pool.map(register, folders)) == ["1", "1"]
-    made = store.client.create_model_version("shared", "nowhere")
-    assert str(made.version) == "2"
 
 
 @pytest.mark.slow

@@ -203,8 +203,9 @@ def test_with_auto_the_challenger_becomes_champion_by_itself(copied: Workspace) 
         "promote": True,
         "reason": "the gate passed, and there is no champion yet",
     }
-    tags = client(copied).get_model_version_by_alias("fer-fusion", "champion").tags
-    assert "promote from none by stage register" in tags["move"]
+    moves = client(copied).get_experiment_by_name("fer-fusion promotions")
+    (move,) = client(copied).search_runs([moves.experiment_id])
+    assert (move.data.tags["move.by"], move.data.tags["move.to"]) == ("stage register", "1")
     here.check(*stage("register"))
     again = read(copied, "registry/verdict.json")
     assert (again["aliases"], again["version"]) == (["champion"], "1")  # of the same content
