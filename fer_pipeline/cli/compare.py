@@ -104,19 +104,23 @@ def gain_of(b: RunScores, a: RunScores, params: EvaluationParams, seed: int) -> 
     return gain_over(b.hits, a.hits, a.groups, params.bootstrap_draws, seed)
 
 
-def meaning(a: RunScores, b: RunScores, gain: Gain | None) -> str:
-    """What the comparison says, in one sentence."""
+def conclusion(a: RunScores, b: RunScores, gain: Gain | None) -> str:
+    """The gain with its interval and p, where there is one, and a sentence on what it means."""
     if gain is None:
         return (
             f"The test sets differ ({len(a.hits):,} and {len(b.hits):,} images): these figures do "
             f"not compare, and there is no test of significance."
         )
-    if np.array_equal(a.hits, b.hits):
-        return f"{a.name} and {b.name} are right on the same images: there is no difference."
-    return conclude(
-        gain,
-        f"{b.name} is better than {a.name} on this test set",
-        f"{a.name} is better than {b.name} on this test set",
+    low, high = (f"{100 * bound:+.2f}" for bound in gain.ci95)
+    better, worse = (
+        f"{one.name} is better than {other.name} on this test set"
+        for one, other in ((b, a), (a, b))
+    )
+    same = f"{a.name} and {b.name} are right on the same images: there is no difference."
+    means = same if np.array_equal(a.hits, b.hits) else conclude(gain, better, worse)
+    return (
+        f"fused, {b.name} less {a.name}: {100 * gain.accuracy:+.2f} points, 95 % interval {low} to "
+        f"{high}, McNemar p {gain.mcnemar_p:.2g}\n{means}"
     )
 
 

@@ -159,20 +159,14 @@ def compare(
 
     Both are read from git and DVC's cache; nothing is run or checked out.
     """
-    from fer_pipeline.cli.compare import gain_of, meaning, read_run, score_table
+    from fer_pipeline.cli.compare import conclusion, gain_of, read_run, score_table
     from fer_pipeline.params.load import load_params
 
     params = load_params(PARAMS)
     run_a, run_b = read_run(a), read_run(b)
     gain = gain_of(run_b, run_a, params.evaluation, params.seed)
     Console().print(score_table(run_a, run_b))
-    if gain is not None:
-        low, high = (f"{100 * bound:+.2f}" for bound in gain.ci95)
-        typer.echo(
-            f"fused, {b} less {a}: {100 * gain.accuracy:+.2f} points, 95 % interval {low} to "
-            f"{high}, McNemar p {gain.mcnemar_p:.2g}"
-        )
-    typer.echo(meaning(run_a, run_b, gain))
+    typer.echo(conclusion(run_a, run_b, gain))
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ from fer_pipeline.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fer_pipeline.serving.predictor import FusedPredictor
+    from fer_pipeline.serving.inputs import Chunk
+    from fer_pipeline.serving.predictor import FusedPredictor, Prediction
     from fer_pipeline.serving.sources import Source
 
 UNREADABLE = "unreadable"
@@ -72,7 +73,10 @@ def predict(
         precision = "fp32"
     with _results(output) as write, choose_bundle(model) as bundle:
         predictor = pick_predictor(bundle.spec, bundle.files, precision, bundle.bf16, device)
-        read, unreadable = _score(predictor, sources, write, batch_size, singles)
+        read = unreadable = 0
+        for chunk, _ in predict_chunks(predictor, sources, write, batch_size, singles):
+            read += len(chunk.names)
+            unreadable += len(chunk.names) - len(chunk.images)
     if unreadable:
         place = f"column 'error' of {output} says" if output else "the lines above say"
         raise DataError(
@@ -80,20 +84,19 @@ def predict(
         )
 
 
-def _score(
+def predict_chunks(
     predictor: FusedPredictor,
     sources: list[Source],
     write: Callable[[pa.RecordBatch], None],
-    batch_size: int,
-    singles: bool,
-) -> tuple[int, int]:
-    """Predict chunk by chunk; how many faces there were, and how many could not be read."""
+    batch_size: int = CHUNK,
+    singles: bool = False,
+) -> Iterator[tuple[Chunk, Prediction]]:
+    """Faces chunk by chunk, with what is said of them, once that is written."""
     from fer_pipeline.serving.inputs import read_sources
     from fer_pipeline.serving.outputs import tabulate
     from fer_pipeline.serving.sources import count_faces
     from fer_pipeline.stages.progress import image_bar
 
-    read = unreadable = 0
     with (
         image_bar("predict", count_faces(sources), stderr=True) as advance,
         closing(read_sources(sources, batch_size)) as chunks,
@@ -102,10 +105,8 @@ def _score(
             found = predictor.predict(chunk.images)
             each = found.single_probabilities if singles else {}
             write(tabulate(chunk, found.probabilities, each))
-            read += len(chunk.names)
-            unreadable += len(chunk.names) - len(chunk.images)
+            yield chunk, found
             advance(len(chunk.names))
-    return read, unreadable
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_pipeline.cli.model import open_registry
+from fer_pipeline.cli.predict import predict_chunks
 from fer_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -109,28 +109,18 @@ def _predict(predictor: FusedPredictor, words: list[str], output: Path) -> tuple
     Raises:
         DataError: none could be read, or the output can't be written.
     """
-    from fer_pipeline.serving.inputs import read_sources
     from fer_pipeline.serving.monitoring import observe
-    from fer_pipeline.serving.outputs import open_output, tabulate
-    from fer_pipeline.serving.sources import count_faces, find_sources
-    from fer_pipeline.stages.progress import image_bar
+    from fer_pipeline.serving.outputs import open_output
+    from fer_pipeline.serving.sources import find_sources
 
     seen: Observed | None = None
     unreadable = 0
-    sources = find_sources(words)
-    with (
-        open_output(output) as write,
-        image_bar("score", count_faces(sources), stderr=True) as advance,
-        closing(read_sources(sources)) as chunks,
-    ):
-        for chunk in chunks:
-            chances = predictor.predict(chunk.images).probabilities
-            write(tabulate(chunk, chances, {}))
+    with open_output(output) as write:
+        for chunk, found in predict_chunks(predictor, find_sources(words), write):
             unreadable += len(chunk.names) - len(chunk.images)
             if len(chunk.images):
-                these = observe(chunk.images, chunk.sides, chances)
+                these = observe(chunk.images, chunk.sides, found.probabilities)
                 seen = these if seen is None else seen + these
-            advance(len(chunk.names))
         if seen is None:
             raise DataError(
                 f"none of {unreadable:,} faces can be read: 'fer predict' with the same words "

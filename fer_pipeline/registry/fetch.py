@@ -13,10 +13,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from fer_pipeline.errors import RegistryError, one_line
+from fer_pipeline.errors import RegistryError
 from fer_pipeline.provenance import file_sha256
 from fer_pipeline.registry.scratch import scratch_folder
-from fer_pipeline.registry.tracking import is_missing, mlflow_errors
+from fer_pipeline.registry.tracking import is_missing, mlflow_errors, storage_errors
 from fer_pipeline.serving.bundle import bundle_files, open_bundle
 from fer_pipeline.serving.precision import read_change
 
@@ -94,10 +94,8 @@ def require_files(tracking: Tracking, name: str, number: str) -> None:
     Raises:
         RegistryError: one is missing or has another size, or the store does not answer.
     """
-    try:
+    with storage_errors(f"the files of {name} version {number} can't be listed"):
         listed = open_storage(tracking, name, number).list_artifacts(BUNDLE)
-    except Exception as error:  # what a store's own client raises
-        raise _unreachable(name, number, error) from error
     sizes = {Path(file.path).name: file.file_size for file in listed}
     for file, (size, _) in _files_of(tracking, name, number).items():
         if sizes.get(file) != size:
@@ -112,10 +110,8 @@ def fetch_version(tracking: Tracking, name: str, number: str) -> Iterator[Path]:
         RegistryError: they can't be had, or are not those that were registered.
     """
     with scratch_folder():
-        try:
+        with storage_errors(f"the files of {name} version {number} can't be fetched"):
             folder = Path(open_storage(tracking, name, number).download_artifacts(""))  # type: ignore[no-untyped-call]
-        except Exception as error:  # what a store's own client raises
-            raise _unreachable(name, number, error) from error
         for file, (_, sha256) in _files_of(tracking, name, number).items():
             path = folder / BUNDLE / file
             if not path.is_file() or file_sha256(path) != sha256:
@@ -140,13 +136,6 @@ def _files_of(tracking: Tracking, name: str, number: str) -> dict[str, tuple[int
     tags = tracking.client.get_model_version(name, number).tags
     found: dict[str, tuple[int, str]] = json.loads(tags.get(FILES_TAG, "{}"))
     return found
-
-
-def _unreachable(name: str, number: str, error: Exception) -> RegistryError:
-    return RegistryError(
-        f"the files of {name} version {number} can't be fetched ({one_line(error)}): see that "
-        "the artifact store runs"
-    )
 
 
 def _not_whole(name: str, number: str, file: str, what: str) -> RegistryError:

@@ -19,10 +19,11 @@ from fer_pipeline.data.faces import Split, load_split, split_sha256
 from fer_pipeline.data.profile import count_greys
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import NUM_EMOTIONS
-from fer_pipeline.errors import DataError, RegistryError, one_line
+from fer_pipeline.errors import DataError
 from fer_pipeline.fusion.average import probabilities
 from fer_pipeline.paths import TEST
 from fer_pipeline.registry.fetch import RECORD, open_storage
+from fer_pipeline.registry.tracking import storage_errors
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
@@ -105,16 +106,12 @@ def read_record(tracking: Tracking, name: str, number: str) -> Record:
     Raises:
         RegistryError: it is missing or damaged, or the artifact store does not answer.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            storage = open_storage(tracking, name, number)
-            return load_record(Path(storage.download_artifacts(RECORD, folder)))  # type: ignore[no-untyped-call]
-        except Exception as error:  # what a store's own client raises, or numpy of torn files
-            raise RegistryError(
-                f"the record of {name} version {number} can't be read ({one_line(error)}): see "
-                "that the artifact store runs; if it is lost, delete the version in MLflow and "
-                "run 'dvc repro --force --single-item register'"
-            ) from error
+    storage = open_storage(tracking, name, number)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        storage_errors(f"the record of {name} version {number} can't be read"),
+    ):
+        return load_record(Path(storage.download_artifacts(RECORD, folder)))  # type: ignore[no-untyped-call]
 
 
 def images_to_check(record: Record) -> tuple[UInt8Array, Float32Array, str]:

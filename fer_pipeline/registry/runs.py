@@ -26,12 +26,18 @@ from mlflow.utils.mlflow_tags import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from fer_pipeline.errors import ParamsError, RegistryError, one_line
+from fer_pipeline.errors import ParamsError, one_line
 from fer_pipeline.events import emit
 from fer_pipeline.params.load import load_params
 from fer_pipeline.paths import PARAMS, RECIPES, TEST, TRAIN, VAL, project_folder
 from fer_pipeline.provenance import file_sha256, git_state
-from fer_pipeline.registry.tracking import Tracking, is_missing, mlflow_errors, shown_address
+from fer_pipeline.registry.tracking import (
+    Tracking,
+    is_missing,
+    mlflow_errors,
+    shown_address,
+    storage_errors,
+)
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
@@ -109,15 +115,10 @@ class RunLog:
         """Store a file.
 
         Raises:
-            RegistryError: the artifact store refused; it raises what its own client does.
+            RegistryError: the artifact store refused.
         """
-        try:
+        with storage_errors(f"{path} could not be stored with the run"):
             self.client.log_artifact(self.run_id, str(path), folder)
-        except Exception as error:
-            raise RegistryError(
-                f"{path} could not be stored with the run ({one_line(error)}): see that MLflow's "
-                "artifact store runs and has space left, then run the stage again"
-            ) from error
 
 
 @contextmanager

@@ -19,7 +19,12 @@ from mlflow.utils.rest_utils import http_request
 from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from fer_pipeline.errors import RegistryError, RegistryUnreachableError, hide_password, one_line
+from fer_pipeline.errors import (
+    RegistryError,
+    RegistryUnreachableError,
+    hide_password,
+    one_line,
+)
 from fer_pipeline.paths import TRACKING_DB, project_folder
 from fer_pipeline.registry.local_store import (
     SQLITE,
@@ -97,6 +102,22 @@ def mlflow_errors(uri: str) -> Iterator[None]:
             ) from error
         text = one_line(error).replace("<database_uri>", shown)
         raise RegistryError(f"MLflow at {shown} failed: {text}") from error
+
+
+@contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turn whatever the client of an artifact store raises, which is not known here, into one line.
+
+    Raises:
+        RegistryError: it failed; the message begins with what could not be done.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise RegistryError(
+            f"{what} ({one_line(error)}): see that MLflow and its artifact store run and have "
+            "space left, then try again"
+        ) from error
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,11 +26,11 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 import fer_pipeline
 from fer_pipeline.data.faces import SIDE
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.errors import RegistryBusyError, RegistryError, one_line
+from fer_pipeline.errors import RegistryBusyError
 from fer_pipeline.provenance import code_digest, content_digest
 from fer_pipeline.registry.aliases import alias_lock
 from fer_pipeline.registry.fetch import open_storage
-from fer_pipeline.registry.tracking import is_missing
+from fer_pipeline.registry.tracking import is_missing, storage_errors
 
 if TYPE_CHECKING:
     from fer_pipeline.arrays import UInt8Array
@@ -199,11 +199,10 @@ def discard_version(tracking: Tracking, name: str, number: str) -> None:
             raise
 
 
-def superfluous(numbers: Iterable[str], aliased: Collection[str], keep: int) -> list[str]:
+def superfluous(numbers: Sequence[str], aliased: Collection[str], keep: int) -> list[str]:
     """The versions that have no alias and are not among the newest `keep`, the oldest first."""
-    ordered = sorted(numbers, key=int)
-    newest = ordered[max(0, len(ordered) - keep) :]
-    return [number for number in ordered if number not in newest and number not in aliased]
+    older = sorted(numbers, key=int)[: max(0, len(numbers) - keep)]
+    return [number for number in older if number not in aliased]
 
 
 def collect_garbage(tracking: Tracking, name: str, keep: int, *, dry_run: bool) -> list[str]:
@@ -228,16 +227,15 @@ def shorten(card: str) -> str:
     if len(card) <= LONGEST_DESCRIPTION:
         return card
     pointer = "\n\n(Cut here: the whole card is an artifact of the run.)"
-    kept = card[: LONGEST_DESCRIPTION - len(pointer)]
-    return kept[: kept.rfind("\n")] + pointer
+    return card[: LONGEST_DESCRIPTION - len(pointer)].rpartition("\n")[0] + pointer
 
 
 def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
-    try:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            mlflow.start_run(run_id=candidate.run_id, experiment_id=tracking.experiment_id),
-        ):
+    with (
+        storage_errors(f"{name} could not be registered, and no alias was moved"),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        with mlflow.start_run(run_id=candidate.run_id, experiment_id=tracking.experiment_id):
             model = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(MODEL_SCRIPT),
@@ -249,12 +247,6 @@ def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
             )
         tags = {**candidate.tags, CONTENT_TAG: candidate.content}
         mlflow.register_model(model.model_uri, name, tags=tags)
-    # Artifact stores raise what their own clients do, which are not known here.
-    except Exception as error:
-        raise RegistryError(
-            f"{name} could not be registered, and no alias was moved ({one_line(error)}): "
-            "see that MLflow and its artifact store run, then run 'dvc repro register' again"
-        ) from error
 
 
 def _signature() -> ModelSignature:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from run_files import IMAGES, PARAMS, write_run
 
-from fer_pipeline.cli.compare import RunScores, gain_of, meaning, read_run, score_table
+from fer_pipeline.cli.compare import RunScores, conclusion, gain_of, read_run, score_table
 from fer_pipeline.errors import DataError
 from fer_pipeline.evaluation.metrics import METRICS, Scores
 from fer_pipeline.evaluation.significance import Gain, gain_interval, mcnemar_p
@@ -117,7 +117,7 @@ def test_the_gain_is_that_of_b_over_a_in_groups_of_duplicates() -> None:
 def test_other_test_sets_have_no_gain_and_it_is_said() -> None:
     a, b = a_run("a", [0]), replace(a_run("b", [1]), test_sha256="other")
     assert gain_of(b, a, PARAMS, seed=0) is None
-    assert meaning(a, b, None) == (
+    assert conclusion(a, b, None) == (
         "The test sets differ (40 and 40 images): these figures do not compare, and there is no "
         "test of significance."
     )
@@ -131,12 +131,15 @@ def test_other_test_sets_have_no_gain_and_it_is_said() -> None:
     ],
 )
 def test_the_better_run_is_named(ci95: tuple[float, float], says: str) -> None:
-    found = meaning(a_run("a", [0, 1]), a_run("b", [1, 2]), Gain(0.0, ci95, 0.01))
-    assert found == f"{says} and p is at most 0.05."
+    found = conclusion(a_run("a", [0, 1]), a_run("b", [1, 2]), Gain(0.0, ci95, 0.01))
+    assert found.splitlines()[1] == f"{says} and p is at most 0.05."
 
 
 def test_runs_that_are_right_on_the_same_images_do_not_differ() -> None:
     a, b = a_run("a", [3, 4]), a_run("b", [3, 4])
     gain = gain_of(b, a, PARAMS, seed=0)
     assert gain == Gain(0.0, (0.0, 0.0), 1.0)
-    assert meaning(a, b, gain) == "a and b are right on the same images: there is no difference."
+    assert conclusion(a, b, gain) == (
+        "fused, b less a: +0.00 points, 95 % interval +0.00 to +0.00, McNemar p 1\n"
+        "a and b are right on the same images: there is no difference."
+    )

@@ -28,7 +28,7 @@ ALL = [str(number) for number in range(1, 13)]
 def test_versions_without_alias_go_but_for_the_newest(
     aliased: set[str], keep: int, gone: list[str]
 ) -> None:
-    assert superfluous(reversed(ALL), aliased, keep) == gone
+    assert superfluous(ALL[::-1], aliased, keep) == gone
 
 
 def test_garbage_is_collected_from_the_store(store: Tracking, tmp_path: Path) -> None:
