@@ -140,10 +140,10 @@ class Opened:
         return bool(needed <= there)
 
 
-@pytest.fixture(params=[(1200, 900), (375, 812)], ids=["desk", "phone"])
-def opened(request: pytest.FixtureRequest, browser: Browser, served: Served) -> Iterator[Opened]:
-    width, height = request.param
-    page = browser.new_page(viewport={"width": width, "height": height})
+@pytest.fixture
+def opened(browser: Browser, served: Served) -> Iterator[Opened]:
+    """The page on a phone, and at the end on a desk."""
+    page = browser.new_page(viewport={"width": 375, "height": 812})
     opened = Opened(page)
     page.on("request", lambda sent: opened.hosts.add(sent.url.split("/")[2]))
     page.on("websocket", lambda socket: opened.hosts.add(socket.url.split("/")[2]))
@@ -152,6 +152,8 @@ def opened(request: pytest.FixtureRequest, browser: Browser, served: Served) -> 
     page.goto(f"http://127.0.0.1:{served.port}", timeout=WITHIN_MS)
     opened.page.get_by_test_id("stFileUploaderDropzone").wait_for(timeout=WITHIN_MS)
     yield opened
+    assert opened.fits
+    page.set_viewport_size({"width": 1200, "height": 900})
     assert opened.fits
     assert opened.complaints == []
     assert {host for host in opened.hosts if host} == {f"127.0.0.1:{served.port}"}

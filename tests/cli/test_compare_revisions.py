@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fer_command import run_fer
 from run_files import write_run
 from workspace import Workspace, environment
 
@@ -158,8 +159,11 @@ def test_a_folder_that_is_no_dvc_repository_is_one_error(
         read_run("HEAD")
 
 
-def test_fer_compare_shows_scores_and_what_the_difference_means(project: Workspace) -> None:
-    output = project.check("fer", "compare", "first", "second")
+@pytest.mark.usefixtures("inside")
+def test_fer_compare_shows_scores_and_what_the_difference_means(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, output, _ = run_fer(monkeypatch, capsys, "compare", "first", "second")
     assert re.search(r"fused +│ accuracy +│ +0\.7000 │ +0\.9500 │ +\+0\.2500", output)
     assert re.search(r"inception_v3 +│ accuracy +│ +0\.0000 │ +0\.0000 │ +\+0\.0000", output)
     assert output.count("Brier") == 3
@@ -172,18 +176,21 @@ def test_fer_compare_shows_scores_and_what_the_difference_means(project: Workspa
     )
 
 
-def test_fer_compare_says_that_test_sets_differ(project: Workspace) -> None:
-    output = project.check("fer", "compare", "first", "elsewhere")
+@pytest.mark.usefixtures("inside")
+def test_fer_compare_says_that_test_sets_differ(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, output, _ = run_fer(monkeypatch, capsys, "compare", "first", "elsewhere")
     assert "The test sets differ (40 and 40 images)" in output
     assert "McNemar" not in output
     assert re.search(r"0\.7000 │ +0\.7000", output)
 
 
+@pytest.mark.usefixtures("inside")
 def test_fer_compare_ends_with_one_line_where_there_is_nothing_to_compare(
-    project: Workspace,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = project.run("fer", "compare", "first", "nobody")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: 'nobody' is no git revision and no DVC experiment")
-    assert done.stderr.count("\n") == 1
+    status, out, err = run_fer(monkeypatch, capsys, "compare", "first", "nobody")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: 'nobody' is no git revision and no DVC experiment")
+    assert err.count("\n") == 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import gc
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,14 @@ LOGIN = f"Basic {base64.b64encode(b'ann:s3cret').decode()}"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with mlflow_server(tmp_path_factory.mktemp("server")) as server:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[MlflowServer]:
+    with mlflow_server(folder) as server:
         yield server
 
 
@@ -49,6 +56,32 @@ def refusal(kind: type[RegistryError] = RegistryError) -> str:
     del refused
     gc.collect()
     return says
+
+
+@contextmanager
+def place_artifacts(database: Path, place: str) -> Iterator[None]:
+    """Have the experiment that a new one is made like, `Default`, keep its files elsewhere."""
+    update = "UPDATE experiments SET artifact_location = ? WHERE name = 'Default'"
+    with closing(sqlite3.connect(database)) as store:
+        found = "SELECT artifact_location FROM experiments WHERE name = 'Default'"
+        (before,) = store.execute(found).fetchone()
+        with store:
+            store.execute(update, (place,))
+        yield
+        with store:
+            store.execute(update, (before,))
+
+
+def test_a_server_whose_folder_is_not_here_is_refused_before_any_work(
+    server: MlflowServer, folder: Path, env: pytest.MonkeyPatch
+) -> None:
+    """Of `--default-artifact-root` a client sees where the experiments have their files."""
+    env.setenv("MLFLOW_TRACKING_URI", server.uri)
+    with place_artifacts(folder / "mlflow.db", "/nowhere/of/the/server/0"):
+        says = refusal()
+    assert "write files to /nowhere/of/the/server, which is not possible here" in says
+    assert "start it with '--artifacts-destination /nowhere/of/the/server'" in says
+    assert MlflowClient(server.uri).get_experiment_by_name("faces") is None
 
 
 def test_user_and_password_of_the_environment_or_the_address_are_sent(
@@ -108,19 +141,6 @@ def test_a_server_that_keeps_silent_is_given_up(
         assert "can't be reached (timed out)" in refusal(RegistryUnreachableError)
     finally:
         server.signal(18)
-
-
-def test_a_server_whose_folder_is_not_here_is_refused_before_any_work(
-    env: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    options = ("--no-serve-artifacts", "--default-artifact-root", "/nowhere/of/the/server")
-    with mlflow_server(tmp_path, *options) as server:
-        env.setenv("MLFLOW_TRACKING_URI", server.uri)
-        says = refusal()
-        assert "write files to /nowhere/of/the/server, which is not possible here" in says
-        assert "start it with '--artifacts-destination /nowhere/of/the/server'" in says
-    made = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_experiments()
-    assert [one.name for one in made] == ["Default"]
 
 
 def test_epochs_that_a_server_missed_are_logged_when_the_run_ends(
