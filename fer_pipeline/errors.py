@@ -3,7 +3,8 @@
     FerError                 base: one line that says what was wrong, where, and what to do
     ├── ParamsError          params.yaml or a recipe
     ├── DataError            a source, or a file of the graph, missing or not what it should be
-    │   └── SourceUnreachableError
+    │   ├── SourceUnreachableError
+    │   └── DvcBusyError
     ├── WeightsError         initial weights that can't be had or don't fit
     ├── TrainingError        a training that can't go on
     │   └── SharedTrainingError
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from pathlib import Path
 from typing import ClassVar
 
 LONGEST_QUOTE = 400
@@ -51,6 +53,15 @@ class SourceUnreachableError(DataError):
     """The server of a source does not answer, or broke off."""
 
     transient = True
+
+
+class DvcBusyError(DataError):
+    """A DVC command works in the folder at this moment."""
+
+    transient = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"a DVC command runs in {folder.resolve()}: wait until it has ended")
 
 
 class WeightsError(FerError):

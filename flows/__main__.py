@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import atexit
 import gc
-import os
 import signal
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import typer
 from ruamel.yaml import YAML
 
 from fer_pipeline.errors import FlowError
 from fer_pipeline.events import exit_status
-from flows.crash import HEARTBEAT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
-
-    from prefect.client.schemas.objects import State
-    from prefect.settings.legacy import Setting
+from flows.server import require_server_for_all, start_server
 
 app = typer.Typer(
     help="Run a flow once. It reports to the Prefect server that is configured, else to one that "
@@ -32,6 +23,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+Recipe = Annotated[
+    str | None, typer.Option(help="A name in recipes/, to put in place of params.yaml.")
+]
 Wait = Annotated[float, typer.Option(help="Seconds to wait for another run in that folder.")]
 Workers = Annotated[
     bool, typer.Option("--workers", help="Send the trainings to Prefect workers, anywhere.")
@@ -42,9 +36,7 @@ Folder = Annotated[Path, typer.Option(help="The folder of dvc.yaml.")]
 
 @app.command()
 def pipeline(
-    recipe: Annotated[
-        str | None, typer.Option(help="A name in recipes/, to put in place of params.yaml.")
-    ] = None,
+    recipe: Recipe = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="A value for params.yaml, as KEY=VALUE.")
     ] = None,
@@ -60,12 +52,7 @@ def pipeline(
     """The graph of dvc.yaml: what 'dvc repro' does, with the trainings in parallel."""
     overrides = dict(_key_and_value(text) for text in override or [])
     which = {"recipe": recipe, "overrides": overrides, "targets": target or [], "force": force}
-    if workers:
-        from flows.server import require_server_for_all
-
-        require_server_for_all()
-    place = {"where": "workers" if workers else "here", "pool": pool}
-    _run("pipeline", **which, **place, folder=folder, wait_for_workspace_s=wait)
+    _run("pipeline", **which, **_place(workers, pool), folder=folder, wait_for_workspace_s=wait)
 
 
 @app.command()
@@ -74,9 +61,7 @@ def sweep(
     lists: Annotated[
         list[str] | None, typer.Option("--set", help="Values for params.yaml, as KEY=A,B,C.")
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A name in recipes/, to start from in place of params.yaml.")
-    ] = None,
+    recipe: Recipe = None,
     output: Annotated[Path | None, typer.Option(help="A CSV file for the table.")] = None,
     workers: Workers = False,
     pool: Pool = "fer-stages",
@@ -90,8 +75,8 @@ def sweep(
         if key in values:
             raise FlowError(f"{key} is given twice: name all its values once")
         values[key] = listed
-    place = {"where": "workers" if workers else "here", "pool": pool}
-    _run("sweep", values=values, recipe=recipe, output=output, **place, folder=folder)
+    which = {"values": values, "recipe": recipe, "output": output}
+    _run("sweep", **which, **_place(workers, pool), folder=folder)
 
 
 @app.command()
@@ -146,7 +131,7 @@ def deploy(
     folder: Folder = Path(),
 ) -> None:
     """Deploy the flows to run in that folder by schedule, by event and on request."""
-    _start_server()()
+    start_server()()
     from flows.deploy import deploy, deploy_stage
 
     deploy(folder, pool, suffix and f"-{suffix}", take_over=take_over)
@@ -185,6 +170,13 @@ def stack(
     raise typer.Exit(run_stack(folder, state, workers, command or [], typer.echo))
 
 
+def _place(workers: bool, pool: str) -> dict[str, str]:
+    """Where stages that take a slot run."""
+    if workers:
+        require_server_for_all()
+    return {"where": "workers" if workers else "here", "pool": pool}
+
+
 def _key_and_value(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
@@ -196,10 +188,11 @@ def _run(name: str, **parameters: Any) -> None:
     """Run a flow to its end; exit status 0, or 1 with one line that says why."""
     # The interpreter's end then looks for no cycles among Prefect's objects: half a second.
     atexit.register(gc.freeze)
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts' '&' has it ignored
+    # SIGTERM ends the flow as Ctrl-C does, which scripts' '&' has ignored: with all it started.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     gc.disable()  # imports make objects by the hundred thousand, and hardly any garbage
-    wait_until_ready = _start_server()
+    wait_until_ready = start_server()
     flow = getattr(import_module(f"flows.{name}"), name)  # takes seconds, as the server does
     for needed_later in ("fastapi.encoders", "networkx", "dvc.scm"):  # by Prefect and by DVC
         import_module(needed_later)
@@ -207,45 +200,15 @@ def _run(name: str, **parameters: Any) -> None:
     gc.enable()
     from prefect.settings import temporary_settings
 
+    from flows.runs import settle
+
     with temporary_settings(wait_until_ready()):
-        state = _final(flow(**parameters, return_state=True))
+        state = settle(flow(**parameters, return_state=True))
     if state.is_completed():
         typer.echo(state.message)
         return
     typer.echo(f"error: {state.message}", err=True)
     sys.exit(1)
-
-
-def _start_server() -> Callable[[], dict[Setting, Any]]:
-    # Before Prefect reads it. What is set outside wins.
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # each command would start a process for it
-    os.environ.update({**HEARTBEAT, **os.environ})
-    from flows.server import start_server
-
-    return start_server()
-
-
-def _final(state: State[Any]) -> State[Any]:
-    """The state that a run has ended in: Cancelled if it was cancelled just before its end.
-
-    The server refuses all other states then, and keeps the run at Cancelling.
-    """
-    if not state.is_cancelling():
-        return state
-    from prefect.client.orchestration import get_client
-
-    from flows.crash import close_run
-
-    with get_client(sync_client=True) as client:
-        run = cast("UUID", state.state_details.flow_run_id)  # the server has set it
-        return close_run(client, run, "The run was cancelled.")
-
-
-def _as_interrupt(_: int, __: FrameType | None) -> None:
-    """SIGTERM ends the flow as Ctrl-C does, with all that it started."""
-    raise KeyboardInterrupt
 
 
 def main() -> None:

@@ -19,8 +19,7 @@ from prefect.workers.process import ProcessWorker
 from ruamel.yaml import YAML
 
 from fer_pipeline.errors import FlowError
-from flows.crash import HEARTBEAT
-from flows.server import require_server_for_all
+from flows.server import HEARTBEAT, require_server_for_all
 from flows.slots import machine_slots
 from flows.stage import CLONE_VARIABLE
 

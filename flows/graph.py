@@ -19,7 +19,7 @@ from dvc.repo import Repo
 from dvc.stage.exceptions import StageFileDoesNotExistError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fer_pipeline.errors import FlowError, TransientFlowError, one_line
+from fer_pipeline.errors import DvcBusyError, FlowError, one_line
 
 _ALONE = Lock()
 """Held while DVC reads in this process: nobody has made it for several threads."""
@@ -95,7 +95,7 @@ def read_status(folder: Path) -> GraphStatus:
 
     Raises:
         FlowError: the folder has no usable DVC project.
-        TransientFlowError: a DVC command runs there.
+        DvcBusyError: a DVC command runs there.
     """
     if not (folder / "dvc.yaml").exists():
         raise FlowError(f"{folder.resolve()} has no dvc.yaml: give the project's folder")
@@ -116,9 +116,7 @@ def read_status(folder: Path) -> GraphStatus:
             changed = frozenset(name for stage, name in names.items() if stage.addressing in status)
             remote = bool(repo.config["core"].get("remote"))
     except LockError as error:
-        raise TransientFlowError(
-            f"a DVC command runs in {folder.resolve()}: wait until it ends"
-        ) from error
+        raise DvcBusyError(folder) from error
     except (DvcException, StageFileDoesNotExistError) as error:
         raise FlowError(f"DVC can't read the graph: {_reason(error)}") from error
     order = TopologicalSorter({name: stage.parents for name, stage in stages.items()})

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import IO, Any, TypeVar
 
-from fer_pipeline.errors import FlowError, StoppedError, TransientFlowError
+from fer_pipeline.errors import FerError, FlowError, StoppedError, TransientFlowError
 from fer_pipeline.events import VARIABLE, Listener
 from flows.supervise import DEADLINE_STATUS
 
@@ -130,19 +130,21 @@ class Processes:
         Prefect's own retries sleep where no cancellation wakes them.
 
         Args:
-            work: what is called; it raises TransientFlowError if a later call may succeed.
+            work: what is called; it raises a transient error if a later call may succeed.
             log: called with each new error.
             delays_s: seconds between the calls.
 
         Raises:
-            TransientFlowError: the last call failed, too.
+            FerError: the last call failed, too, or one with an error that stays.
             StoppedError: the run is ending.
         """
         logged = ""
         for delay in delays_s:
             try:
                 return work()
-            except TransientFlowError as error:
+            except FerError as error:
+                if not error.transient:
+                    raise
                 if str(error) != logged:
                     logged = str(error)
                     log(f"waiting to try again: {error}")

@@ -25,6 +25,15 @@ from flows.process import end_supervised, start_supervised
 if TYPE_CHECKING:
     from prefect.settings.legacy import Setting
 
+HEARTBEAT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+"""The variable that makes Prefect's runs send heartbeats, and the seconds between them."""
+
+_DEFAULTS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",  # each command would start a process for it
+    **HEARTBEAT,
+}
 _HOST = "127.0.0.1"
 STARTUP_TIMEOUT_S = 120.0
 """Seconds for a temporary server to start: the first start migrates a database."""
@@ -41,6 +50,7 @@ def start_server() -> Callable[[], dict[Setting, Any]]:
         for them, and raises FlowError if the server does not answer.
     """
     keep_loopback_from_proxies()
+    os.environ.update({**_DEFAULTS, **os.environ})  # before Prefect reads it; what is set wins
     # Before Prefect is imported here, because both take seconds. Where a file of Prefect names a
     # server, the process that was started sees that, too, and ends.
     started = None if os.environ.get("PREFECT_API_URL") else _start_temporary()

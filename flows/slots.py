@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat, takewhile
 from pathlib import Path
+from typing import IO
 
 from fer_pipeline.errors import FlowError, TransientFlowError
 from fer_pipeline.threads import CORES_VARIABLE
@@ -25,22 +26,38 @@ from flows.process import POLL_S, Processes
 VARIABLE = "FER_TRAIN_SLOTS"
 
 
-def take_lock(path: Path, holder: str) -> int | None:
+def take_lock(path: Path, holder: str) -> IO[str] | None:
     """Take the lock of a file if it is free; the file stays, and names its last holder.
 
     Returns:
-        A descriptor: whoever closes it, or ends with it, frees the lock. None if another has it.
+        The file: whoever closes it, or ends with it, frees the lock. None if another has it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "w", encoding="utf-8")
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(fd)
+        lock.close()
         return None
-    os.ftruncate(fd, 0)
-    os.write(fd, holder.encode())
-    return fd
+    lock.truncate(0)
+    lock.write(holder)
+    lock.flush()
+    return lock
+
+
+def require_lock(path: Path, holder: str, folder: Path) -> IO[str]:
+    """Take the lock of those who work in a folder.
+
+    Raises:
+        TransientFlowError: another has it, whom the message names.
+    """
+    if (lock := take_lock(path, holder)) is None:
+        other = path.read_text(encoding="utf-8") or "another run"
+        raise TransientFlowError(
+            f"{other} works in {folder.resolve()}: wait until it has ended, or give this run a "
+            f"copy of the project"
+        )
+    return lock
 
 
 @dataclass(frozen=True)
@@ -108,17 +125,15 @@ def acquire_slot(
         StoppedError: the run is ending.
     """
 
-    def acquire() -> tuple[Slot, int]:
+    def acquire() -> tuple[Slot, IO[str]]:
         for slot in slots:
-            if (fd := take_lock(_lock_path(slot), holder)) is not None:
-                return slot, fd
+            if lock := take_lock(_lock_path(slot), holder):
+                return slot, lock
         raise TransientFlowError(f"all slots are taken: {', '.join(s.name for s in slots)}")
 
-    slot, fd = processes.retry(acquire, log, repeat(POLL_S))
-    try:
-        yield slot, fd
-    finally:
-        os.close(fd)
+    slot, lock = processes.retry(acquire, log, repeat(POLL_S))
+    with lock:
+        yield slot, lock.fileno()
 
 
 def _lock_path(slot: Slot) -> Path:

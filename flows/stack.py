@@ -69,7 +69,7 @@ def run_stack(
         return _run(command, folder, _read_env(state))
     _make_clones(folder, state, workers)
     env = _write_env(folder, state, workers)
-    services = _start(folder, state, env, lock)
+    services = _start(folder, state, env, lock.fileno())
     try:
         _wait_until_ready(services, state, env)
         _deploy(folder, env)

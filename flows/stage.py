@@ -6,8 +6,6 @@ It is deployed once for each work pool, under the pool's name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,12 +18,13 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from fer_pipeline.errors import FlowError, TransientFlowError
+from fer_pipeline.errors import FlowError
 from flows.artifacts import show_progress
 from flows.orders import Order, Result, as_file, lock_entry, transfer_command
 from flows.process import Outcome, backoff, patience
-from flows.session import Session, run_in_session, server_errors
-from flows.slots import acquire_slot, machine_slots, take_lock
+from flows.runs import server_errors
+from flows.session import Session, run_in_session
+from flows.slots import acquire_slot, machine_slots, require_lock
 from flows.trees import tree_of
 
 CLONE_VARIABLE = "FER_CLONE"
@@ -85,24 +84,13 @@ def _bring_up_to_date(here: Session, order: Order) -> Result:
     with acquire_slot(machine_slots(1), here.name, here.processes, log) as (slot, lock):
         tree = tree_of(here.folder, slot.name)
         log(f"on {slot.name}, in {tree}")
-        with _only_user(tree, here.name) as user:
-            locks = [lock, user]
+        # Machines that share a clone do not share their slots' locks.
+        with require_lock(tree.with_name(f"{tree.name}.lock"), here.name, tree) as user:
+            locks = [lock, user.fileno()]
             outcome = _transfer(here, order, tree, env=slot.env, locks=locks, on_event=on_event)
             ran = outcome.stage_ran(order.stage, order.deadline_s)
             entry = lock_entry(tree, order.stage)
     return Result(entry=entry, ran=ran, mlflow_runs=mlflow_runs)
-
-
-@contextmanager
-def _only_user(tree: Path, holder: str) -> Iterator[int]:
-    """Hold the lock of a tree: machines that share a clone do not share their slots' locks."""
-    lock = take_lock(tree.with_name(f"{tree.name}.lock"), holder)
-    if lock is None:
-        raise TransientFlowError(f"another run works in {tree}")
-    try:
-        yield lock
-    finally:
-        os.close(lock)
 
 
 def _tell(result: Result) -> None:

@@ -17,12 +17,10 @@ import argparse
 import contextlib
 import ctypes
 import os
-import select
 import signal
-import socket
 import subprocess
 import sys
-import time
+from threading import Thread
 
 import psutil
 
@@ -32,11 +30,12 @@ STOPPED_STATUS = 143
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_AWAITED = (*_ENDING, signal.SIGCHLD, signal.SIGALRM)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--deadline-s", type=float, default=None)
+    parser.add_argument("--deadline-s", type=float, default=0.0)
     parser.add_argument("--grace-s", type=float, default=5.0)
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
@@ -44,11 +43,14 @@ def main() -> int:
     if libc:
         # Orphans among the descendants become children of this process, and so can be found.
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    wakeup = _wake_up_on(*_ENDING, signal.SIGCHLD)
+    for number in _AWAITED:  # one that is ignored, as in what a script starts with '&', is lost
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
 
     def prepare_child() -> None:
-        for number in _ENDING:  # ignored by what a script starts with '&'
+        for number in _AWAITED:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
         if libc:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
@@ -62,37 +64,27 @@ def main() -> int:
     except OSError as error:
         print(f"{arguments.command[0]} can't be started: {error.strerror}", file=sys.stderr)
         return 127
-    reason = _wait(child, wakeup, arguments.deadline_s)
+    Thread(target=_stop_at_end_of_pipe, daemon=True).start()
+    signal.setitimer(signal.ITIMER_REAL, arguments.deadline_s)
+    reason = _wait(child)
     _end(child, arguments.grace_s)
     if reason is not None:
         return reason
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _wake_up_on(*signals: signal.Signals) -> socket.socket:
-    """A socket that becomes readable when one of the signals comes; each byte is its number."""
-    receiver, sender = socket.socketpair()
-    sender.setblocking(False)
-    signal.set_wakeup_fd(sender.detach())
-    for number in signals:
-        signal.signal(number, lambda *_: None)
-    return receiver
+def _stop_at_end_of_pipe() -> None:
+    while os.read(0, 64):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _wait(
-    child: subprocess.Popen[bytes], wakeup: socket.socket, deadline_s: float | None
-) -> int | None:
+def _wait(child: subprocess.Popen[bytes]) -> int | None:
     """Wait for the command; gives the exit status if it is to be ended, None if it has ended."""
-    end = None if deadline_s is None else time.monotonic() + deadline_s
     while child.poll() is None:
-        left = None if end is None else end - time.monotonic()
-        if left is not None and left <= 0:
-            return DEADLINE_STATUS
-        readable, _, _ = select.select([0, wakeup.fileno()], [], [], left)
-        if wakeup.fileno() in readable and any(number in _ENDING for number in wakeup.recv(64)):
-            return STOPPED_STATUS
-        if 0 in readable and not os.read(0, 64):
-            return STOPPED_STATUS
+        number = signal.sigwait(_AWAITED)
+        if number != signal.SIGCHLD:
+            return DEADLINE_STATUS if number == signal.SIGALRM else STOPPED_STATUS
     return None
 
 
@@ -101,30 +93,18 @@ def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
     running = child.poll() is None  # else the number of its group may be another's by now
     if running:
         os.killpg(child.pid, signal.SIGTERM)
-    strays = _descendants()
+    strays = psutil.Process().children(recursive=True)
     for stray in strays:
         # Once is enough: a second SIGTERM may interrupt what the first one began.
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
             if not (running and os.getpgid(stray.pid) == child.pid):
                 stray.terminate()
     psutil.wait_procs(strays, timeout=grace_s)
-    while left := _descendants():  # again, for those that fork while they are listed
+    while left := psutil.Process().children(recursive=True):  # some fork while they are listed
         for stray in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 stray.kill()
         psutil.wait_procs(left, timeout=grace_s)
-    child.wait()
-
-
-def _descendants() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children(recursive=True) if _lives(one)]
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:  # it has ended between the two questions
-        return False
 
 
 if __name__ == "__main__":

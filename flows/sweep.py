@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from flows.orders import commit_to_send, travelling_files
 from flows.pipeline import RUNNER, Turn, run_graph
 from flows.process import POLL_S
 from flows.session import Session, run_in_session
-from flows.slots import machine_slots, take_lock
+from flows.slots import machine_slots, require_lock
 from flows.trees import prepare_tree, tree_of
 from flows.workers import POOL
 
@@ -81,32 +80,13 @@ def sweep(
     def work(here: Session) -> State[None]:
         commit, files = commit_to_send(folder), travelling_files(folder)
         wanted = combine(folder, recipe, values, commit, files)
-        with _alone(here):
+        with require_lock(folder / _LOCK, here.name, folder):
             runner = SweepRunner(here, commit, pool if where == "workers" else None)
             faults = runner.run(wanted)
         here.processes.wait(0)
         return _conclude(folder, wanted, faults, output)
 
     return run_in_session(work, folder)
-
-
-@contextmanager
-def _alone(here: Session) -> Iterator[None]:
-    """Hold the lock of the sweeps of a project.
-
-    Raises:
-        FlowError: another one runs.
-    """
-    path = here.folder / _LOCK
-    if (lock := take_lock(path, here.name)) is None:
-        raise FlowError(
-            f"{path.read_text(encoding='utf-8')} sweeps in {here.folder.resolve()}: wait until it "
-            f"has ended"
-        )
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def _conclude(

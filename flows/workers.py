@@ -31,7 +31,6 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelling
 
 from fer_pipeline.errors import FlowError, TransientFlowError, hide_password
-from flows.crash import Pulse, close_run
 from flows.graph import Stage
 from flows.orders import (
     Order,
@@ -43,7 +42,8 @@ from flows.orders import (
     travelling_files,
 )
 from flows.process import patience
-from flows.session import Session, server_errors
+from flows.runs import Pulse, close_run, server_errors
+from flows.session import Session
 from flows.stage import RESULT_KEY
 
 POOL = "fer-stages"

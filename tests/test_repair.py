@@ -13,7 +13,7 @@ from dvc.repo import Repo
 from filelock import FileLock
 
 from fer_pipeline import repair as module
-from fer_pipeline.errors import DataError
+from fer_pipeline.errors import DvcBusyError
 from fer_pipeline.repair import is_whole_dvc_lock, repair
 
 LOCK = """schema: '2.0'
@@ -130,7 +130,9 @@ def test_nothing_is_touched_while_dvc_holds_its_lock(
     (folder / "dvc.lock").write_text("")
     with (
         FileLock(folder / ".dvc" / "tmp" / "lock", is_singleton=False),
-        pytest.raises(DataError, match="a DVC command is running here"),
+        pytest.raises(
+            DvcBusyError, match=f"^a DVC command runs in {folder}: wait until it has ended"
+        ),
     ):
         repair(folder)
     assert (folder / "dvc.lock").exists()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +35,22 @@ def mark() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+def empty_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for `PREFECT_HOME` with a database, to be copied: its migrations take seconds."""
+    home = tmp_path_factory.mktemp("home")
+    command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+    env = {**os.environ, "PREFECT_HOME": str(home)}
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    return home
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, empty_history: Path
+) -> Iterator[PrefectServer]:
     """A server that runs as long as the tests."""
-    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
+    home = tmp_path_factory.mktemp("prefect")
+    server = PrefectServer(shutil.copytree(empty_history, home, dirs_exist_ok=True))
     try:
         server.start()
         yield server

@@ -13,7 +13,7 @@ import pytest
 from dvc.repo import Repo
 from processes import wait_until
 
-from fer_pipeline.errors import FlowError, TransientFlowError
+from fer_pipeline.errors import DvcBusyError, FlowError
 from flows.graph import Meta, Stage, closure, downstream, parallel_slots, read_status
 
 # DVC's own, with a library of its.
@@ -235,9 +235,7 @@ def test_a_dvc_command_at_work_is_busy(folder: Path) -> None:
     dvc = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "--quiet", "prepare"], cwd=folder)
     try:
         wait_until((folder / "began").exists)
-        with pytest.raises(
-            TransientFlowError, match=f"^a DVC command runs in {folder}: wait until it"
-        ):
+        with pytest.raises(DvcBusyError, match=f"^a DVC command runs in {folder}: wait until it"):
             read_status(folder)
     finally:
         (folder / "go").touch()

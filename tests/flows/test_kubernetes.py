@@ -14,8 +14,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.workers.base import BaseJobConfiguration
 from prefect_server import PrefectServer
 
-from flows.crash import HEARTBEAT
 from flows.deploy import deploy_stage
+from flows.server import HEARTBEAT
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -37,6 +37,7 @@ def test_trainings_run_at_the_same_time_and_every_stage_after_its_parents(
         **{f"train_{name}": {"together": 3} for name in "bc"},
         train_a={"together": 3, "epochs": 2},
     )
+    bench.workspace.env["CUDA_VISIBLE_DEVICES"] = "1,4,6"
 
     status, output = bench.run()
 
@@ -45,8 +46,8 @@ def test_trainings_run_at_the_same_time_and_every_stage_after_its_parents(
     trainings = [f"train@{name}" for name in "abc"]
     assert notes["prepare", "end"]["at"] < min(notes[name, "begin"]["at"] for name in trainings)
     assert notes["calibrate", "begin"]["at"] > max(notes[name, "end"]["at"] for name in trainings)
-    share = str(max(1, len(os.sched_getaffinity(0)) // 3))
-    assert {notes[name, "begin"]["FER_CORES"] for name in trainings} == {share}
+    gpus = {notes[name, "begin"]["CUDA_VISIBLE_DEVICES"] for name in trainings}
+    assert gpus == {"1", "4", "6"}  # each has one of its own
     run = bench.newest_run()
     assert run["state"]["message"] == "5 stages ran, 0 were up to date."
     assert {task["name"] for task in server.tasks(run["id"]).values()} == {"Completed"}
@@ -66,27 +67,8 @@ def test_trainings_run_at_the_same_time_and_every_stage_after_its_parents(
     assert "up to date" in bench.workspace.check("dvc", "repro")  # DVC sees it the same way
 
 
-def test_each_training_has_a_gpu_of_its_own(
-    root: Path, tmp_path: Path, server: PrefectServer
-) -> None:
-    bench = make_bench(root, tmp_path / "bench", server, names=("a", "b", "c"))
-    bench.plan(**{f"train_{name}": {"together": 2, "seconds": 1} for name in "abc"})
-    bench.workspace.env["CUDA_VISIBLE_DEVICES"] = "4,6"
-
-    status, output = bench.run("pipeline", "--target", "train")
-
-    assert status == 0, output
-    notes = bench.notes()
-    seen = [notes[f"train@{name}", "begin"]["CUDA_VISIBLE_DEVICES"] for name in "abc"]
-    assert sorted(set(seen)) == ["4", "6"]
-    begins = sorted(notes[f"train@{name}", "begin"]["at"] for name in "abc")
-    ends = sorted(notes[f"train@{name}", "end"]["at"] for name in "abc")
-    assert begins[1] < ends[0]  # two at once,
-    assert begins[2] > ends[0]  # but not three
-    assert ("calibrate", "begin") not in notes
-
-
 def test_a_failure_stops_what_needs_it_and_nothing_else(bench: FlowBench) -> None:
+    bench.retry_soon()
     bench.plan(
         train_a={"fails_once": True},
         train_b={"fails": "the faces are upside down"},
@@ -152,6 +134,7 @@ def test_cancelling_leaves_nothing_and_the_next_run_goes_on(bench: FlowBench) ->
     status, output = bench.run("pipeline", "--wait", "0", "--target", "train@a")
     assert status == 0, output
     assert (bench.folder / "checkpoint-train@a").read_text() == "2"
+    assert ("calibrate", "begin") not in bench.notes()
 
 
 def test_cancelling_ends_a_run_that_waits_for_the_folder(bench: FlowBench) -> None:
@@ -175,7 +158,7 @@ def test_cancelling_ends_a_run_that_waits_for_the_folder(bench: FlowBench) -> No
     bench.server.cancel(run["id"])
 
     output, _ = process.communicate(timeout=60)
-    os.close(lock)
+    lock.close()
     assert process.returncode == 1
     assert last_line(output) == "error: The run was cancelled."
     assert bench.server.state(run["id"])["name"] == "Cancelled"
@@ -223,8 +206,9 @@ def test_an_interrupted_flow_ends_its_children(bench: FlowBench, number: signal.
 
 
 @pytest.fixture
-def alone(root: Path, tmp_path: Path) -> FlowBench:
+def alone(root: Path, tmp_path: Path, empty_history: Path) -> FlowBench:
     """A project whose flows have no server, only a place for one to keep its history."""
+    shutil.copytree(empty_history, tmp_path / "prefect")
     return make_bench(root, tmp_path / "bench", _Home(tmp_path / "prefect"), names=("a",))
 
 
@@ -268,7 +252,6 @@ def test_a_server_that_does_not_start_is_told_of_with_its_reason(
     alone: FlowBench, tmp_path: Path
 ) -> None:
     home = tmp_path / "prefect"
-    home.mkdir()
     (home / "prefect.db").write_text("This is the database of another program altogether.")
 
     status, output = alone.run()
@@ -298,5 +281,5 @@ def _others_in(bench: FlowBench, flow: subprocess.Popen[str]) -> list[str]:
     return [
         line
         for line in processes_with(f"{bench.folder}/")
-        if not line.startswith(f"{flow.pid} ") and "crash.py" not in line
+        if not line.startswith(f"{flow.pid} ") and "flows.runs" not in line
     ]

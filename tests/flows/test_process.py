@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -187,7 +186,8 @@ from flows.slots import take_lock
 
 process.GRACE_S = 1.0
 here = process.Processes(Path())
-here.locks.append(take_lock(Path("held.lock"), "the flow"))
+lock = take_lock(Path("held.lock"), "the flow")
+here.locks.append(lock.fileno())
 here.run(sys.argv[1:], lambda text: print(text, flush=True))
 """
 
@@ -209,7 +209,7 @@ def test_a_lock_is_held_until_the_child_of_a_killed_flow_is_gone(
     path = tmp_path / "held.lock"
     assert take_lock(path, "at once") is None  # the child ignores SIGTERM, and has its grace
     assert path.read_text() == "the flow"
-    os.close(wait_until(lambda: take_lock(path, "the next")))
+    wait_until(lambda: take_lock(path, "the next")).close()
     assert alive(mark) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,10 @@ def test_a_rollback_that_was_approved_for_another_champion_is_refused(
 
 @pytest.mark.slow
 def test_a_question_without_an_answer_in_time_moves_nothing(
-    root: Path, tmp_path: Path, server: PrefectServer
+    root: Path, tmp_path: Path, server: PrefectServer, empty_database: Path
 ) -> None:
     workspace = make_bare_workspace(root, tmp_path)
+    shutil.copy(empty_database, tmp_path)
     code = """
 from flows.promotion import promotion
 promotion(version=2, require_approval=True, approval_timeout_s=1, return_state=True)

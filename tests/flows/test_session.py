@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
@@ -28,9 +29,9 @@ from prefect_server import PrefectServer
 from processes import SLEEP, alive, python, wait_until
 
 from fer_pipeline import repair as repair_module
-from fer_pipeline.errors import FlowError, StoppedError, TransientFlowError
+from fer_pipeline.errors import DvcBusyError, FlowError, StoppedError, TransientFlowError
 from flows import session as module
-from flows.__main__ import _final
+from flows.runs import settle
 from flows.session import LOCK, Session, run_in_session
 from flows.slots import take_lock
 
@@ -138,7 +139,7 @@ def test_every_command_of_the_run_holds_the_lock(folder: Path, logged: list[str]
         assert take_lock(folder / LOCK, "another") is None
     lock = take_lock(folder / LOCK, "another")
     assert lock is not None
-    os.close(lock)
+    lock.close()
 
 
 def test_what_a_killed_dvc_left_torn_is_repaired_first(folder: Path, logged: list[str]) -> None:
@@ -160,7 +161,7 @@ def test_a_dvc_command_at_work_is_waited_for_and_the_folder_is_released(
     lock = FileLock(folder / ".dvc" / "tmp" / "lock", is_singleton=False, thread_local=False)
     with (
         lock,
-        pytest.raises(TransientFlowError, match="a DVC command is running here: wait until it"),
+        pytest.raises(DvcBusyError, match=r"^a DVC command runs in "),
         new_session(folder).exclusive(),
     ):
         raise AssertionError
@@ -172,7 +173,7 @@ def test_a_dvc_command_at_work_is_waited_for_and_the_folder_is_released(
         pass
     release.join()
     assert logged == [
-        "waiting to try again: a DVC command is running here: wait until it has ended"
+        f"waiting to try again: a DVC command runs in {folder}: wait until it has ended"
     ]
 
 
@@ -186,25 +187,22 @@ def test_a_folder_without_dvc_is_refused_and_stays_as_it_was(tmp_path: Path) -> 
 
 
 def test_the_folder_is_released_when_no_command_is_left(
-    folder: Path, logged: list[str], mark: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, logged: list[str], mark: str
 ) -> None:
-    left: list[int] = []
-    close = os.close
-
-    def count_and_close(fd: int) -> None:
-        if here.processes.locks == [fd]:
-            left.append(len(alive(mark)))
-        close(fd)
+    def left_when_free() -> int:
+        with (folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return len(alive(mark))
 
     here = new_session(folder)
-    monkeypatch.setattr(module.os, "close", count_and_close)
     with ThreadPoolExecutor() as pool:
         with here.exclusive():
             child = pool.submit(here.run, python(SLEEP, mark))
             wait_until(lambda: "ready" in logged, what="the command runs")
+            left = pool.submit(left_when_free)
         with pytest.raises(StoppedError):
             child.result(timeout=30)
-    assert left == [0]
+    assert left.result(timeout=30) == 0
 
 
 @pytest.mark.slow
@@ -293,6 +291,6 @@ def test_a_run_that_was_cancelled_just_before_its_end_is_closed(
             found = client.read_flow_run(UUID(run["id"])).state
         assert found is not None
 
-        assert _final(found).name == name
+        assert settle(found).name == name
 
     assert server.state(run["id"])["name"] == name

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 import pytest
 from processes import DAEMON, READY, SLEEP, STUBBORN, alive, python, supervised, wait_until
 
@@ -231,18 +230,3 @@ def test_signals_that_were_ignored_outside_are_not_inside(mark: str) -> None:
     os.close(read)
     os.close(write)
     assert done.stdout.strip() == "[False, False, False]"
-
-
-def test_a_descendant_that_ends_while_it_is_looked_at_is_none(
-    mark: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def gone(self: psutil.Process) -> str:
-        raise psutil.NoSuchProcess(self.pid)
-
-    with subprocess.Popen(python(SLEEP, mark), stdout=subprocess.DEVNULL) as child:
-        assert child.pid in {one.pid for one in module._descendants()}
-        monkeypatch.setattr(psutil.Process, "status", gone)
-        try:
-            assert module._descendants() == []
-        finally:
-            child.kill()
