@@ -14,7 +14,7 @@ import json
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -53,8 +53,8 @@ ZIPPED = 35_887
 """Faces in a zip: as many as FER2013 has."""
 
 
-def make_bundle(folder: Path, label: str) -> Bundle:
-    sizes, tta = SIZES[label]
+def make_bundle(folder: Path, sizes: Mapping[str, tuple[int, int]], tta: Tta) -> Bundle:
+    """Untrained networks, by name, with their image and resized sides, and equal weights."""
     files = {}
     for name in sizes:
         state = build_backbone(name, "none").state_dict()
@@ -119,7 +119,7 @@ def onnx(file: Path, faces: UInt8Array) -> int:
 
 def measure(label: str, faces: UInt8Array, folder: Path) -> dict[str, float]:
     """Images/s of each way."""
-    bundle = make_bundle(folder, label)
+    bundle = make_bundle(folder, *SIZES[label])
     few, many = faces[: ONE_BY_ONE[label]], faces[: IN_BATCHES[label]]
     pictures = write_pictures(faces if label == "cpu" else many, folder / "pictures")
     exact = FusedPredictor(bundle.spec, bundle.files)

@@ -32,20 +32,18 @@ from pathlib import Path
 
 import numpy as np
 from commands import failure
+from inference import make_bundle
 from orchestration import free_port, is_up
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 
 from fer_pipeline.data.sources.sample import draw_sample
-from fer_pipeline.fusion.result import Fusion
-from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.params.load import load_params
 from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import connect
 from fer_pipeline.registry.versions import Candidate, register_once, version_digest
-from fer_pipeline.serving.bundle import bundle_files, describe, write_bundle
+from fer_pipeline.serving.bundle import bundle_files, write_bundle
 from fer_pipeline.serving.precision import write_change
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,13 +74,10 @@ def main() -> None:
 
 def register(recipe: Path, folder: Path) -> None:
     """Make version 1 of a model with untrained networks of the recipe's sizes."""
-    params, bundle, files = load_params(recipe), folder / "bundle", {}
-    for name in params.backbones:
-        state = build_backbone(name, "none").state_dict()
-        files[name] = folder / f"{name}.safetensors"
-        save_file({key: value.contiguous() for key, value in state.items()}, files[name])
-    fusion = Fusion("uniform", dict.fromkeys(files, 1 / len(files)), 1.0)
-    write_bundle(bundle, describe(fusion, params.backbones, params.predict.tta), files)
+    params, bundle = load_params(recipe), folder / "bundle"
+    sizes = {name: (own.image_size, own.eval_resize) for name, own in params.backbones.items()}
+    made = make_bundle(folder, sizes, params.predict.tta)
+    write_bundle(bundle, made.spec, made.files)
     (folder / "record").mkdir()
     write_change(None, folder / "record")
     os.chdir(folder)  # where MLflow puts what belongs to its store
@@ -115,8 +110,9 @@ def serve(folder: Path) -> Iterator[int]:
             raise SystemExit(failure(command, process.poll(), log.read_text()))
         yield port
     finally:
-        os.killpg(process.pid, 9)  # MLflow starts uvicorn by a shell
-        process.wait()
+        if process.poll() is None:
+            os.killpg(process.pid, 9)  # MLflow starts uvicorn by a shell
+            process.wait()
 
 
 def measure(port: int, seconds: float) -> list[dict[str, float]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 
 from fer_pipeline.errors import DataError
-from fer_pipeline.paths import GRAPH, require
+from fer_pipeline.paths import FUSION, GRAPH, require
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
@@ -144,6 +144,15 @@ def content_digest(paths: list[Path]) -> str:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def model_digest(weights: Mapping[str, Path]) -> str:
+    """What the fused model of the last run is told from others by: its fusion and its weights.
+
+    Args:
+        weights: the weights file of each backbone, in the order of params.yaml.
+    """
+    return content_digest([FUSION, *weights.values()])
 
 
 def file_sha256(path: Path) -> str:

@@ -64,7 +64,7 @@ def choose_bundle(model: str | None) -> Iterator[Bundle]:
 def _last_run() -> Bundle:
     from fer_pipeline.fusion.result import read_fusion
     from fer_pipeline.params.load import load_params
-    from fer_pipeline.provenance import content_digest
+    from fer_pipeline.provenance import model_digest
     from fer_pipeline.serving.bundle import Bundle, describe
     from fer_pipeline.serving.precision import parse_change
 
@@ -72,7 +72,7 @@ def _last_run() -> Bundle:
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
     spec = describe(read_fusion(FUSION), params.backbones, params.predict.tta)
     verdict = read_json(VERDICT, "register") if VERDICT.exists() else {}
-    of_these = verdict.get("model_sha256") == content_digest([FUSION, *files.values()])
+    of_these = verdict.get("model_sha256") == model_digest(files)
     return Bundle("the last run", spec, files, parse_change(verdict["bf16"]) if of_these else None)
 
 

@@ -30,6 +30,13 @@ Precision = Literal["fp32", "bf16"]
 
 BATCH_SIZE = 32
 
+_PRIMITIVES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+"""The convolutions that oneDNN keeps compiled: those of a few networks for every size of a batch.
+
+A server meets all sizes. With the 1,024 that are kept else, four sizes drive each other out, and
+compiling those of a batch takes longer than to compute it.
+"""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -96,6 +103,7 @@ class FusedPredictor:
             )
         self.spec, self.precision = spec, precision
         self._device = _device(device)
+        os.environ.setdefault(*_PRIMITIVES)
         if VARIABLE not in os.environ and self._device.type == "cpu":
             torch.set_num_threads(choose_threads())
         load = self._load_exact if precision == "fp32" else self._load_fast

@@ -21,7 +21,7 @@ from fer_pipeline.fusion.average import fuse, top1_accuracy
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import Fusion, read_fusion
 from fer_pipeline.paths import model_file, provenance, require
-from fer_pipeline.provenance import content_digest, git_state
+from fer_pipeline.provenance import git_state, model_digest
 from fer_pipeline.registry.aliases import read_aliases
 from fer_pipeline.registry.fetch import files_tag
 from fer_pipeline.registry.policy import FIGURES, GATE_TAG, Decision, evaluate_policy
@@ -81,7 +81,7 @@ def register(params: Params) -> None:
         **{"model_name": name, "version": number, "aliases": aliases},
         "promotion": decision and decision._asdict(),
         "bf16": bf16 and asdict(bf16),
-        "model_sha256": content_digest([paths.FUSION, *files.values()]),
+        "model_sha256": model_digest(files),
     }
     write_json(paths.VERDICT, told)
     for reason in verdict.reasons:
