@@ -85,7 +85,7 @@ lock: setup  ## Resolve the dependencies again and write both lock files
 locks: setup
 	grep -oE '^(numpy|pillow|pyarrow|scipy)==[^ ]+' requirements.lock > locks/data.txt
 	grep -oE '^(lightning-fabric|numpy|safetensors|torch|torchvision)==[^ ]+' requirements.lock > locks/train.txt
-	grep -oE '^(numpy|scikit-learn|scipy)==[^ ]+' requirements.lock > locks/numbers.txt
+	grep -oE '^(numpy|scipy)==[^ ]+' requirements.lock > locks/numbers.txt
 	grep -oE '^(jinja2|markdown-it-py|markupsafe|numpy|pillow|plotly)==[^ ]+' requirements.lock > locks/pages.txt
 	grep -oE '^(mlflow|numpy|pandas|pillow|safetensors|scipy|torch|torchvision)==[^ ]+' requirements.lock > locks/registry.txt
 

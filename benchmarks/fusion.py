@@ -3,7 +3,7 @@
     python benchmarks/fusion.py [--rounds N]
 
     methods      all methods of recipes/paper.yaml prepared and fitted, temperatures included, for
-                 3 to 10 backbones (with more than four there is no grid)
+                 3 to 10 backbones
     stability    all methods refitted to the recipe's resamples of val and to five folds
     bootstrap    10,000 draws of the gain's interval; next to it plain Python, which draws groups
                  one by one, and numpy, which draws them together but each resample by itself

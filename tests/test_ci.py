@@ -11,31 +11,22 @@ from workspace import Workspace, make_workspace
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def published(copied: Workspace, tmp_path: Path) -> Workspace:
-    """A run that is committed, with its results in a DVC remote."""
+def test_two_runs_that_are_in_the_remote_are_compared(copied: Workspace, tmp_path: Path) -> None:
     copied.check("git", "add", "dvc.lock")
     copied.check("git", "commit", "--quiet", "--message", "A run")
     copied.check("dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
     copied.check("git", "commit", "--quiet", "--all", "--message", "A remote")
-    copied.check("dvc", "push", "--quiet", "prepare", "predict", "calibrate", "evaluate")
-    return copied
-
-
-def test_two_runs_that_are_in_the_remote_are_compared(published: Workspace) -> None:
-    published.edit_params(fusion__method="uniform")
-    published.check("dvc", "repro", "evaluate")
-    published.check("git", "commit", "--quiet", "--all", "--message", "Another method")
-    published.check("dvc", "push", "--quiet", "calibrate", "evaluate")
-    said = published.check("bash", ".ci/compare", "HEAD~1", "HEAD")
+    copied.edit_params(fusion__method="uniform")
+    copied.check("dvc", "repro", "evaluate")
+    copied.check("git", "commit", "--quiet", "--all", "--message", "Another method")
+    stages = ("prepare", "predict", "calibrate", "evaluate")
+    copied.check("dvc", "push", "--quiet", "--all-commits", *stages)
+    said = copied.check("bash", ".ci/compare", "HEAD~1", "HEAD")
     assert said.startswith("### Results on record: HEAD~1 and HEAD\n```\n")
     assert "95 % interval" in said or "there is no difference" in said
-    assert published.check("git", "status", "--porcelain") == ""
-
-
-def test_without_a_run_on_record_there_is_nothing_to_compare(published: Workspace) -> None:
-    said = published.check("bash", ".ci/compare", "HEAD~2", "HEAD")  # before dvc.lock
-    assert "Nothing to compare: the run of" in said
+    assert copied.check("git", "status", "--porcelain") == ""
+    before_any_run = copied.check("bash", ".ci/compare", "HEAD~3", "HEAD")
+    assert "Nothing to compare: the run of" in before_any_run
 
 
 def test_the_hooks_of_a_commit_use_the_tools_of_the_environment(root: Path, tmp_path: Path) -> None:

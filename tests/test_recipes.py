@@ -37,21 +37,16 @@ class Counter(Observer):
         self.images += images
 
 
-@pytest.fixture(scope="session")
-def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with weights of ImageNet's shapes under torchvision's names.
+def put_imagenet_weights(torch_home: Path, name: str) -> None:
+    """A file of ImageNet's shapes under torchvision's name, in its cache.
 
-    The numbers in them are random: a test can't download, and the code can't tell.
+    The numbers in it are random: a test can't download, and the code can't tell.
     """
-    folder = tmp_path_factory.mktemp("torch")
-    checkpoints = folder / "hub" / "checkpoints"
+    checkpoints = torch_home / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
-    for name in CATALOG:
-        options = {"init_weights": False} if name == "inception_v3" else {}
-        state = get_model(name, weights=None, **options).state_dict()
-        file_name = get_model_weights(name).DEFAULT.url.rpartition("/")[2]
-        torch.save(state, checkpoints / file_name)
-    return folder
+    options = {"init_weights": False} if name == "inception_v3" else {}
+    state = get_model(name, weights=None, **options).state_dict()
+    torch.save(state, checkpoints / get_model_weights(name).DEFAULT.url.rpartition("/")[2])
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +85,15 @@ def test_a_recipe_trains_for_one_batch(
     name: str,
     backbone: str,
     seven: dict[str, Split],
-    torch_home: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     """In everything as the recipe says, but that the batch is a small one."""
-    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     params = load_params(RECIPES / name)
     own = params.backbones[backbone]
+    if own.weights == "imagenet":
+        put_imagenet_weights(tmp_path / "torch", backbone)
     once = own.finetune.model_copy(update={"epochs": 1, "batch_size": BATCH})
     own = own.model_copy(update={"head": None, "finetune": once})
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -113,7 +109,7 @@ def test_a_recipe_trains_for_one_batch(
         seed_of(backbone, params.seed),
         observer,
     )
-    checkpoints = Checkpoints(tmp_path, "key")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "key")
     trained = Trainer(job, checkpoints).fit()
     checkpoints.clear()
     assert len(trained.history) == 1

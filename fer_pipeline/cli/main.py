@@ -43,7 +43,6 @@ def check(
     path: Annotated[Path, typer.Argument(help="A params file, such as a recipe.")] = PARAMS,
 ) -> None:
     """Validate a params file without running anything."""
-    from fer_pipeline.fusion.methods import require_method
     from fer_pipeline.models.catalog import require_known, require_weights
     from fer_pipeline.params.load import load_params
 
@@ -51,7 +50,6 @@ def check(
     require_known(params.backbones)
     for name, own in params.backbones.items():
         require_weights(name, own)
-    require_method(params.fusion.method, len(params.backbones))
     typer.echo(f"{path} is valid: {', '.join(params.backbones)}")
 
 

@@ -41,7 +41,7 @@ def score(
     """
     from fer_pipeline.files import write_text
     from fer_pipeline.registry.scratch import scratch_folder
-    from fer_pipeline.reports.monitoring_page import render_monitoring_page
+    from fer_pipeline.reports.data_page import render_monitoring_page
     from fer_pipeline.serving.monitoring import beyond, compare
 
     with open_registry() as (tracking, params):

@@ -6,12 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from fer_pipeline.arrays import FloatArray, Int64Array
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
-
-CLASSES = np.arange(NUM_EMOTIONS)
 
 METRICS = {
     "accuracy": "accuracy",
@@ -74,9 +71,10 @@ def score(logits: FloatArray, labels: Int64Array, temperature: float, ece_bins: 
     """
     predicted = logits.argmax(axis=1)
     probabilities = softmax(logits / temperature, axis=1)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predicted, labels=CLASSES, zero_division=0.0
-    )
+    counts = np.array(confusion(logits, labels))
+    hits, support, guesses = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    precision, recall = _share(hits, guesses), _share(hits, support)
+    f1 = _share(2 * hits, guesses + support)
     return Scores(
         accuracy=float((predicted == labels).mean()),
         macro_f1=float(f1.mean()),
@@ -148,5 +146,11 @@ def confidence_bins(probabilities: FloatArray, labels: Int64Array, bins: int) ->
 
 def confusion(logits: FloatArray, labels: Int64Array) -> tuple[tuple[int, ...], ...]:
     """C rows of C counts: rows actual, columns predicted by (N, C) logits."""
-    counts = confusion_matrix(labels, logits.argmax(axis=1), labels=CLASSES)
+    counts = np.zeros((NUM_EMOTIONS, NUM_EMOTIONS), np.int64)
+    np.add.at(counts, (labels, logits.argmax(axis=1)), 1)
     return tuple(tuple(row) for row in counts.tolist())
+
+
+def _share(part: Int64Array, whole: Int64Array) -> FloatArray:
+    """Part of whole, and 0 of nothing."""
+    return part / np.maximum(whole, 1)

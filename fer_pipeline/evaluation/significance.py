@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 from fer_pipeline.arrays import BoolArray, Int64Array
 
@@ -71,6 +70,8 @@ def mcnemar_p(hits_a: BoolArray, hits_b: BoolArray) -> float:
     Args:
         hits_a, hits_b: (N,) true where each classifier is right.
     """
+    from scipy.stats import binomtest  # takes most of a second, and pages need no test
+
     only_a = int((hits_a & ~hits_b).sum())
     only_b = int((hits_b & ~hits_a).sum())
     if only_a + only_b == 0:

@@ -14,10 +14,14 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from fer_pipeline.arrays import FloatArray, Int64Array
-from fer_pipeline.errors import FusionError
 from fer_pipeline.fusion.average import Fitter, fuse, mean_nll, scale_of, top1_accuracy
-from fer_pipeline.fusion.search import prepare_greedy, prepare_grid
-from fer_pipeline.fusion.weights import prepare_accuracy, prepare_nll, prepare_uniform
+from fer_pipeline.fusion.weights import (
+    prepare_accuracy,
+    prepare_greedy,
+    prepare_grid,
+    prepare_nll,
+    prepare_uniform,
+)
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import FusionParams
@@ -30,15 +34,10 @@ class Method:
     Attributes:
         note: what it does, in a few words for the report.
         prepare: from val logits (M, N, C), labels (N,) and settings, what fits the weights.
-        most_models: the largest M that it can take, or None.
     """
 
     note: str
     prepare: Callable[[FloatArray, Int64Array, FusionParams], Fitter]
-    most_models: int | None = None
-
-    def takes(self, models: int) -> bool:
-        return self.most_models is None or models <= self.most_models
 
 
 METHODS: dict[str, Method] = {
@@ -48,7 +47,7 @@ METHODS: dict[str, Method] = {
     "greedy": Method(
         "one model after the other, whichever helps val accuracy most", prepare_greedy
     ),
-    "grid": Method("the best val accuracy of all weights on a grid", prepare_grid, most_models=4),
+    "grid": Method("the best val accuracy of all weights on a grid", prepare_grid),
 }
 
 
@@ -69,36 +68,17 @@ class FittedMethod:
     val_nll: float
 
 
-def require_method(name: str, models: int) -> None:
-    """Refuse a method that can't take so many models.
-
-    Raises:
-        FusionError: it can't; the message names those that can.
-    """
-    method = METHODS[name]
-    if not method.takes(models):
-        others = ", ".join(other for other, own in METHODS.items() if own.takes(models))
-        raise FusionError(
-            f"fusion.method is {name!r}, which takes at most {method.most_models} backbones, "
-            f"but there are {models}: choose among {others}"
-        )
-
-
 def prepare_methods(
     logits: FloatArray, labels: Int64Array, settings: FusionParams
 ) -> dict[str, Fitter]:
-    """A fitter of every method that takes so many models, by name.
+    """A fitter of every method, by name.
 
     Args:
         logits: (M, N, C) of val.
         labels: (N,).
         settings: of the methods.
     """
-    return {
-        name: method.prepare(logits, labels, settings)
-        for name, method in METHODS.items()
-        if method.takes(len(logits))
-    }
+    return {name: method.prepare(logits, labels, settings) for name, method in METHODS.items()}
 
 
 def fit_methods(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -46,35 +45,18 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise ParamsError(f"{path}: {_explain(error, cast(dict[str, Any], content))}") from None
+        raise ParamsError(f"{path}: {_explain(error.errors())}") from None
 
 
-def _explain(error: ValidationError, content: dict[str, Any]) -> str:
+def _explain(faults: list[ErrorDetails]) -> str:
     # A misspelt key is both missing and unknown; only the latter can say what was meant.
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    keys = [_key_of(fault, content) for fault in faults]
-    # Where a value may be of several kinds, there is a fault for each that it is not.
-    same = [fault for fault, key in zip(faults, keys, strict=True) if key == keys[0]]
-    others = f" (and {len(set(keys)) - 1} more)" if len(set(keys)) > 1 else ""
-    return _explain_faults(keys[0], same) + others
+    first = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
+    others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return _explain_fault(first) + others
 
 
-def _key_of(fault: ErrorDetails, content: object) -> str:
-    """Where it is in the file; pydantic adds which of several kinds it has tried."""
-    parts = []
-    for part in fault["loc"]:
-        if isinstance(content, dict) and (part in content or fault["type"] == "missing"):
-            content = content.get(part)
-        elif isinstance(content, list) and isinstance(part, int):
-            content = content[part] if part < len(content) else None
-        elif part != "[key]":  # which says that the key itself is wrong
-            break
-        parts.append(str(part))
-    return ".".join(parts)
-
-
-def _explain_faults(key: str, faults: list[ErrorDetails]) -> str:
-    fault = faults[0]
+def _explain_fault(fault: ErrorDetails) -> str:
+    key = ".".join(map(str, fault["loc"]))
     if fault["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(Section), n=1)
         hint = f"did you mean '{close[0]}'?" if close else "remove it"
@@ -85,8 +67,7 @@ def _explain_faults(key: str, faults: list[ErrorDetails]) -> str:
         return f"{key} is missing: see recipes/ for complete files"
     if not key:  # of several keys together: it names them
         return str(fault["ctx"]["error"])
-    wanted = " or ".join(map(_wanted, faults))
-    return f"{key} is {fault['input']!r}: it must {wanted}"
+    return f"{key} is {fault['input']!r}: it must {_wanted(fault)}"
 
 
 def _wanted(fault: ErrorDetails) -> str:

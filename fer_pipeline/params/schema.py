@@ -8,12 +8,30 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 FractionRange = Annotated[tuple[Positive, Positive], Field(strict=False)]
+
+
+def _auto_or_count(value: object) -> object:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError("auto, or a whole number from 1 on")
+
+
+# One validator: of a union pydantic names in a key's path which kind it has tried.
+AutoOrCount = Annotated[Literal["auto"] | int, PlainValidator(_auto_or_count)]
 Tta = Literal["centre", "flip", "five_crops_flip"]
 """Choices of test-time augmentation."""
 Phase = Literal["head", "finetune"]
@@ -152,14 +170,12 @@ class AugmentParams(Section):
 class TrainingParams(Section):
     """What all trainings share."""
 
-    devices: Literal["auto"] | Count
+    devices: AutoOrCount
     """How many GPUs (on a machine without one: CPU processes) share each batch."""
     precision: Literal["auto", "fp32", "bf16"]
     """`auto` takes bf16 where a few timed steps show it to be faster."""
-    threads: Literal["auto"] | Count
+    threads: AutoOrCount
     """CPU threads of each process; `auto` takes as many as cores are free when it starts."""
-    compile: bool
-    """Whether torch.compile is used: it takes a minute or two before the first step."""
     optimizer: Literal["adam", "adamw", "sgd"]
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)]
     """Nesterov momentum of `sgd`."""
@@ -191,7 +207,7 @@ class PredictParams(Section):
     """How logits are computed, of val and test and by the registered model."""
 
     batch_size: Count
-    threads: Literal["auto"] | Count
+    threads: AutoOrCount
     """CPU threads; `auto` takes as many as cores are free when the stage starts."""
     tta: Tta
     """Test-time augmentation: the views of each image whose logits are averaged. `centre` is the

@@ -1,4 +1,4 @@
-"""The page on the data: what came in, what is wrong with it, and the faces that show it."""
+"""Pages on faces: the data, with what is wrong with them, and new faces against the record."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from fer_pipeline.data.examples import Example
+from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.reports.page import embed, render_page
 from fer_pipeline.reports.theme import BLUE, LEGEND_ABOVE, LINES, axis, bars, figure, label
@@ -19,6 +20,14 @@ MEASURES = {
 ORANGE, GREEN = LINES[:2]
 SPLIT_COLOURS = (BLUE, ORANGE, GREEN)
 VERSIONS = {"now": "this version", "before": "earlier version"}
+
+_SCORED = {"now": "these faces", "before": "test images on record"}
+_TITLES = {**MEASURES, "confidence": "probability of the expression that it sees, in per cent"}
+_MIDDLES: dict[str, Sequence[int]] = {
+    "brightness": BRIGHTNESS_MIDDLES,
+    "contrast": CONTRAST_MIDDLES,
+    "confidence": range(100),
+}
 
 
 def render_data_page(
@@ -43,6 +52,37 @@ def render_data_page(
         source=data["source"],
         emotions=EMOTIONS,
         examples=examples,
+        figures={name: embed(one, f"plot-{name}") for name, one in figures.items()},
+    )
+
+
+def render_monitoring_page(
+    found: Mapping[str, Any], counts: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """The whole page as HTML; it shows no face.
+
+    Args:
+        found: what `fer score --json` prints.
+        counts: `now` and `before`: faces per expression, and per bin of brightness, contrast and
+            confidence; None where not known.
+    """
+    shares = {
+        name: dict(zip(EMOTIONS, map(int, counts[version]["expressions"]), strict=True))
+        for version, name in _SCORED.items()
+    }
+    figures = {"expressions": class_bars(shares)}
+    for measure, middles in _MIDDLES.items():
+        rows = [
+            {"version": version, "grey": middle, "images": images}
+            for version, own in counts.items()
+            if own[measure] is not None
+            for middle, images in zip(middles, own[measure], strict=True)
+        ]
+        figures[measure] = grey_histogram(rows, _TITLES[measure], _SCORED)
+    return render_page(
+        "monitoring.html.j2",
+        found=found,
+        source={"synthetic": False},
         figures={name: embed(one, f"plot-{name}") for name, one in figures.items()},
     )
 

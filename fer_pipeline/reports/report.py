@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from fer_pipeline.data.examples import Example
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.evaluation.comparison import Comparison
 from fer_pipeline.evaluation.gate import Verdict
 from fer_pipeline.evaluation.metrics import METRICS
 from fer_pipeline.evaluation.result import Evaluation
@@ -85,27 +84,10 @@ def _shared(inputs: ReportInputs) -> dict[str, Any]:
         "evaluation": evaluation,
         # Only where it is another set than the whole.
         "clean": clean if clean and clean.images < evaluation.test.images else None,
-        "verdict": gain_of(evaluation.test),
-        "gain_of": gain_of,
-        "certainty_of": certainty_of,
         "source": inputs.data["source"],
         "metrics": METRICS,
         "emotions": EMOTIONS,
     }
-
-
-def gain_of(test: Comparison) -> str:
-    """What the fused model gains on all test images or on the clean ones."""
-    fused, best = test.fused.accuracy, test.single[test.best_single].accuracy
-    gain = page.points(test.gain.accuracy, "+")
-    return f"Fused {page.percent(fused)} vs best single {page.percent(best)}: {gain} points"
-
-
-def certainty_of(test: Comparison) -> str:
-    """How sure that gain is."""
-    low, high = (page.points(value) for value in test.gain.ci95)
-    p = page.p_value(test.gain.mcnemar_p)
-    return f"95{page.NBSP}% interval {low} to {high}, McNemar p{page.NBSP}{p}"
 
 
 def _figures(inputs: ReportInputs) -> dict[str, Markup | None]:

@@ -10,11 +10,11 @@ import numpy as np
 
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.files import write_csv, write_json
-from fer_pipeline.fusion.methods import METHODS, fit_methods, prepare_methods, require_method
+from fer_pipeline.fusion.methods import METHODS, fit_methods, prepare_methods
 from fer_pipeline.fusion.predictions import read_logits, read_settings
 from fer_pipeline.fusion.result import Fusion
-from fer_pipeline.fusion.search import simplex_rows
 from fer_pipeline.fusion.stability import measure_stability
+from fer_pipeline.fusion.weights import simplex_rows
 from fer_pipeline.paths import FUSION, SIMPLEX, VAL
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ def calibrate(params: Params) -> None:
 
     Raises:
         DataError: val, or some logits, are missing or damaged.
-        FusionError: the method can't take so many backbones, or the logits can't be fused.
+        FusionError: the logits can't be fused.
     """
     names, settings = list(params.backbones), params.fusion
-    require_method(settings.method, len(names))
     val = load_split(VAL)
     computed = read_settings(names)
     logits = read_logits(names, "val", len(val))

@@ -13,8 +13,7 @@ from fer_pipeline.arrays import FloatArray
 from fer_pipeline.data.examples import Example, write_examples
 from fer_pipeline.data.faces import Split, load_split, split_sha256
 from fer_pipeline.emotions import EMOTIONS
-from fer_pipeline.evaluation.cases import Cases, find_cases
-from fer_pipeline.evaluation.comparison import TestLogits, compare
+from fer_pipeline.evaluation.comparison import Cases, TestLogits, compare, find_cases
 from fer_pipeline.evaluation.metrics import confusion, reliability
 from fer_pipeline.evaluation.result import Evaluation, MethodAccuracies, Reliability, ValAccuracies
 from fer_pipeline.files import write_csv, write_json

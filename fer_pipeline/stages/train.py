@@ -32,7 +32,7 @@ from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.stages.copies import open_copies
 from fer_pipeline.stages.progress import TrainingProgress, new_bar
 from fer_pipeline.training.checkpoints import Checkpoints
-from fer_pipeline.training.devices import choose_devices, describe_hardware, require_compiler
+from fer_pipeline.training.devices import choose_devices, describe_hardware
 from fer_pipeline.training.fit import Trainer
 from fer_pipeline.training.history import Observer, Trained
 from fer_pipeline.training.job import Job, seed_of, to_device
@@ -51,8 +51,6 @@ def train(params: Params, backbone: str) -> None:
     own, shared = params.backbones[backbone], params.training
     # What can be wrong is found before other processes are started.
     require_weights(backbone, own)
-    if shared.compile:
-        require_compiler()
     batch_sizes = {
         f"backbones.{backbone}.{name}.batch_size": phase.batch_size
         for name, phase in own.phases.items()

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import sysconfig
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -23,8 +20,6 @@ from fer_pipeline.errors import TrainingError, one_line
 from fer_pipeline.training.memory import SMALLEST_MICRO_BATCH
 
 log = logging.getLogger(__name__)
-
-_COMPILERS = ("gcc", "clang")
 
 
 def choose_devices(devices: Literal["auto"] | int, batch_sizes: Mapping[str, int]) -> Fabric:
@@ -117,17 +112,3 @@ def share_statistics(model: nn.Module, fabric: Fabric) -> None:
     if fabric.world_size > 1:
         for buffer in model.buffers():
             distributed.broadcast(buffer, src=0)
-
-
-def require_compiler() -> None:
-    """Check that there is what `torch.compile` needs.
-
-    Raises:
-        TrainingError: a C compiler or Python's header files are missing.
-    """
-    header = Path(sysconfig.get_path("include"), "Python.h")
-    if not (header.exists() and ("CC" in os.environ or any(map(shutil.which, _COMPILERS)))):
-        raise TrainingError(
-            "training.compile is true, but there is no C compiler, or Python's header files are "
-            "missing: install gcc and python3-dev, or set it to false"
-        )

@@ -19,14 +19,9 @@ from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.history import EpochRecord, Trained
 from fer_pipeline.training.job import Job
-from fer_pipeline.training.memory import (
-    explain_out_of_memory,
-    halve_until_it_fits,
-    trial_loss,
-    unify_out_of_memory,
-)
-from fer_pipeline.training.phases import PhaseRun, enter_phase
-from fer_pipeline.training.precision import Precision, measure_precision
+from fer_pipeline.training.memory import explain_out_of_memory
+from fer_pipeline.training.phases import PhaseRun
+from fer_pipeline.training.precision import Precision, choose_precision
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Phase
@@ -62,7 +57,7 @@ class Trainer:
         with self._explain_failed_gpu():
             if found:
                 self._take_over(found)
-            self._precision = found["precision"] if found else self._choose_precision()
+            self._precision = found["precision"] if found else choose_precision(self._job)
             try:
                 self._run_phases(found)
             except BaseException:  # the next process goes on from what is being written
@@ -203,36 +198,6 @@ class Trainer:
         for name, phase in self._phases.items():
             if self._micro_batches.get(name, phase.batch_size) < phase.batch_size:
                 self._job.observer.noted(f"micro_batch.{name}", str(self._micro_batches[name]))
-
-    def _choose_precision(self) -> Precision:
-        """The precision that params name, or the faster one; the same on all devices."""
-        job = self._job
-        wanted = job.training.precision
-        if wanted != "auto":
-            return wanted
-        share = job.params.finetune.batch_size // job.fabric.world_size
-        measured = self._measure(share) if job.fabric.is_global_zero else ("fp32", 1.0)
-        chosen, gain = job.fabric.broadcast(measured)
-        log.info("%s: %s, since bf16 is %.2f times as fast", job.backbone, chosen, gain)
-        job.observer.noted("precision", chosen)
-        return chosen
-
-    def _measure(self, count: int) -> tuple[Precision, float]:
-        """Time steps of so many images, or of fewer where memory does not suffice."""
-        job = self._job
-        enter_phase(job.model, job.backbone, "finetune")
-        try:
-            with unify_out_of_memory():
-                loss = trial_loss(job, count)
-                measured, _ = halve_until_it_fits(
-                    lambda images: measure_precision(
-                        job.model, job.fabric.device, lambda model: loss(model, images)
-                    ),
-                    count,
-                )
-        except torch.OutOfMemoryError:
-            return "fp32", 1.0  # the training will say that memory does not suffice
-        return measured
 
 
 def _copy_state(model: nn.Module, backbone: str) -> dict[str, Tensor]:

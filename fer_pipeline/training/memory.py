@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from copy import deepcopy
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
 
-from fer_pipeline.errors import SharedTrainingError, TrainingError
-from fer_pipeline.training.augment import augment_batch, draw_augmentation
-from fer_pipeline.training.job import Job, draws_of_epoch
-from fer_pipeline.training.losses import Targets, classification_loss
-from fer_pipeline.training.precision import Precision, autocast
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from fer_pipeline.errors import TrainingError
 
 Result = TypeVar("Result")
 
@@ -34,15 +25,6 @@ OUT_OF_MEMORY_MESSAGES = (
     "can't allocate memory",
 )
 """Texts of errors that mean out of memory, but do not come from torch's allocator of GPU memory."""
-
-
-RESIDENT_COPIES = 5
-"""Copies of the trainable weights that a training keeps in memory and a trial step does not: Adam's
-two moments, the average, the best epoch's, and the buckets in which devices exchange gradients."""
-
-
-class NoMemoryError(torch.OutOfMemoryError):
-    """Memory does not suffice on every device that shares a batch, and all devices know it."""
 
 
 def halve_until_it_fits(work: Callable[[int], Result], images: int) -> tuple[Result, int]:
@@ -86,14 +68,12 @@ def explain_out_of_memory(backbone: str, advice: str) -> Iterator[None]:
 
     Raises:
         TrainingError: memory did not suffice; what it says ends with the advice.
-        SharedTrainingError: the same, and all devices know it.
     """
     try:
         with unify_out_of_memory():
             yield
     except torch.OutOfMemoryError as error:
-        kind = SharedTrainingError if isinstance(error, NoMemoryError) else TrainingError
-        raise kind(f"{backbone}: out of memory: {advice}") from error
+        raise TrainingError(f"{backbone}: out of memory: {advice}") from error
 
 
 def micro_batches(images: int, at_once: int) -> list[slice]:
@@ -102,72 +82,3 @@ def micro_batches(images: int, at_once: int) -> list[slice]:
     parts = max(1, min(parts, images // SMALLEST_MICRO_BATCH))
     ends = [images * done // parts for done in range(parts + 1)]
     return [slice(start, end) for start, end in pairwise(ends)]
-
-
-def trial_loss(job: Job, images: int) -> Callable[[nn.Module, int], Tensor]:
-    """One forward pass through a network, of so many of the first images of train."""
-    pixels = job.train.pixels[:images]
-    batch = augment_batch(
-        pixels,
-        job.params.image_size,
-        job.training.augment,
-        draw_augmentation(len(pixels), draws_of_epoch(job.seed, 0, job.fabric.device).pictures),
-    )  # (B, 3, S, S)
-    labels = job.train.labels[:images]
-
-    def loss(model: nn.Module, count: int) -> Tensor:
-        targets = Targets(labels[:count])
-        return classification_loss(model(batch[:count]), targets, 0.0, job.params.auxiliary_weight)
-
-    return loss
-
-
-def agree_on_micro_batch(job: Job, precision: Precision, images: int) -> int:
-    """How many images at once fit on each of the devices that share a batch.
-
-    Found before they train together: one that runs out of memory in the middle of a step would
-    leave the others waiting for its gradients.
-
-    Args:
-        job: whose network is as the phase wants it, and does not yet exchange anything.
-        precision: the one that the network runs in.
-        images: size of one device's share of a batch.
-
-    Raises:
-        NoMemoryError: on one of them not even the smallest number fits. All raise it.
-    """
-    fitting = 0
-    with suppress(torch.OutOfMemoryError), unify_out_of_memory():
-        fitting = _fitting(job, precision, images)
-    torch.cuda.empty_cache()  # what exchanges gradients takes its memory elsewhere
-    return least_of_all(job.fabric, fitting)
-
-
-def least_of_all(fabric: Fabric, fitting: int) -> int:
-    """The smallest of the numbers that the devices found to fit.
-
-    Raises:
-        NoMemoryError: it is 0. All raise it.
-    """
-    least = torch.tensor(fitting, device=fabric.device)
-    found = int(cast(Tensor, fabric.all_reduce(least, reduce_op="min")))
-    if not found:
-        raise NoMemoryError("it does not fit into the memory of every device")
-    return found
-
-
-def _fitting(job: Job, precision: Precision, images: int) -> int:
-    loss = trial_loss(job, images * job.fabric.world_size)  # each prepares the whole batch
-    trial = deepcopy(job.model)
-    trainable = sum(weight.numel() for weight in trial.parameters() if weight.requires_grad)
-
-    def step(count: int) -> None:
-        trial.zero_grad(set_to_none=True)
-        resident = torch.empty(RESIDENT_COPIES, trainable, device=job.fabric.device)
-        with autocast(job.fabric.device, precision):
-            value = loss(trial, count)
-        value.backward()  # type: ignore[no-untyped-call]
-        del resident
-
-    _, fitting = halve_until_it_fits(step, images)
-    return fitting

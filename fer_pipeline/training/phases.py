@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,7 +17,7 @@ from fer_pipeline.training.capture import Captured
 from fer_pipeline.training.devices import convert_sync_batchnorm, share_statistics
 from fer_pipeline.training.features import CachedFeatures, cache_features
 from fer_pipeline.training.job import Job, draws_of_epoch
-from fer_pipeline.training.memory import agree_on_micro_batch, halve_until_it_fits, least_of_all
+from fer_pipeline.training.memory import halve_until_it_fits
 from fer_pipeline.training.optimizers import (
     MovingAverage,
     build_optimizer,
@@ -74,10 +73,6 @@ class PhaseRun:
         self._job, self._params, self._precision = job, params, precision
         self._last_epoch = first_epoch + params.epochs - 1
         trainable = enter_phase(job.model, job.backbone, name)
-        share = min(micro_batch, params.batch_size // job.fabric.world_size)
-        fitting = share
-        if job.fabric.world_size > 1 and not views:
-            fitting = agree_on_micro_batch(job, precision, share)
         if name == "finetune":
             convert_sync_batchnorm(job.model, job.fabric)
         self._optimizer = build_optimizer(trainable, params.learning_rate, job.training)
@@ -95,12 +90,9 @@ class PhaseRun:
         if job.training.ema_decay is not None and name == "finetune":
             self._average = MovingAverage(job.model, job.training.ema_decay)
         net = head_of(job.model, job.backbone) if views else job.model
-        if job.training.compile and not views:
-            net = cast(nn.Module, torch.compile(net))
         net, optimizer = job.fabric.setup(net, self._optimizer)
         features = self._features.train if self._features else None
         self._step = Step(job, name, precision, micro_batch, net, optimizer, features)
-        self._step.shrink(share, fitting)
         self._make_step: Step | Captured[StepInputs] = self._step
         if job.fabric.device.type == "cuda" and job.fabric.world_size == 1 and not views:
             label = f"{job.backbone}'s {name} step"
@@ -232,11 +224,8 @@ class PhaseRun:
         return INFERENCE_FACTOR[self._job.fabric.device.type] * micro_batch
 
     def _cache(self, views: int, micro_batch: int) -> CachedFeatures:
-        """Each device caches features of its own; where one lacks the memory, all end."""
-        job, features = self._job, None
-        with suppress(torch.OutOfMemoryError):
-            features = cache_features(job, views, self._at_once(micro_batch), self._precision)
-        least_of_all(job.fabric, int(features is not None))
-        assert features is not None
+        """Each device caches features of its own."""
+        job = self._job
+        features = cache_features(job, views, self._at_once(micro_batch), self._precision)
         enter_phase(job.model, job.backbone, self.name)
         return features

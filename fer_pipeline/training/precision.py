@@ -6,6 +6,7 @@ still depends on the layers' shapes. So a few real steps of each are timed.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +15,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from fer_pipeline.training.augment import augment_batch, draw_augmentation
+from fer_pipeline.training.job import Job, draws_of_epoch
+from fer_pipeline.training.losses import Targets, classification_loss
+from fer_pipeline.training.memory import halve_until_it_fits, unify_out_of_memory
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")
@@ -37,6 +45,55 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
         cache_enabled=device.type == "cpu",  # on GPUs as torch asks for where work is captured
     )
     return context
+
+
+def choose_precision(job: Job) -> Precision:
+    """The precision that params name, or the faster one; the same on all devices."""
+    wanted = job.training.precision
+    if wanted != "auto":
+        return wanted
+    share = job.params.finetune.batch_size // job.fabric.world_size
+    measured = _measure(job, share) if job.fabric.is_global_zero else ("fp32", 1.0)
+    chosen: Precision
+    chosen, gain = job.fabric.broadcast(measured)
+    log.info("%s: %s, since bf16 is %.2f times as fast", job.backbone, chosen, gain)
+    job.observer.noted("precision", chosen)
+    return chosen
+
+
+def _measure(job: Job, count: int) -> tuple[Precision, float]:
+    """Time steps of so many images, or of fewer where memory does not suffice."""
+    model = job.model.requires_grad_(True).train()  # as in the phase that trains all of it
+    try:
+        with unify_out_of_memory():
+            loss = trial_loss(job, count)
+            measured, _ = halve_until_it_fits(
+                lambda images: measure_precision(
+                    model, job.fabric.device, lambda trial: loss(trial, images)
+                ),
+                count,
+            )
+    except torch.OutOfMemoryError:
+        return "fp32", 1.0  # the training will say that memory does not suffice
+    return measured
+
+
+def trial_loss(job: Job, images: int) -> Callable[[nn.Module, int], Tensor]:
+    """One forward pass through a network, of so many of the first images of train."""
+    pixels = job.train.pixels[:images]
+    batch = augment_batch(
+        pixels,
+        job.params.image_size,
+        job.training.augment,
+        draw_augmentation(len(pixels), draws_of_epoch(job.seed, 0, job.fabric.device).pictures),
+    )  # (B, 3, S, S)
+    labels = job.train.labels[:images]
+
+    def loss(model: nn.Module, count: int) -> Tensor:
+        targets = Targets(labels[:count])
+        return classification_loss(model(batch[:count]), targets, 0.0, job.params.auxiliary_weight)
+
+    return loss
 
 
 def measure_precision(

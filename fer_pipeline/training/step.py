@@ -75,6 +75,9 @@ def draw_inputs(rows: Tensor, draws: Draws, views: int, mixup: float | None) -> 
 class Step:
     """The steps of one phase; a call makes one.
 
+    Devices that share a batch take their shares at once: one that went on with smaller parts would
+    let the others wait for its gradients.
+
     Attributes:
         job: what is trained.
         phase: its name.
@@ -129,13 +132,12 @@ class Step:
         if fitting == images:
             return
         self.micro_batch = fitting
-        if self.job.fabric.is_global_zero:
-            log.warning(
-                "%s: out of memory with %d images at once: going on with %d, their gradients added",
-                self.job.backbone,
-                images,
-                fitting,
-            )
+        log.warning(
+            "%s: out of memory with %d images at once: going on with %d, their gradients added",
+            self.job.backbone,
+            images,
+            fitting,
+        )
         self.job.observer.noted(f"micro_batch.{self.phase}", str(fitting))
 
     def _prepare(self, inputs: StepInputs) -> tuple[Tensor, Targets]:
@@ -157,14 +159,13 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=batch.device)
         for part in micro_batches(len(batch), at_once):
-            with fabric.no_backward_sync(self.net, enabled=part.stop < len(batch)):
-                with autocast(fabric.device, self.precision):
-                    output = self.net(batch[part])
-                weight = self.job.params.auxiliary_weight
-                loss = classification_loss(
-                    output, targets.select(part), training.label_smoothing, weight
-                )
-                loss = loss * ((part.stop - part.start) / len(batch))
-                fabric.backward(loss)
+            with autocast(fabric.device, self.precision):
+                output = self.net(batch[part])
+            weight = self.job.params.auxiliary_weight
+            loss = classification_loss(
+                output, targets.select(part), training.label_smoothing, weight
+            )
+            loss = loss * ((part.stop - part.start) / len(batch))
+            fabric.backward(loss)
             total += loss.detach()
         return total

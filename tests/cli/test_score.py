@@ -18,7 +18,7 @@ from fer_pipeline.cli.main import main
 from fer_pipeline.params.schema import Params
 from fer_pipeline.registry.aliases import set_challenger
 from fer_pipeline.registry.tracking import Tracking, connect
-from fer_pipeline.reports.monitoring_page import render_monitoring_page
+from fer_pipeline.reports.data_page import render_monitoring_page
 
 SPLIT = draw_test_split(images=40)
 Fer = Callable[..., tuple[int, str, str]]

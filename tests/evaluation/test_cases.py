@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer_pipeline.evaluation.cases import find_cases
-from fer_pipeline.evaluation.comparison import TestLogits
+from fer_pipeline.evaluation.comparison import TestLogits, find_cases
 
 SURE, UNSURE = 4.0, 1.0
 

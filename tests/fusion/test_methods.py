@@ -1,4 +1,4 @@
-"""All methods together: what each gives, and how many models it takes."""
+"""All methods together, and what each gives."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from synthetic_logits import (
     mean_nll,
 )
 
-from fer_pipeline.errors import FusionError
-from fer_pipeline.fusion.methods import METHODS, require_method
+from fer_pipeline.fusion.methods import METHODS
 from fer_pipeline.params.schema import FusionParams
 
 
@@ -102,20 +101,8 @@ def test_a_model_at_chance_does_not_spoil_what_is_chosen_for_accuracy() -> None:
     assert all_fitted["uniform"].val_accuracy < best_single  # so there was something to spoil
 
 
-def test_with_five_models_there_is_no_grid_and_four_still_have_one() -> None:
+def test_the_grid_of_five_models_is_a_coarser_one() -> None:
     labels = make_labels()
-    logits = make_logits(labels, [1.0] * 5)
-    assert list(fit_all(logits, labels)) == [name for name in METHODS if name != "grid"]
-    assert list(fit_all(logits[:4], labels)) == list(METHODS)
-
-
-def test_a_method_that_cannot_take_so_many_models_is_refused_with_those_that_can() -> None:
-    require_method("grid", 4)
-    require_method("greedy", 5)
-    with pytest.raises(FusionError) as refused:
-        require_method("grid", 5)
-    others = ", ".join(name for name in METHODS if name != "grid")
-    assert str(refused.value) == (
-        "fusion.method is 'grid', which takes at most 4 backbones, but there are 5: "
-        f"choose among {others}"
-    )
+    weights = fit("grid", make_logits(labels, [0.5, 0.5, 1.0, 0.5, 1.0]), labels)
+    assert_on_the_simplex(weights)
+    np.testing.assert_allclose(16 * weights, np.round(16 * weights))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic_logits import NAMES, fuse, make_labels, make_logits, mean_nll
 
-from fer_pipeline.fusion.search import grid_points, simplex_rows
+from fer_pipeline.fusion.weights import grid_points, simplex_rows
 
 
 @pytest.mark.parametrize(("models", "steps"), [(1, 20), (2, 20), (3, 20), (6, 11)])

@@ -336,27 +336,14 @@ def test_an_input_too_small_for_its_backbone_is_refused(committed: str, tmp_path
     require_known(load_params(write_edited(committed, {key: 75}, path)).backbones)
 
 
-@pytest.mark.parametrize(
-    ("devices", "wanted"),
-    [
-        *((number, "greater than or equal to 1") for number in (0, -1)),
-        *((kind, "a valid integer") for kind in ("all", "2", 1.5, True, None, [1], {"gpu": 1})),
-    ],
-)
+@pytest.mark.parametrize("devices", [0, -1, "all", "2", 1.5, True, None, [1], {"gpu": 1}])
 def test_devices_that_are_no_number_from_1_are_refused(
-    devices: object, wanted: str, committed: str, tmp_path: Path
+    devices: object, committed: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.yaml"
     assert refusal(committed, "training.devices", devices, path) == (
-        f"{path}: training.devices is {devices!r}: it must be 'auto' or be {wanted}"
+        f"{path}: training.devices is {devices!r}: it must be auto, or a whole number from 1 on"
     )
-
-
-@pytest.mark.parametrize("compile_", ["yes", "auto", None])
-def test_compile_is_a_truth_value(compile_: object, committed: str, tmp_path: Path) -> None:
-    path = write_edited(committed, {"training.compile": compile_}, tmp_path / "mine.yaml")
-    with pytest.raises(ParamsError, match=r"training\.compile"):
-        load_params(path)
 
 
 def test_every_setting_of_training_is_read_as_written(committed: str, tmp_path: Path) -> None:
@@ -364,7 +351,6 @@ def test_every_setting_of_training_is_read_as_written(committed: str, tmp_path: 
         "training.devices": 2,
         "training.precision": "bf16",
         "training.threads": 2,
-        "training.compile": False,
         "training.optimizer": "sgd",
         "training.momentum": 0.95,
         "training.weight_decay": 5e-4,

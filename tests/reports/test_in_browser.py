@@ -50,36 +50,40 @@ def opened(
     page.close()
 
 
-def test_every_figure_is_drawn_and_no_request_leaves_the_page(
+def test_the_page_shows_all_of_itself_on_any_screen_and_asks_for_nothing(
     opened: tuple[Page, list[str], list[str]], tmp_path: Path
 ) -> None:
     page, asked, complaints = opened
+    verdict_is_seen_without_scrolling(page)
+    figures_and_faces_are_drawn(page)
+    shot = tmp_path / "report.png"
+    page.screenshot(path=shot, full_page=True)
+    assert shot.stat().st_size > 50_000
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= page.evaluate("innerWidth")
+    wide_tables_show_that_they_go_on(page)
+    assert (asked, complaints) == ([], [])
+
+
+def verdict_is_seen_without_scrolling(page: Page) -> None:
+    for seen in ("h1", ".gate"):
+        box = page.locator(seen).first.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < page.viewport_size["height"] / 2
+
+
+def figures_and_faces_are_drawn(page: Page) -> None:
     for name in FIGURES:
-        drawn = page.locator(f"#plot-{name} .main-svg").first
-        box = drawn.bounding_box()
+        box = page.locator(f"#plot-{name} .main-svg").first.bounding_box()
         assert box is not None
         assert min(box["width"], box["height"]) > 150
         assert page.locator(f"#plot-{name} .main-svg :is(path, circle, text)").count() > 5
     assert page.locator("#cases img").evaluate_all(
         "images => images.every(image => image.complete && image.naturalWidth === 48)"
     )
-    shot = tmp_path / "report.png"
-    page.screenshot(path=shot, full_page=True)
-    assert shot.stat().st_size > 50_000
-    assert asked == []
-    assert complaints == []
 
 
-def test_nothing_is_wider_than_the_screen(opened: tuple[Page, list[str], list[str]]) -> None:
-    page, _, _ = opened
-    widths = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert widths[0] <= widths[1]
-
-
-def test_a_table_that_goes_on_beside_the_screen_shows_it(
-    opened: tuple[Page, list[str], list[str]],
-) -> None:
-    page, _, _ = opened
+def wide_tables_show_that_they_go_on(page: Page) -> None:
     page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
     wide = page.locator(":is(.scroll, .card table)").evaluate_all(
         "all => all.filter(one => one.scrollWidth > one.clientWidth)"
@@ -90,13 +94,3 @@ def test_a_table_that_goes_on_beside_the_screen_shows_it(
     assert page.locator("table").evaluate_all(
         "all => all.every(one => one.closest('.scroll, .card') !== null)"
     )
-
-
-def test_the_verdict_is_seen_without_scrolling(
-    opened: tuple[Page, list[str], list[str]],
-) -> None:
-    page, _, _ = opened
-    for seen in ("h1", ".gate"):
-        box = page.locator(seen).first.bounding_box()
-        assert box is not None
-        assert box["y"] + box["height"] < page.viewport_size["height"] / 2

@@ -104,17 +104,3 @@ def test_logits_that_do_not_say_how_they_were_computed_are_refused(
         DataError, match=f"run 'dvc repro --force --single-item predict@{names[1]}'"
     ):
         calibrate(quick)
-
-
-def test_a_grid_over_five_backbones_is_refused_before_anything_is_read(
-    folder: Path, params: Params
-) -> None:
-    own = next(iter(params.backbones.values()))
-    many = params.model_copy(
-        update={
-            "backbones": {f"model{n}": own for n in range(5)},
-            "fusion": params.fusion.model_copy(update={"method": "grid"}),
-        }
-    )
-    with pytest.raises(FusionError, match="'grid', which takes at most 4 backbones"):
-        calibrate(many)

@@ -23,30 +23,19 @@ pytestmark = [
 
 @pytest.fixture
 def workspace(prepared: Workspace) -> Workspace:
-    phase = {"epochs": 2, "batch_size": 14, "learning_rate": 1e-4}
-    prepared.edit_params(backbones={"resnet50": tiny_backbone(phase, phase | {"epochs": 1})})
+    phase = {"epochs": 1, "batch_size": 14, "learning_rate": 1e-4}
+    prepared.edit_params(backbones={"resnet50": tiny_backbone(phase, phase)})
     return prepared
 
 
-def curve(workspace: Workspace) -> list[dict[str, str]]:
-    with (workspace.folder / "plots/curves/resnet50.csv").open() as stream:
-        return list(csv.DictReader(stream))
-
-
-def test_two_processes_follow_the_curve_of_one(workspace: Workspace, train_here: TrainHere) -> None:
-    assert train_here(workspace).returncode == 0
-    alone = curve(workspace)
+def test_two_processes_train_and_one_of_them_speaks(workspace: Workspace) -> None:
     workspace.edit_params(training__devices=2)
     done = workspace.run(*TRAIN)
     assert done.returncode == 0, done.stderr
     assert "resnet50 on 2 x cpu" in done.stdout
-    assert done.stdout.count(" 1/3  loss") == 1  # one process speaks
-    shared = curve(workspace)
-    assert [row["phase"] for row in shared] == ["head", "head", "finetune"]
-    # Once batch norm trains, each process normalises its own share of a batch.
-    for one, other, within in zip(alone, shared, (1e-4, 1e-4, 0.1), strict=True):
-        assert float(other["train_loss"]) == pytest.approx(float(one["train_loss"]), abs=within)
-        assert float(other["val_loss"]) == pytest.approx(float(one["val_loss"]), abs=within)
+    assert done.stdout.count(" 1/2  loss") == 1
+    with (workspace.folder / "plots/curves/resnet50.csv").open() as stream:
+        assert [row["phase"] for row in csv.DictReader(stream)] == ["head", "finetune"]
     assert not (workspace.folder / "checkpoints/resnet50").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 import torch
@@ -22,33 +23,29 @@ TOO_SMALL_TO_MOVE_ANYTHING = 1e-12
 pytestmark = pytest.mark.slow
 
 
-def test_the_initial_weights_are_of_the_backbones_own_seed(
-    prepared: Workspace, train_here: TrainHere
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the choice is of this CPU")
+def test_a_training_has_its_own_initial_weights_and_the_precision_that_it_had_before(
+    prepared: Workspace,
+    train_here: TrainHere,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     phase = {"epochs": 1, "batch_size": 14, "learning_rate": TOO_SMALL_TO_MOVE_ANYTHING}
     own = tiny_backbone({}, phase) | {"head": None}
-    prepared.edit_params(seed=5, backbones={"resnet50": own})
-    assert train_here(prepared).returncode == 0
+    prepared.edit_params(seed=5, training__precision="auto", backbones={"resnet50": own})
+    monkeypatch.chdir(prepared.folder)
+    inputs = StageInputs.read("train", "resnet50", load_params(PARAMS))
+    Choices(inputs.key).remember("precision", describe_cpu(), "bf16")
+    with caplog.at_level(logging.INFO, "fer_pipeline"):
+        assert train_here(prepared).returncode == 0
+    assert "times as fast" not in caplog.text  # nothing was measured
+    made = json.loads((prepared.folder / "provenance/resnet50.json").read_text())
+    assert (made["precision"], made["threads"]) == ("bf16", torch.get_num_threads())
+    assert not (prepared.folder / "checkpoints/resnet50").exists()
+    assert Choices(inputs.key).recall("precision", describe_cpu()) == "bf16"
+
     trained = load_file(prepared.folder / "models/resnet50/model.safetensors")
     torch.manual_seed(seed_of("resnet50", 5))
     drawn = dict(build_backbone("resnet50", "none").named_parameters())
     for name in ("conv1.weight", "layer4.2.conv3.weight", "fc.weight"):
         torch.testing.assert_close(trained[name], drawn[name].detach(), rtol=0, atol=1e-6)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the choice is of this CPU")
-def test_a_precision_that_the_same_inputs_took_before_is_taken_again(
-    prepared: Workspace, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    phase = {"epochs": 1, "batch_size": 14, "learning_rate": 1e-3}
-    own = tiny_backbone({}, phase) | {"head": None}
-    prepared.edit_params(training__precision="auto", backbones={"resnet50": own})
-    monkeypatch.chdir(prepared.folder)
-    inputs = StageInputs.read("train", "resnet50", load_params(PARAMS))
-    for chosen in ("bf16", "fp32"):  # one of them is not what measuring would choose
-        Choices(inputs.key).remember("precision", describe_cpu(), chosen)
-        assert train_here(prepared).returncode == 0
-        made = json.loads((prepared.folder / "provenance/resnet50.json").read_text())
-        assert (made["precision"], made["threads"]) == (chosen, torch.get_num_threads())
-    assert not (prepared.folder / "checkpoints/resnet50").exists()
-    assert Choices(inputs.key).recall("precision", describe_cpu()) == "fp32"

@@ -32,23 +32,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RANK = [0]
 
 
-class Cramped(ResNet):
-    """Has memory for three images at once, in the second process alone."""
-
-    fits = 3
-
-    def forward(self, x: Tensor) -> Tensor:
-        if RANK[0] == 1 and len(x) > self.fits:
-            raise torch.OutOfMemoryError
-        return super().forward(x)
-
-
-class Full(Cramped):
-    """Has no memory for two."""
-
-    fits = 1
-
-
 class Poisoned(ResNet):
     """Gives no numbers, in the second process alone."""
 
@@ -60,8 +43,6 @@ class Poisoned(ResNet):
 NETWORKS = {
     "cached": ResNet,
     "normed": ResNet,
-    "cramped": Cramped,
-    "full": Full,
     "poisoned": Poisoned,
 }
 

@@ -185,7 +185,7 @@ def test_a_kill_while_writing_leaves_whole_checkpoints_and_at_most_one_partial(
 ) -> None:
     """The writer does nothing but write files of 8 MB."""
     moment = random.Random(0)
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)])
         begun = time.monotonic()
         while checkpoints.load() is None and time.monotonic() < begun + 60:

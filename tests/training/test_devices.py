@@ -108,7 +108,7 @@ class Shared:
 @pytest.fixture(scope="module")
 def shared(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Shared:
     folder = tmp_path_factory.mktemp("shared")
-    kinds = ("cached", "cramped", "normed", "poisoned", "full", "abandoned")
+    kinds = ("cached", "normed", "poisoned", "abandoned")
     done = subprocess.run(
         [sys.executable, SCRIPT, folder, "2", *kinds],
         # Not this process's path, which models that other tests have loaded lengthen.
@@ -124,25 +124,16 @@ def shared(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Shared:
 @on_cpus
 @on_two_cores
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "notes"),
-    [("cached", {}), ("cramped", {"micro_batch.head": "3", "micro_batch.finetune": "3"})],
-)
-def test_two_processes_train_as_one_does(
-    kind: str, notes: dict[str, str], shared: Shared, tmp_path: Path
-) -> None:
-    """Also where memory does not suffice in one of them for its share of a batch.
-
-    A network without batch norm, so that nothing depends on how a batch is shared.
-    """
-    assert runpy.run_path(str(SCRIPT))["main"](tmp_path, 1, kind) == 0
-    alone, both = tmp_path / f"{kind}-1.json", shared.folder / f"{kind}-2.json"
+def test_two_processes_train_as_one_does(shared: Shared, tmp_path: Path) -> None:
+    """A network without batch norm, so that nothing depends on how a batch is shared."""
+    assert runpy.run_path(str(SCRIPT))["main"](tmp_path, 1, "cached") == 0
+    alone, both = tmp_path / "cached-1.json", shared.folder / "cached-2.json"
     assert both.exists(), shared.errors
     one, two = (json.loads(path.read_text()) for path in (alone, both))
     state, shared_state = (
         torch.load(path.with_suffix(".pt"), weights_only=True) for path in (alone, both)
     )
-    assert (one["notes"], two["notes"]) == ({}, notes)
+    assert (one["notes"], two["notes"]) == ({}, {})
     assert [record["phase"] for record in one["history"]] == ["head"] * 2 + ["finetune"] * 3
     for own, together in zip(one["history"], two["history"], strict=True):
         for key in ("phase", "epoch", "learning_rate", "val_accuracy"):
@@ -172,23 +163,13 @@ def test_where_each_normalises_its_share_the_figures_are_those_of_the_stored_wei
 @on_cpus
 @on_two_cores
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "says"),
-    [
-        (
-            "poisoned",
-            "resnet50: the loss of epoch 1 (finetune), step 1, is nan: "
-            "lower backbones.resnet50.finetune.learning_rate",
-        ),
-        (
-            "full",
-            "resnet50: out of memory: lower backbones.resnet50.image_size or head.batch_size",
-        ),
-    ],
-)
-def test_what_ends_one_process_ends_both(kind: str, says: str, shared: Shared) -> None:
+def test_what_ends_one_process_ends_both(shared: Shared) -> None:
     assert "Traceback" not in shared.errors
-    found = [(shared.folder / f"{kind}-2.{rank}").read_text() for rank in (0, 1)]
+    found = [(shared.folder / f"poisoned-2.{rank}").read_text() for rank in (0, 1)]
+    says = (
+        "resnet50: the loss of epoch 1 (finetune), step 1, is nan: "
+        "lower backbones.resnet50.finetune.learning_rate"
+    )
     assert found == [says, says]
 
 
