@@ -94,7 +94,7 @@ def make_job(params: Params, name: str, images: int | None = None, **changes: ob
     torch.manual_seed(seed)
     training = params.training.model_copy(update=changes)
     own = params.backbones[name]
-    model = build_backbone(name, own.weights, training.dropout, own.auxiliary_weight > 0)
+    model = build_backbone(name, own.weights, training.dropout)
     train, val = (to_device(load_split(path), fabric.device) for path in (TRAIN, VAL))
     if images is not None:
         rows = torch.arange(images, device=fabric.device) % len(train)

@@ -61,9 +61,6 @@ def _idle_and_total() -> dict[int, tuple[int, int]]:
     for line in _STAT.read_text(encoding="ascii").splitlines():
         name, *values = line.split()
         if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in usable:
-            user, nice, system, idle, waiting, *rest = map(int, values[:8])
-            ticks[int(name[3:])] = (
-                idle + waiting,
-                user + nice + system + idle + waiting + sum(rest),
-            )
+            spent = [int(value) for value in values[:8]]
+            ticks[int(name[3:])] = spent[3] + spent[4], sum(spent)  # idle, and waiting for a disk
     return ticks

@@ -135,7 +135,6 @@ class Bench:
             weights_sha256=None,
             image_size=SIZE,
             eval_resize=RESIZE,
-            auxiliary_weight=0.0,
             head=head,
             finetune=finetune,
         )

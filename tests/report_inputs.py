@@ -34,7 +34,6 @@ BACKBONE = BackboneParams(
     weights_sha256=None,
     image_size=224,
     eval_resize=224,
-    auxiliary_weight=0.0,
     head=HeadParams(epochs=2, batch_size=64, learning_rate=1e-3, cached_views=0),
     finetune=PhaseParams(epochs=6, batch_size=64, learning_rate=1e-3),
 )

@@ -100,7 +100,7 @@ def test_a_recipe_trains_for_one_batch(
     observer = Counter()
     job = Job(
         fabric,
-        build_backbone(backbone, own.weights, params.training.dropout, own.auxiliary_weight > 0),
+        build_backbone(backbone, own.weights, params.training.dropout),
         backbone,
         own,
         params.training,

@@ -119,7 +119,6 @@ def tiny_backbone(head: dict[str, Any], finetune: dict[str, Any], size: int = 32
         "weights_sha256": None,
         "image_size": size,
         "eval_resize": size,
-        "auxiliary_weight": 0.0,
         "head": {"cached_views": 0} | head,
         "finetune": dict(finetune),  # YAML would name one object once, and edits change both
     }

@@ -22,9 +22,7 @@ _PARALLEL = "module."
 """What DataParallel and DistributedDataParallel put before the name of every entry."""
 
 
-def build_backbone(
-    name: str, weights: str, dropout: float | None = None, auxiliary: bool = False
-) -> nn.Module:
+def build_backbone(name: str, weights: str, dropout: float | None = None) -> nn.Module:
     """Build a network of the catalogue with a new 7-way head.
 
     Args:
@@ -32,16 +30,12 @@ def build_backbone(
         weights: `none`, `imagenet` (from torchvision's cache, else fetched), or the path of
             a state dict (`.safetensors`, or anything `torch.load(weights_only=True)` reads).
         dropout: probability before the head; None keeps the network's own.
-        auxiliary: with the auxiliary head, where the network has one.
 
     Raises:
         WeightsError: the weights can't be had, or don't fit the network.
     """
     info = CATALOG[name]
-    options = dict(info.options)
-    if auxiliary and info.auxiliary:
-        options["aux_logits"] = True
-    model: nn.Module = get_model(name, weights=None, num_classes=NUM_EMOTIONS, **options)
+    model: nn.Module = get_model(name, weights=None, num_classes=NUM_EMOTIONS, **info.options)
     _move_dropout(model, info, dropout)
     if weights != "none":
         path = weights_file(weights)
@@ -71,12 +65,6 @@ def load_trained(name: str, path: Path) -> nn.Module:
 def head_of(model: nn.Module, name: str) -> nn.Module:
     """The last fully connected layer: the only one that the head phase trains."""
     return model.get_submodule(CATALOG[name].head)
-
-
-def without_auxiliary(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """A state dict as it is stored: the auxiliary head serves training alone."""
-    auxiliary = f"{CATALOG[name].auxiliary}."
-    return {key: value for key, value in state.items() if not key.startswith(auxiliary)}
 
 
 def _move_dropout(model: nn.Module, info: BackboneInfo, probability: float | None) -> None:
@@ -142,8 +130,8 @@ def _require_state(state: object, path: Path) -> Mapping[str, Tensor]:
 def _load_all_but_head(
     model: nn.Module, state: Mapping[str, Tensor], info: BackboneInfo, weights: str
 ) -> None:
-    """Load everything but the head, whose 1,000 classes are not ours, and the auxiliary head."""
-    dropped = (f"{info.head}.", f"{info.auxiliary}.")
+    """Load everything but the head, whose 1,000 classes are not ours, and Inception's second."""
+    dropped = (f"{info.head}.", "AuxLogits.")
     kept = {key: value for key, value in state.items() if not key.startswith(dropped)}
     try:
         missing, unexpected = model.load_state_dict(kept, strict=False)

@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from fer_pipeline.params.schema import BackboneParams
 
 
-AUXILIARY_MIN_SIZE = 299
-"""Smallest input in pixels with which Inception's auxiliary head has enough left to pool."""
-
-
 @dataclass(frozen=True)
 class BackboneInfo:
     """What has to be known of a torchvision classification network.
@@ -29,7 +25,6 @@ class BackboneInfo:
         min_image_size: the smallest square input, in pixels, that its layers accept.
         options: keyword arguments for the builder.
         head: name of the last fully connected layer.
-        auxiliary: name of an auxiliary classifier, or empty.
     """
 
     name: str
@@ -37,7 +32,6 @@ class BackboneInfo:
     min_image_size: int
     options: Mapping[str, bool]
     head: str = "fc"
-    auxiliary: str = ""
 
 
 # Residual branches that start at zero (Goyal et al., arXiv 1706.02677) train much sooner from
@@ -55,7 +49,6 @@ _BACKBONES = (
         "Szegedy et al., arXiv 1512.00567",
         75,
         _INCEPTION,
-        auxiliary="AuxLogits",
     ),
 )
 CATALOG: Mapping[str, BackboneInfo] = MappingProxyType({info.name: info for info in _BACKBONES})
@@ -74,18 +67,11 @@ def require_known(backbones: Mapping[str, BackboneParams]) -> None:
 
 def _fault(name: str, params: BackboneParams) -> str:
     """What is wrong, as it goes on after the key of the backbone; empty where nothing is."""
-    info, size, weight = CATALOG.get(name), params.image_size, params.auxiliary_weight
+    info, size = CATALOG.get(name), params.image_size
     if info is None:
         return f" is not a known backbone: choose among {', '.join(CATALOG)}"
     if size < info.min_image_size:
         return f".image_size is {size}: it must be at least {info.min_image_size}"
-    if weight and not info.auxiliary:
-        return f".auxiliary_weight is {weight}: it has no auxiliary head, so it must be 0"
-    if weight and size < AUXILIARY_MIN_SIZE:
-        return (
-            f".image_size is {size}: the auxiliary head needs {AUXILIARY_MIN_SIZE} or more; "
-            f"set auxiliary_weight to 0 below that"
-        )
     return ""
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-FractionRange = Annotated[tuple[Positive, Positive], Field(strict=False)]
+PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 def _auto_or_count(value: object) -> object:
@@ -109,8 +109,6 @@ class BackboneParams(Section):
     """Side of the network's input in pixels."""
     eval_resize: Annotated[int, Field(ge=32, le=2048)]
     """A validation image is enlarged to this side, then its central `image_size` pixels count."""
-    auxiliary_weight: Fraction
-    """Weight of the loss of Inception's auxiliary head, which 0 leaves out."""
     head: HeadParams | None
     """Null: all weights are trained from the first epoch."""
     finetune: PhaseParams
@@ -137,9 +135,9 @@ class BackboneParams(Section):
 class AugmentParams(Section):
     """Random changes of a training image; the paper's are crop and flip alone."""
 
-    crop_scale: FractionRange
+    crop_scale: Annotated[tuple[PositiveFraction, PositiveFraction], Field(strict=False)]
     """Area of the random crop, as a fraction of the image."""
-    crop_ratio: FractionRange
+    crop_ratio: Annotated[tuple[Positive, Positive], Field(strict=False)]
     """Width of the crop to its height."""
     flip: Fraction
     """Probability of a mirror image."""
@@ -157,13 +155,6 @@ class AugmentParams(Section):
     def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] > value[1]:
             raise ValueError("two numbers, the smaller first")
-        return value
-
-    @field_validator("crop_scale")
-    @classmethod
-    def _no_larger_than_the_image(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[1] > 1.0:
-            raise ValueError("at most 1, the whole image")
         return value
 
 

@@ -65,7 +65,7 @@ def train(params: Params, backbone: str) -> None:
         shared = shared.model_copy(update={"precision": known})
     seed = seed_of(backbone, params.seed)
     torch.manual_seed(seed)  # initial weights
-    model = build_backbone(backbone, own.weights, shared.dropout, own.auxiliary_weight > 0)
+    model = build_backbone(backbone, own.weights, shared.dropout)
     copies = open_copies(f"{backbone}/{inputs.key}")
     fabric.launch()
     if not fabric.is_global_zero:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from fer_pipeline.errors import SharedTrainingError, TrainingError, one_line
-from fer_pipeline.models.backbones import without_auxiliary
 from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.history import EpochRecord, Trained
@@ -133,7 +132,7 @@ class Trainer:
         if self._best is None or record.val_accuracy > self._best.val_accuracy:
             self._best = record
             self._best_state = {}  # so that memory holds one at a time
-            self._best_state = _copy_state(run.model, job.backbone)
+            self._best_state = _copy_state(run.model)
         self._save(run)
         job.observer.epoch_done(record)
 
@@ -184,7 +183,7 @@ class Trainer:
 
     def _take_over(self, found: dict[str, Any]) -> None:
         model = self._job.model
-        first = _copy_state(model, self._job.backbone)
+        first = _copy_state(model)
         self._history = [EpochRecord(**record) for record in found["history"]]
         self._best = EpochRecord(**found["best"])
         self._best_state = {**first, **found["best_state"]}
@@ -200,9 +199,6 @@ class Trainer:
                 self._job.observer.noted(f"micro_batch.{name}", str(self._micro_batches[name]))
 
 
-def _copy_state(model: nn.Module, backbone: str) -> dict[str, Tensor]:
+def _copy_state(model: nn.Module) -> dict[str, Tensor]:
     """A copy on the same device: the live tensors change with the next step."""
-    return {
-        key: value.detach().clone()
-        for key, value in without_auxiliary(model.state_dict(), backbone).items()
-    }
+    return {key: value.detach().clone() for key, value in model.state_dict().items()}

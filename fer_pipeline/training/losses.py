@@ -58,23 +58,16 @@ def mix(batch: Tensor, labels: Tensor, partners: Tensor, shares: Tensor) -> tupl
     return mixed, Targets(labels, labels[partners], shares)
 
 
-def classification_loss(
-    output: Tensor | tuple[Tensor, Tensor], targets: Targets, smoothing: float, auxiliary: float
-) -> Tensor:
+def classification_loss(logits: Tensor, targets: Targets, smoothing: float) -> Tensor:
     """Mean cross-entropy in nats.
 
     Args:
-        output: (B, C) logits, or Inception's pair of logits and auxiliary logits.
+        logits: (B, C).
         targets: the targets of the same B images.
         smoothing: label smoothing (Szegedy et al., arXiv 1512.00567).
-        auxiliary: weight of the auxiliary logits' loss.
     """
-    if not isinstance(output, Tensor):
-        logits, second = output
-        rest = classification_loss(second, targets, smoothing, 0.0)
-        return classification_loss(logits, targets, smoothing, 0.0) + auxiliary * rest
-    loss = functional.cross_entropy(output.float(), targets.labels, label_smoothing=smoothing)
+    loss = functional.cross_entropy(logits.float(), targets.labels, label_smoothing=smoothing)
     if targets.others is None or targets.shares is None:
         return loss
-    other = functional.cross_entropy(output.float(), targets.others, label_smoothing=smoothing)
+    other = functional.cross_entropy(logits.float(), targets.others, label_smoothing=smoothing)
     return targets.shares[0] * loss + targets.shares[1] * other

@@ -91,7 +91,7 @@ def trial_loss(job: Job, images: int) -> Callable[[nn.Module, int], Tensor]:
 
     def loss(model: nn.Module, count: int) -> Tensor:
         targets = Targets(labels[:count])
-        return classification_loss(model(batch[:count]), targets, 0.0, job.params.auxiliary_weight)
+        return classification_loss(model(batch[:count]), targets, 0.0)
 
     return loss
 

@@ -160,11 +160,8 @@ class Step:
         total = torch.zeros((), device=batch.device)
         for part in micro_batches(len(batch), at_once):
             with autocast(fabric.device, self.precision):
-                output = self.net(batch[part])
-            weight = self.job.params.auxiliary_weight
-            loss = classification_loss(
-                output, targets.select(part), training.label_smoothing, weight
-            )
+                logits = self.net(batch[part])
+            loss = classification_loss(logits, targets.select(part), training.label_smoothing)
             loss = loss * ((part.stop - part.start) / len(batch))
             fabric.backward(loss)
             total += loss.detach()

@@ -19,7 +19,6 @@ from fer_pipeline.models.backbones import (
     build_backbone,
     head_of,
     load_trained,
-    without_auxiliary,
 )
 from fer_pipeline.models.catalog import CATALOG
 
@@ -192,52 +191,14 @@ def test_imagenet_weights_come_from_the_cache_with_a_new_head(
     assert not any(key.startswith("AuxLogits.") for key in model.state_dict())
 
 
-@pytest.mark.parametrize("auxiliary", [False, True])
-def test_imagenets_auxiliary_head_is_not_kept(
-    auxiliary: bool, cache: Path, imagenet_files: dict[str, Path]
-) -> None:
+def test_imagenets_auxiliary_head_is_not_kept(cache: Path, imagenet_files: dict[str, Path]) -> None:
     (cache / IMAGENET_FILES["inception_v3"]).symlink_to(imagenet_files["inception_v3"])
-    model = build_backbone("inception_v3", "imagenet", auxiliary=auxiliary)
+    model = build_backbone("inception_v3", "imagenet")
     assert_same_states(
         without_head(model.state_dict()),
         without_head(torch.load(imagenet_files["inception_v3"], weights_only=True)),
     )
-    found = [key for key in model.state_dict() if key.startswith("AuxLogits.")]
-    assert bool(found) is auxiliary
-    if auxiliary:
-        assert model.get_submodule("AuxLogits.fc").weight.shape == (7, 768)
-
-
-def test_with_its_auxiliary_head_inception_gives_two_logits_in_training_and_one_after() -> None:
-    model = build_backbone("inception_v3", "none", auxiliary=True)
-    images = torch.rand(2, 3, 299, 299, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    with torch.no_grad():
-        logits, second = model.train()(images)
-        assert logits.shape == second.shape == (2, 7)
-        assert not torch.equal(logits, second)
-        single = model.eval()(images)
-    assert isinstance(single, Tensor)
-    assert single.shape == (2, 7)
-
-
-@pytest.mark.usefixtures("hollow")
-def test_only_inception_has_an_auxiliary_head() -> None:
-    kinds = {
-        name: build_backbone(name, "none", auxiliary=True).state_dict().keys() for name in CATALOG
-    }
-    plain = {name: build_backbone(name, "none").state_dict().keys() for name in CATALOG}
-    assert [name for name in CATALOG if kinds[name] != plain[name]] == ["inception_v3"]
-    added = kinds["inception_v3"] - plain["inception_v3"]
-    assert {key.split(".")[0] for key in added} == {"AuxLogits"}
-
-
-def test_what_is_stored_of_an_auxiliary_network_is_the_network_without(large_file: Path) -> None:
-    model = build_backbone("inception_v3", "none", auxiliary=True).eval()
-    stored = without_auxiliary(model.state_dict(), "inception_v3")
-    save_file({key: value.contiguous() for key, value in stored.items()}, large_file)
-    loaded = load_trained("inception_v3", large_file)
-    with torch.inference_mode():
-        assert torch.equal(loaded(images_for("inception_v3")), model(images_for("inception_v3")))
+    assert not any(key.startswith("AuxLogits.") for key in model.state_dict())
 
 
 @pytest.mark.parametrize("name", ["resnet50", "inception_v3"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from bench import (
     SIZE,
     Bench,
     Notebook,
-    copy_weights,
     fit,
     small_network,
 )
@@ -264,33 +262,6 @@ def test_the_average_is_the_model_that_counts(bench: Bench) -> None:
         (trained.best.val_accuracy, trained.best.val_loss), rel=1e-4
     )
     assert not torch.equal(trained.state["fc.weight"], notebook.heads[trained.best.epoch - 1])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("weight", "size"), [(0.4, 299), (0.0, 75)])
-def test_inception_trains_with_and_without_its_auxiliary_head(
-    weight: float, size: int, bench: Bench
-) -> None:
-    """Two steps of two images each; the auxiliary head trains, and is not stored."""
-    torch.manual_seed(0)
-    model = build_backbone("inception_v3", "none", auxiliary=weight > 0)
-    before = copy_weights(model)
-    pair = PHASE.model_copy(update={"batch_size": 2})
-    job = bench.job(model, None, pair, val=Images(bench.val.pixels[:2], bench.val.labels[:2]))
-    own = {"image_size": size, "eval_resize": size, "auxiliary_weight": weight}
-    trained = fit(
-        replace(
-            job,
-            backbone="inception_v3",
-            params=job.params.model_copy(update=own),
-            train=Images(bench.train.pixels[:4], bench.train.labels[:4]),
-        )
-    )
-    moved = {key for key, now in model.state_dict().items() if not torch.equal(now, before[key])}
-    auxiliary = {key for key in before if key.startswith("AuxLogits.")}
-    assert auxiliary <= moved
-    assert bool(auxiliary) is (weight > 0)
-    build_backbone("inception_v3", "none").load_state_dict(trained.state)
 
 
 class Lost(ResNet):

@@ -30,28 +30,21 @@ def entropy_by_hand(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> f
 def test_the_loss_is_the_mean_cross_entropy_with_smoothed_labels(
     smoothing: float, logits: Tensor
 ) -> None:
-    found = classification_loss(logits, Targets(LABELS), smoothing, 0.0)
+    found = classification_loss(logits, Targets(LABELS), smoothing)
     assert float(found) == pytest.approx(entropy_by_hand(logits, LABELS, smoothing), rel=1e-6)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_mixed_labels_count_by_their_shares(smoothing: float, logits: Tensor) -> None:
-    found = classification_loss(logits, Targets(LABELS, OTHERS, SHARES), smoothing, 0.0)
+    found = classification_loss(logits, Targets(LABELS, OTHERS, SHARES), smoothing)
     wanted = 0.7 * entropy_by_hand(logits, LABELS, smoothing)
     wanted += 0.3 * entropy_by_hand(logits, OTHERS, smoothing)
     assert float(found) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_auxiliary_logits_count_by_their_weight(logits: Tensor) -> None:
-    pair = (logits, logits.flip(0))
-    found = classification_loss(pair, Targets(LABELS), 0.0, 0.4)
-    wanted = entropy_by_hand(logits, LABELS) + 0.4 * entropy_by_hand(logits.flip(0), LABELS)
-    assert float(found) == pytest.approx(wanted, rel=1e-6)
-
-
 def test_logits_in_bf16_make_a_loss_in_fp32(logits: Tensor) -> None:
     rounded = logits.bfloat16()
-    found = classification_loss(rounded, Targets(LABELS), 0.0, 0.0)
+    found = classification_loss(rounded, Targets(LABELS), 0.0)
     assert found.dtype == torch.float32
     assert float(found) == pytest.approx(entropy_by_hand(rounded.float(), LABELS), rel=1e-6)
 
@@ -95,7 +88,7 @@ def test_mixup_of_nothing_changes_neither_images_nor_loss_nor_draws() -> None:
     assert torch.equal(mixed, images)
     gradients = []
     for one in (targets, Targets(labels)):
-        loss = classification_loss(logits, one, 0.1, 0.0)
+        loss = classification_loss(logits, one, 0.1)
         gradients.append((loss, *torch.autograd.grad(loss, logits)))
     for found, wanted in zip(*gradients, strict=True):
         assert torch.equal(found, wanted)
