@@ -2,17 +2,14 @@
 
 They differ in the order and spelling of their columns: emotion, Usage, and pixels, which holds
 2,304 numbers with spaces between them. A file is read in blocks, so that memory stays far below
-its size as Python objects. A block that is not written as the known editions are is gone through
-row by row, to read it all the same or to name the row and the value.
+its size as Python objects.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -20,13 +17,11 @@ import pyarrow as pa
 import pyarrow.csv
 
 from fer_pipeline.data.sources.containers import Container
-from fer_pipeline.data.sources.tables import Columns, Part, find_columns, read_rows
+from fer_pipeline.data.sources.tables import Columns, Edition, find_columns, read_faces
 from fer_pipeline.data.sources.vocabulary import usage_of_table
 from fer_pipeline.errors import DataError
 
 BLOCK_BYTES = 8 << 20
-PARSERS = 2
-"""Threads that parse blocks; reading the file takes the rest of two cores."""
 
 _OTHER_COLUMNS = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)")
 
@@ -62,7 +57,7 @@ def read_header(stream: BinaryIO, where: str) -> Columns:
     return find_columns(names, where, images=("pixels",))
 
 
-def read_csv(container: Container, name: str) -> Part:
+def read_csv(container: Container, name: str) -> Edition:
     """Read the faces of a csv with labels; without a column of splits its name says theirs.
 
     Raises:
@@ -72,32 +67,28 @@ def read_csv(container: Container, name: str) -> Part:
     where = container.where(name)
     with container.open(name) as stream:
         header = read_header(stream, where)
-    parts = list(
-        _parse_all(read_blocks(container, name, header), header, where, usage_of_table(name))
-    )
-    if not parts:
-        raise DataError(f"{where} has a header and no rows: is the file cut off?")
-    return Part.joined(parts, where)
+    blocks = read_blocks(container, name, header)
+    tables = ((first_row, pa.Table.from_batches([rows])) for first_row, rows in blocks)
+    return read_faces(tables, header, where, {}, usage_of_table(name))
 
 
 def count_rows(container: Container, name: str) -> int:
     """How many rows a csv has, whatever is in them."""
     with container.open(name) as stream:
         header = read_header(stream, container.where(name))
-    return sum(batch.num_rows for _, batch in read_blocks(container, name, header))
+    return sum(rows.num_rows for _, rows in read_blocks(container, name, header))
 
 
 def read_blocks(
     container: Container, name: str, header: Columns
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Some rows at a time as text, with the columns that are `header.wanted`, and the number of the
-    first one.
+    """Some rows at a time as text, in the columns that are known, and the number of the first.
 
     Raises:
         DataError: the file is cut off, or no csv.
     """
     where = container.where(name)
-    first_row = 1
+    first_row, wanted = 1, [*header.texts, *header.images]
     try:
         with (
             container.open(name) as stream,
@@ -105,8 +96,8 @@ def read_blocks(
                 stream,
                 pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
                 convert_options=pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(header.wanted, pa.string()),
-                    include_columns=header.wanted,
+                    column_types=dict.fromkeys(wanted, pa.string()),
+                    include_columns=wanted,
                 ),
             ) as reader,
         ):
@@ -124,24 +115,6 @@ def _fault(reason: str, where: str, first_row: int) -> str:
         return f"{where}, after row {first_row - 1}: {reason[:200]}"
     row, expected, actual = map(int, found.groups())
     return f"{where}, row {row - 1}: {actual} columns, not {expected}: is the file cut off?"
-
-
-def _parse_all(
-    blocks: Iterator[tuple[int, pa.RecordBatch]], header: Columns, where: str, usage: str | None
-) -> Iterator[Part]:
-    """Parse in threads, in order, with no more than a few blocks waiting."""
-
-    def parse(first_row: int, batch: pa.RecordBatch) -> Part:
-        rows = pa.Table.from_batches([batch])
-        return read_rows(rows, header, where, first_row=first_row, usage=usage)
-
-    with ThreadPoolExecutor(PARSERS) as pool:
-        waiting: deque[Future[Part]] = deque()
-        for first_row, batch in blocks:
-            waiting.append(pool.submit(parse, first_row, batch))
-            if len(waiting) > 2 * PARSERS:
-                yield waiting.popleft().result()
-        yield from (one.result() for one in waiting)
 
 
 def no_edition(header: Columns, path: Path) -> str:

@@ -10,7 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
@@ -38,7 +38,7 @@ from fer_pipeline.data.sources.picture_files import (
     read_pictures,
     read_voted_pictures,
 )
-from fer_pipeline.data.sources.tables import Part
+from fer_pipeline.data.sources.tables import Edition
 from fer_pipeline.data.sources.vocabulary import LEFT_OUT, usage_of_table
 from fer_pipeline.data.store import PIXELS
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
@@ -60,31 +60,6 @@ class Reading:
     labels: Labels
     unlabelled: Literal["refuse", "ignore"]
     holdout: bool
-
-
-@dataclass(frozen=True)
-class Edition:
-    """A set of faces, and how it came.
-
-    Attributes:
-        name: of the edition, for people.
-        faces: all of them.
-        split_known: whether the edition says which split a face belongs to.
-        resized: how many faces were not 48x48.
-        unlabelled: how many rows without a label were left out.
-        dropped: faces left out because of their class or their votes, by reason.
-        voted: whether the labels are votes of FER+ already.
-        parts: names of files or folders that may be splits under names that are not known.
-    """
-
-    name: str
-    faces: Faces
-    split_known: bool
-    resized: int = 0
-    unlabelled: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    voted: bool = False
-    parts: tuple[str, ...] = ()
 
 
 Found = Mapping[str, list[str]]
@@ -178,20 +153,14 @@ def _read(container: Container, found: Found, reading: Reading) -> Edition:
 
 
 def _read_csv(container: Container, names: list[str]) -> Edition:
-    return Edition("csv with labels and splits", read_csv(container, names[0]).faces, True)
-
-
-def _read_voted(container: Container, names: list[str]) -> Edition:
-    (faces, resized, known), dropped = read_voted_pictures(container, names)
-    return Edition("pictures with FER+'s votes", faces, known, resized, dropped=dropped, voted=True)
+    return replace(read_csv(container, names[0]), name="csv with labels and splits")
 
 
 def _read_pictures(container: Container, names: list[str]) -> Edition:
     # Split, class and file name: equal pictures are many, but not under one name.
     _require_different(container, ((name, PurePosixPath(name).parts[-3:]) for name in names))
-    faces, resized, split_known = read_pictures(container, names)
     above = tuple(sorted({PurePosixPath(name).parent.parent.name for name in names}))
-    return Edition("pictures in folders", faces, split_known, resized, parts=above)
+    return replace(read_pictures(container, names), parts=above)
 
 
 def _digest(container: Container, name: str) -> bytes:
@@ -216,7 +185,7 @@ def _read_parquet(container: Container, names: list[str]) -> Edition:
 
 
 def _read_parts(
-    container: Container, names: list[str], read: Callable[[Container, str], Part]
+    container: Container, names: list[str], read: Callable[[Container, str], Edition]
 ) -> Edition:
     """The files of an edition that is in several, or in one."""
     if len(names) > 1:
@@ -240,7 +209,7 @@ def _read_parts(
 READERS: dict[str, Callable[[Container, list[str]], Edition]] = {
     "csv": _read_csv,
     "parquet": _read_parquet,
-    "voted": _read_voted,
+    "voted": read_voted_pictures,
     "pictures": _read_pictures,
 }
 """What reads the files of each kind that makes an edition; the first that is there is read."""

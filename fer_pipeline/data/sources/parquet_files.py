@@ -11,14 +11,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_pipeline.data.pictures import MAX_FACE_BYTES
 from fer_pipeline.data.sources.containers import MAX_MEMBERS, Container
-from fer_pipeline.data.sources.tables import Columns, Part, find_columns, read_rows
+from fer_pipeline.data.sources.tables import Columns, Edition, find_columns, read_faces
 from fer_pipeline.data.sources.vocabulary import usage_of_table
 from fer_pipeline.data.store import PIXELS
 from fer_pipeline.errors import DataError, one_line
@@ -35,7 +35,7 @@ _MOST_SAVED = 100
 nothing."""
 
 
-def read_parquet(container: Container, name: str) -> Part:
+def read_parquet(container: Container, name: str) -> Edition:
     """Read the faces of one parquet file.
 
     Raises:
@@ -43,32 +43,18 @@ def read_parquet(container: Container, name: str) -> Part:
     """
     where = container.where(name)
     content = pa.BufferReader(container.read(name, MAX_FILE_BYTES))
-    try:
-        columns, table = _open(content, where)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = one_line(error)
-        raise DataError(f"{where} is not a whole parquet file: {reason}") from error
-    classes = {
-        label: names
-        for label in columns.labels
-        if (names := _class_names(table.schema, label, where)) is not None
-    }
-    part = read_rows(table, columns, where, classes=classes, usage=usage_of_table(name))
-    return Part.joined([part], where)
-
-
-def _open(content: pa.BufferReader, where: str) -> tuple[Columns, pa.Table]:
-    with pq.ParquetFile(content) as file:
-        _require_sane(file.metadata, where)
+    with _open(content, where) as file:
+        _require_whole(file.metadata, where)
         leaves = [file.schema.column(place) for place in range(file.metadata.num_columns)]
     # A value that is stored once for many rows stays one: else a small file would take all memory.
     once = [one.path for one in leaves if one.physical_type == "BYTE_ARRAY"]
-    with pq.ParquetFile(content, read_dictionary=once) as file:
+    with _open(content, where, read_dictionary=once) as file:
         columns = find_columns(file.schema_arrow.names, where)
         _require(columns, {"image": columns.images, "emotion": columns.labels}, where)
-        table = file.read(columns.wanted)
-    table.validate(full=True)  # for text that is no UTF-8
-    return columns, table
+        table = file.read([*columns.texts, *columns.images])
+        table.validate(full=True)  # for text that is no UTF-8
+    classes = _class_names(table.schema, columns.labels, where)
+    return read_faces([(1, table)], columns, where, classes, usage_of_table(name))
 
 
 @contextmanager
@@ -80,12 +66,20 @@ def open_images(
     Raises:
         DataError: it is no parquet file, or has no images; also for damage that the block finds.
     """
+    with _open(content, where) as file:
+        columns = find_columns(file.schema_arrow.names, where)
+        _require(columns, {"image": columns.images}, where)
+        yield file, replace(columns, labels=(), usage=None)
+
+
+@contextmanager
+def _open(
+    content: BinaryIO | pa.BufferReader, where: str, **options: Any
+) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(content) as file:
+        with pq.ParquetFile(content, **options) as file:
             _require_plausible(file.metadata, where)
-            columns = find_columns(file.schema_arrow.names, where)
-            _require(columns, {"image": columns.images}, where)
-            yield file, replace(columns, labels=(), usage=None)
+            yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{where} is not a whole parquet file: {one_line(error)}") from error
 
@@ -99,43 +93,46 @@ def _require(columns: Columns, wanted: Mapping[str, Sequence[str]], where: str) 
             )
 
 
+def _chunks(about: pq.FileMetaData) -> Iterator[tuple[int, pq.ColumnChunkMetaData]]:
+    """The columns of each group of rows, and how many rows that has."""
+    for group in map(about.row_group, range(about.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            yield group.num_rows, column
+
+
 def _require_plausible(about: pq.FileMetaData, where: str) -> None:
     """Refuse a small file that would take all memory, by what it says of itself."""
-    groups = [about.row_group(place) for place in range(about.num_row_groups)]
-    for group in groups:
-        for column in (group.column(place) for place in range(group.num_columns)):
-            unpacked = column.total_uncompressed_size
-            packed_well = unpacked > _MOST_SAVED * column.total_compressed_size
-            if column.num_values > 4 * PIXELS * group.num_rows or (
-                unpacked > 4 * MAX_FACE_BYTES and packed_well
-            ):
-                raise DataError(
-                    f"{where}: column '{column.path_in_schema}' has {column.num_values:,} values "
-                    f"that unpack to {unpacked:,} bytes, which faces never do"
-                )
+    for rows, column in _chunks(about):
+        unpacked = column.total_uncompressed_size
+        packed_well = unpacked > _MOST_SAVED * column.total_compressed_size
+        many_bytes = unpacked > 4 * MAX_FACE_BYTES and packed_well
+        if column.num_values > 4 * PIXELS * rows or many_bytes:
+            raise DataError(
+                f"{where}: column '{column.path_in_schema}' has {column.num_values:,} values "
+                f"that unpack to {unpacked:,} bytes, which faces never do"
+            )
 
 
-def _require_sane(about: pq.FileMetaData, where: str) -> None:
-    """Refuse by what the file says of itself, before anything is unpacked."""
-    groups = [about.row_group(place) for place in range(about.num_row_groups)]
-    unpacked = sum(group.total_byte_size for group in groups)
-    values = sum(
-        group.column(place).num_values for group in groups for place in range(group.num_columns)
-    )
-    if about.num_rows > MAX_MEMBERS or max(unpacked, 8 * values) > MAX_UNPACKED:
+def _require_whole(about: pq.FileMetaData, where: str) -> None:
+    """Refuse what is too much to be read at once."""
+    sizes = [(one.total_uncompressed_size, 8 * one.num_values) for _, one in _chunks(about)]
+    unpacked = max((sum(size) for size in zip(*sizes, strict=True)), default=0)
+    if about.num_rows > MAX_MEMBERS or unpacked > MAX_UNPACKED:
         raise DataError(
-            f"{where} has {about.num_rows:,} rows of {values:,} values that unpack to "
-            f"{unpacked:,} bytes, which FER2013 never does"
+            f"{where} has {about.num_rows:,} rows that unpack to {unpacked:,} bytes, which FER2013 "
+            f"never does"
         )
 
 
-def _class_names(schema: pa.Schema, column: str, where: str) -> list[str] | None:
-    """The names of the numbers in a label column, where Hugging Face's metadata lists them."""
+def _class_names(schema: pa.Schema, columns: Sequence[str], where: str) -> dict[str, list[str]]:
+    """The names of the numbers in columns of labels, where Hugging Face's metadata lists them."""
     try:
         stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = stored["info"]["features"][column]["names"]
+        features = stored["info"]["features"]
+        found = {name: features[name]["names"] for name in columns if name in features}
     except (ValueError, KeyError, TypeError):
-        return None
-    if isinstance(names, dict):  # its keys are not the names
-        raise DataError(f"{where}: the metadata's names of '{column}' are no list")
-    return [str(name) for name in names] if isinstance(names, list) else None
+        return {}
+    for name, names in found.items():
+        if not isinstance(names, list):  # the keys of a dictionary are not the names
+            raise DataError(f"{where}: the metadata's names of '{name}' are no list")
+    return {name: list(map(str, names)) for name, names in found.items()}

@@ -8,6 +8,7 @@ all are Training; where some do, all must.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -17,11 +18,9 @@ from fer_pipeline.data.faces import SIDE, Faces
 from fer_pipeline.data.pictures import MAX_FACE_BYTES, decode_picture
 from fer_pipeline.data.sources.containers import Container
 from fer_pipeline.data.sources.ferplus import count_votes, majority_labels, read_rows
+from fer_pipeline.data.sources.tables import Edition
 from fer_pipeline.data.sources.vocabulary import emotion_code, usage_above, usage_of_file
 from fer_pipeline.errors import DataError
-
-Read = tuple[Faces, int, bool]
-"""Faces, how many had another size than 48x48, and whether the names say their split."""
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -30,7 +29,7 @@ def is_picture(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def read_pictures(container: Container, names: list[str]) -> Read:
+def read_pictures(container: Container, names: list[str]) -> Edition:
     """Read one face per file.
 
     Returns:
@@ -46,13 +45,10 @@ def read_pictures(container: Container, names: list[str]) -> Read:
     return _read(container, names, emotion, usages)
 
 
-def read_voted_pictures(container: Container, names: list[str]) -> tuple[Read, dict[str, int]]:
+def read_voted_pictures(container: Container, names: list[str]) -> Edition:
     """Read the pictures that FER+'s `label.csv` files list, each beside those that it lists.
 
     A row has a file's name, a box, and ten people's votes; the label is what most vote for.
-
-    Returns:
-        What `read_pictures` does, and how many faces were left out for their votes, by reason.
 
     Raises:
         DataError: a row is no row of votes, or its picture is missing or none.
@@ -68,7 +64,8 @@ def read_voted_pictures(container: Container, names: list[str]) -> tuple[Read, d
     labels, dropped = majority_labels(np.concatenate(counts))
     kept = [name for name, label in zip(listed, labels, strict=True) if label >= 0]
     usages = [usage_above(PurePosixPath(name).parent) for name in kept]
-    return _read(container, kept, labels[labels >= 0].astype(np.int8), usages), dropped
+    read = _read(container, kept, labels[labels >= 0].astype(np.int8), usages)
+    return replace(read, name="pictures with FER+'s votes", dropped=dropped, voted=True)
 
 
 def _read(
@@ -76,7 +73,7 @@ def _read(
     names: list[str],
     emotion: npt.NDArray[np.int8],
     usages: Sequence[str | None],
-) -> Read:
+) -> Edition:
     if any(usages) and None in usages:
         raise DataError(
             f"{container.where(names[usages.index(None)])}: no folder above it is a split, such as "
@@ -91,7 +88,8 @@ def _read(
         )
         resized += size != (SIDE, SIDE)
     usage = np.array([usage or "Training" for usage in usages], np.str_)
-    return Faces(pixels, emotion, usage), resized, any(usages)
+    faces = Faces(pixels, emotion, usage)
+    return Edition("pictures in folders", faces, any(usages), resized)
 
 
 def _emotion(name: str, container: Container) -> int:

@@ -36,7 +36,7 @@ SAD_IN_TRAINING = next(name for name in PICTURES if "/Train/SAD/" in name)
 def test_folders_number_no_emotion_by_their_order(tmp_path: Path) -> None:
     names = sorted(f"train/{emotion}/1.png" for emotion in EMOTIONS)
     with open_container(write_folder(dict.fromkeys(names, FACE), tmp_path / "f")) as container:
-        faces, _, _ = read_pictures(container, names)
+        faces = read_pictures(container, names).faces
     assert [EMOTIONS[code] for code in faces.emotion] == sorted(EMOTIONS)
 
 
