@@ -5,18 +5,23 @@ Skipped where there is no container engine, or no base images for it.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from processes import wait_until
 from workspace import make_workspace
 
+from fer_pipeline.emotions import EMOTIONS
 from flows.stack import free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(2400)]
@@ -24,6 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(2400
 _BASE = "python:3.11-slim-bookworm"
 _DEBIAN = "debian:bookworm-slim"
 _POSTGRES = "postgres:17.6-bookworm"
+_SERVERS = ("S3", "MLFLOW", "PREFECT", "SERVE")
 _VERSION = (
     "import mlflow; c = mlflow.MlflowClient(); print(c.get_model_version('fer-fusion', 1).status)"
 )
@@ -36,6 +42,7 @@ class Stack:
     folder: Path
     command: tuple[str, ...]
     env: dict[str, str]
+    serve_port: int
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -102,27 +109,30 @@ def stack(root: Path, tmp_path: Path) -> Iterator[Stack]:
     project = make_workspace(root, tmp_path)
     folder = project.folder / "docker"
     name = f"fer-test-{secrets.token_hex(4)}"
-    first = free_ports(3)
+    first = free_ports(4)
     settings = {
         "FER_IMAGE": name,
         "COMPOSE_PROJECT_NAME": name,
         "COMPOSE_FILE": os.pathsep.join(files),
-        **{key: str(first + n) for n, key in enumerate(("S3_PORT", "MLFLOW_PORT", "PREFECT_PORT"))},
+        "FER_IMAGE_SERVE": f"{name}-serve",
+        **{f"{key}_PORT": str(first + n) for n, key in enumerate(_SERVERS)},
         **{
             key: secrets.token_hex(16)
             for key in ("POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         },
     }
     (folder / ".env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-    stack = Stack(folder, compose, project.env)
-    build("-f", str(folder / "Dockerfile"), "-t", name, str(project.folder))
+    stack = Stack(folder, compose, project.env, first + _SERVERS.index("SERVE"))
+    image = ("-f", str(folder / "Dockerfile"), str(project.folder))
+    build("-t", name, *image)
+    build("-t", f"{name}-serve", "--target", "serve", *image)
     if len(files) > 1:
         build("-f", str(folder / "postgres.Dockerfile"), "-t", "fer-fusion-postgres", str(folder))
     try:
         yield stack
     finally:
-        stack.run("down", "--volumes", "--timeout", "5")
-        docker("image", "rm", name)
+        stack.run("--profile", "serve", "down", "--volumes", "--timeout", "5")
+        docker("image", "rm", name, f"{name}-serve")
 
 
 def build(*arguments: str) -> None:
@@ -161,3 +171,24 @@ def test_a_run_survives_its_worker_and_what_it_made_the_containers(stack: Stack)
         "prefect", "flow-run", "ls", "--flow-name", "pipeline", "-o", "json"
     )
     assert stack.flows("id", "-u").strip() == "1000"
+
+    stack.flows("fer", "registry", "promote", "1")
+    stack.run("--profile", "serve", "up", "--detach", "--no-build", "serve")
+    served = stack.run("--profile", "serve", "ps", "--quiet", "serve").strip()
+    healthy = ("inspect", "--format", "{{.State.Health.Status}}", served)
+    wait_until(lambda: docker(*healthy).stdout.strip() == "healthy", 600.0, "the champion answers")
+    (answer,) = ask(stack.serve_port, {"inputs": np.zeros((1, 48, 48), int).tolist()})
+    assert list(answer) == list(EMOTIONS)
+    assert sum(answer.values()) == pytest.approx(1)
+
+
+def ask(port: int, content: dict[str, Any]) -> list[dict[str, float]]:
+    """What the served model says."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations",
+        json.dumps(content).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        predictions: list[dict[str, float]] = json.load(answer)["predictions"]
+    return predictions
