@@ -47,8 +47,8 @@ class FusedModel(PythonModel):
         bundle = open_bundle(Path(context.artifacts["bundle"]), "this version")
         change = read_change(Path(context.artifacts["record"]))
         choice = os.environ.get(PRECISION_VARIABLE, "auto")
-        predictor = pick_predictor(bundle.spec, bundle.files, choice, change)
-        self._batcher = Batcher(predictor.predict)
+        self._predictor = pick_predictor(bundle.spec, bundle.files, choice, change)
+        self._batcher = Batcher(self._predictor.compute)
         self._timeout_s: float | None = None
         server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
         if server is not None:
@@ -85,7 +85,8 @@ class FusedModel(PythonModel):
             images = read_request(model_input)
         except RequestError as error:
             raise BadRequest(str(error), error_code=INVALID_PARAMETER_VALUE) from error
-        prediction = self._batcher.predict(images, self._timeout_s)
+        logits = self._batcher.compute(images, self._timeout_s)
+        prediction = self._predictor.conclude(logits)
         values, singles = prediction.probabilities, prediction.single_probabilities
         if output == "logits":
             values, singles = prediction.logits, prediction.single_logits

@@ -123,7 +123,19 @@ class FusedPredictor:
 
     def predict(self, images: npt.NDArray[np.uint8]) -> Prediction:
         """Predict the emotions of (N, 48, 48) images; every network runs once."""
-        stack = self._stack(images)
+        return self.conclude(self.compute(images))
+
+    def compute(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(N, M, 7) logits of (N, 48, 48) images by every backbone, in the order of the spec."""
+        # A copy: torch warns of arrays that it may not write to, such as those of decoded pictures.
+        pixels = torch.tensor(np.ascontiguousarray(images)).to(self._device)
+        with full_float32():
+            logits = [compute(pixels) for compute in self._backbones]
+        return torch.stack(logits, dim=1).cpu().numpy()
+
+    def conclude(self, logits: npt.NDArray[np.float32]) -> Prediction:
+        """What follows from (N, M, 7) logits of the backbones."""
+        stack = np.ascontiguousarray(logits.swapaxes(0, 1))  # (M, N, 7)
         # In double precision, as the weights were fitted and the model was evaluated.
         fused = fuse(stack.astype(np.float64), np.array([one.weight for one in self.spec.members]))
         singles = zip(self.spec.members, stack, strict=True)
@@ -132,14 +144,6 @@ class FusedPredictor:
             probabilities(fused, self.spec.temperature).astype(np.float32),
             {member.name: logits for member, logits in singles},
         )
-
-    def _stack(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(M, N, C) logits of every backbone."""
-        # A copy: torch warns of arrays that it may not write to, such as those of decoded pictures.
-        pixels = torch.tensor(np.ascontiguousarray(images)).to(self._device)
-        with full_float32():
-            logits = [compute(pixels) for compute in self._backbones]
-        return torch.stack(logits).cpu().numpy()
 
     def _load_exact(self, member: Member, path: Path) -> Callable[[Tensor], Tensor]:
         model = load_trained(member.name, path).to(self._device)

@@ -10,27 +10,26 @@ from time import sleep
 import numpy as np
 import pytest
 
-from fer_pipeline.arrays import UInt8Array
+from fer_pipeline.arrays import Float32Array, UInt8Array
 from fer_pipeline.serving.batching import Batcher, share
-from fer_pipeline.serving.predictor import Prediction
 
 
 class Network:
-    """Its logits are the images' first pixel; it notes each batch, and waits for a permission."""
+    """Its answers are the images' first pixels; it notes each batch, and waits for a permission."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.threads: set[int] = set()
         self.go = Event()
 
-    def predict(self, images: UInt8Array) -> Prediction:
+    def compute(self, images: UInt8Array) -> Float32Array:
         self.batches.append(images[:, 0, 0].tolist())
         self.threads.add(get_ident())
         assert self.go.wait(60)
         if 255 in images[:, 0, 0]:
             raise MemoryError("too large")
-        logits = np.repeat(images[:, 0, :1], 7, axis=1).astype(np.float32)
-        return Prediction(logits, logits / 2, {"resnet50": logits * 2})
+        first: Float32Array = images[:, 0, 0].astype(np.float32)
+        return first
 
 
 @pytest.fixture
@@ -39,15 +38,15 @@ def network() -> Network:
 
 
 @pytest.fixture
-def ask(network: Network) -> Iterator[Callable[..., Future[Prediction]]]:
+def ask(network: Network) -> Iterator[Callable[..., Future[Float32Array]]]:
     """Ask for images with these first pixels, in a thread of its own; it waits when this ends."""
-    batcher = Batcher(network.predict, most=8)
+    batcher = Batcher(network.compute, most=8)
 
-    def ask(*firsts: int) -> Future[Prediction]:
+    def ask(*firsts: int) -> Future[Float32Array]:
         images = np.zeros((len(firsts), 48, 48), np.uint8)
         images[:, 0, 0] = firsts
         entered = len(batcher._waiting) + 1
-        asked = threads.submit(batcher.predict, images)
+        asked = threads.submit(batcher.compute, images)
         while not asked.done() and (len(batcher._waiting) < entered or not network.batches):
             sleep(0.001)
         return asked
@@ -58,56 +57,54 @@ def ask(network: Network) -> Iterator[Callable[..., Future[Prediction]]]:
 
 
 def test_what_waits_is_computed_together_by_one_thread_and_each_gets_its_own(
-    network: Network, ask: Callable[..., Future[Prediction]]
+    network: Network, ask: Callable[..., Future[Float32Array]]
 ) -> None:
     asked = [ask(1), ask(2, 3), ask(4), ask(5, 6, 7)]
     network.go.set()
     answers = [one.result(60) for one in asked]
     assert network.batches == [[1], [2, 3, 4, 5, 6, 7]]
-    assert [one.logits[:, 0].tolist() for one in answers] == [[1], [2, 3], [4], [5, 6, 7]]
-    assert answers[1].probabilities.tolist() == [[1.0] * 7, [1.5] * 7]
-    assert answers[1].single_logits["resnet50"].tolist() == [[4.0] * 7, [6.0] * 7]
+    assert [one.tolist() for one in answers] == [[1], [2, 3], [4], [5, 6, 7]]
     assert len(network.threads) == 1
 
 
 def test_one_image_does_not_wait_behind_many(
-    network: Network, ask: Callable[..., Future[Prediction]]
+    network: Network, ask: Callable[..., Future[Float32Array]]
 ) -> None:
     many, one = ask(*range(20)), ask(100)
     network.go.set()
-    assert one.result(60).logits[0, 0] == 100
-    assert many.result(60).logits[:, 0].tolist() == list(range(20))
+    assert one.result(60)[0] == 100
+    assert many.result(60).tolist() == list(range(20))
     # What came first has the first batch to itself, and then what the small request leaves.
     assert network.batches == [list(range(8)), [*range(8, 15), 100], list(range(15, 20))]
 
 
 def test_who_came_first_is_computed_first_where_not_all_find_room(
-    network: Network, ask: Callable[..., Future[Prediction]]
+    network: Network, ask: Callable[..., Future[Float32Array]]
 ) -> None:
     asked = [ask(n) for n in range(10)]
     network.go.set()
-    assert [one.result(60).logits[0, 0] for one in asked] == list(range(10))
+    assert [one.result(60)[0] for one in asked] == list(range(10))
     assert network.batches == [[0], list(range(1, 9)), [9]]
 
 
 def test_an_error_reaches_those_in_its_batch_and_nobody_else(
-    network: Network, ask: Callable[..., Future[Prediction]]
+    network: Network, ask: Callable[..., Future[Float32Array]]
 ) -> None:
     first, bad, beside = ask(1), ask(255), ask(2)
     network.go.set()
-    assert first.result(60).logits[0, 0] == 1
+    assert first.result(60)[0] == 1
     for one in (bad, beside):
         with pytest.raises(MemoryError, match="too large"):
             one.result(60)
-    assert ask(3).result(60).logits[0, 0] == 3
+    assert ask(3).result(60)[0] == 3
 
 
 def test_what_nobody_waits_for_any_more_is_not_computed(network: Network) -> None:
-    batcher = Batcher(network.predict, most=2)
+    batcher = Batcher(network.compute, most=2)
     with pytest.raises(TimeoutError):
-        batcher.predict(np.zeros((5, 48, 48), np.uint8), timeout_s=0.01)
+        batcher.compute(np.zeros((5, 48, 48), np.uint8), timeout_s=0.01)
     network.go.set()
-    batcher.predict(np.ones((1, 48, 48), np.uint8))
+    batcher.compute(np.ones((1, 48, 48), np.uint8))
     assert network.batches == [[0, 0], [1]]
 
 
