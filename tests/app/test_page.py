@@ -36,6 +36,8 @@ from fer_pipeline.serving.bundle import weights_file
 pytestmark = MARKS
 
 WITHIN_MS = 120_000
+TAKE = """[...document.querySelectorAll("button:enabled")]
+    .find(one => one.innerText == "Take Photo")?.click()"""
 BARS = ".js-plotly-plot .bars .point path"
 
 PASTE = """(field, content) => {
@@ -221,7 +223,12 @@ def test_a_picture_can_be_pasted_or_taken_by_the_camera(opened: Opened) -> None:
     page.get_by_text("Camera", exact=True).click()
     expect(page.get_by_text("Not calibrated")).to_have_count(0, timeout=WITHIN_MS)
     page.wait_for_function("document.querySelector('video')?.readyState === 4", timeout=WITHIN_MS)
-    page.get_by_role("button", name="Take Photo").click()
+
+    def taken() -> bool:  # of a video whose first frame is not there yet no photo is taken
+        page.evaluate(TAKE)
+        return page.get_by_role("button", name="Clear photo").count() > 0
+
+    wait_until(taken, WITHIN_MS / 1000, "a photo is taken")
     opened.wait_for("Not calibrated")
 
 
