@@ -104,8 +104,7 @@ def test_register_promote_roll_back_and_load(servers: Servers, params: Params) -
     ]
     first, second = (register_bundle(tracking, bundle, SPLIT) for bundle in bundles)
     tracking.client.set_registered_model_alias(NAME, CHAMPION, first)
-    assert nominate(tracking, servers.params, second) is True
-    promote(tracking, servers.params, None, by="ada", reason="a test", force=True)
+    promote(tracking, servers.params, second, by="ada", reason="a test", force=True)
     assert register_bundle(tracking, bundles[0], SPLIT) == "1"
     assert read_aliases(tracking, NAME) == Aliases("2", "1", None)
     assert any(key.endswith("resnet50.safetensors") for key in servers.objects())
