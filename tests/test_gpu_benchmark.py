@@ -21,7 +21,7 @@ def recipe(root: Path, tmp_path: Path) -> Path:
     yaml = YAML(typ="safe")
     params = yaml.load((root / "params.yaml").read_text(encoding="utf-8"))
     params["backbones"] = {"resnet50": tiny_backbone(PHASE, PHASE)}
-    params["data"]["sample"] |= {"train": 28, "val": 14, "test": 14}
+    params["data"]["sample"] |= {"train": 14, "val": 7, "test": 7}
     params["fusion"] |= {"method": "uniform", "stability_draws": 2}
     params["evaluation"]["bootstrap_draws"] = 100
     yaml.dump(params, tmp_path / "tiny.yaml")
@@ -55,5 +55,5 @@ def test_it_checks_measures_trains_and_evaluates(root: Path, recipe: Path, tmp_p
     assert len(trained["history"]) == trained["epochs"] >= 2
     assert results["evaluation"]["fused"]["accuracy"] == last["fused"]
     with np.load(out / "logits.npz") as logits:
-        assert logits["resnet50.test_logits"].shape == (14, 7)
+        assert logits["resnet50.test_logits"].shape == (7, 7)
     assert "FAILED" not in (out / "table.txt").read_text()

@@ -61,18 +61,12 @@ def require_known(backbones: Mapping[str, BackboneParams]) -> None:
         ParamsError: a backbone is not in the catalogue, or its image size is too small for it.
     """
     for name, params in backbones.items():
-        if fault := _fault(name, params):
-            raise ParamsError(f"backbones.{name}{fault}")
-
-
-def _fault(name: str, params: BackboneParams) -> str:
-    """What is wrong, as it goes on after the key of the backbone; empty where nothing is."""
-    info, size = CATALOG.get(name), params.image_size
-    if info is None:
-        return f" is not a known backbone: choose among {', '.join(CATALOG)}"
-    if size < info.min_image_size:
-        return f".image_size is {size}: it must be at least {info.min_image_size}"
-    return ""
+        if name not in CATALOG:
+            known = ", ".join(CATALOG)
+            raise ParamsError(f"backbones.{name} is not a known backbone: choose among {known}")
+        size, least = params.image_size, CATALOG[name].min_image_size
+        if size < least:
+            raise ParamsError(f"backbones.{name}.image_size is {size}: it must be at least {least}")
 
 
 def weights_file(weights: str) -> Path | None:

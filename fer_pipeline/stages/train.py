@@ -36,7 +36,7 @@ from fer_pipeline.training.devices import choose_devices, describe_hardware
 from fer_pipeline.training.fit import Trainer
 from fer_pipeline.training.history import Observer, Trained
 from fer_pipeline.training.job import Job, seed_of, to_device
-from fer_pipeline.training.memory import explain_out_of_memory
+from fer_pipeline.training.memory import explain_device_errors
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -73,7 +73,7 @@ def train(params: Params, backbone: str) -> None:
         copies = None
     checkpoints = Checkpoints(CHECKPOINTS / backbone, inputs.key, shared.checkpoint_every_s, copies)
     with _observer(fabric, tracking, backbone, inputs) as (observer, run_id):
-        with explain_out_of_memory(backbone, "the device is full before training begins: free it"):
+        with explain_device_errors(backbone, "the device is full before training begins: free it"):
             model = model.to(fabric.device)
             train_images, val_images = (to_device(split, fabric.device) for split in splits)
         log.info("%s on %d x %s", backbone, fabric.world_size, fabric.device.type)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer_pipeline.models.backbones import head_of
 from fer_pipeline.models.transforms import centre_batch
@@ -56,18 +56,25 @@ def cache_features(job: Job, views: int, batch_size: int, precision: Precision) 
     return features
 
 
+@torch.no_grad()
 def _fill(job: Job, train: Tensor, batch_size: int, precision: Precision) -> CachedFeatures:
-    model = job.model.eval()
-    head, device = head_of(model, job.backbone), job.fabric.device
+    model, device = job.model.eval(), job.fabric.device
     size, resize, augment = job.params.image_size, job.params.eval_resize, job.training.augment
     draws = draws_of_epoch(job.seed, 0, device)  # again from the first, where memory ran out
     job.observer.caching_started(len(train) * len(job.train) + len(job.val))
     log.info("%s: features of %d views of each image", job.backbone, len(train))
 
     def features_of(images: Tensor, prepare: Callable[[Tensor], Tensor]) -> Tensor:
-        on_batch = job.observer.batch_done
-        with autocast(device, precision):
-            return compute_features(model, head, images, batch_size, prepare, on_batch)
+        kept: list[Tensor] = []
+        head = head_of(model, job.backbone)
+        with (
+            autocast(device, precision),
+            head.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].float())),
+        ):
+            for batch in torch.split(images, batch_size):
+                model(prepare(batch))
+                job.observer.batch_done(len(batch))
+        return torch.cat(kept)  # (N, D)
 
     def augmented(batch: Tensor) -> Tensor:
         return augment_batch(batch, size, augment, draw_augmentation(len(batch), draws.pictures))
@@ -76,33 +83,3 @@ def _fill(job: Job, train: Tensor, batch_size: int, precision: Precision) -> Cac
         view[:] = features_of(job.train.pixels, augmented)
     val = features_of(job.val.pixels, lambda batch: centre_batch(batch, size, resize))
     return CachedFeatures(train, val)
-
-
-@torch.no_grad()
-def compute_features(
-    model: nn.Module,
-    head: nn.Module,
-    images: Tensor,
-    batch_size: int,
-    prepare: Callable[[Tensor], Tensor],
-    on_batch: Callable[[int], None] = lambda count: None,
-) -> Tensor:
-    """The head's inputs.
-
-    Args:
-        model: in eval mode.
-        head: its last layer.
-        images: (N, 48, 48) uint8.
-        batch_size: images per forward pass.
-        prepare: makes a batch of images the network's input.
-        on_batch: called with the number of images after each batch.
-
-    Returns:
-        (N, D) float32, on the device of `images`.
-    """
-    features: list[Tensor] = []
-    with head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float())):
-        for batch in torch.split(images, batch_size):
-            model(prepare(batch))
-            on_batch(len(batch))
-    return torch.cat(features)  # (N, D)

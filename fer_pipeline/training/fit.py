@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from fer_pipeline.errors import SharedTrainingError, TrainingError, one_line
+from fer_pipeline.errors import SharedTrainingError, TrainingError
 from fer_pipeline.models.catalog import CATALOG
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.history import EpochRecord, Trained
 from fer_pipeline.training.job import Job
-from fer_pipeline.training.memory import explain_out_of_memory
+from fer_pipeline.training.memory import explain_device_errors
 from fer_pipeline.training.phases import PhaseRun
 from fer_pipeline.training.precision import Precision, choose_precision
 
@@ -53,7 +51,7 @@ class Trainer:
         self._started = time.perf_counter()
         with self._job.fabric.rank_zero_first():  # which reports and deletes a damaged one
             found = self._checkpoints.load()
-        with self._explain_failed_gpu():
+        with explain_device_errors(self._job.backbone, "free memory on the device"):
             if found:
                 self._take_over(found)
             self._precision = found["precision"] if found else choose_precision(self._job)
@@ -72,19 +70,9 @@ class Trainer:
         for name, phase in self._phases.items():
             size = "cached_views" if self._job.params.cached_views(name) else "batch_size"
             advice = f"lower backbones.{self._job.backbone}.image_size or {name}.{size}"
-            with explain_out_of_memory(self._job.backbone, advice):
+            with explain_device_errors(self._job.backbone, advice):
                 self._run_phase(name, first, first + phase.epochs - 1, found)
             first += phase.epochs
-
-    @contextmanager
-    def _explain_failed_gpu(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.AcceleratorError as error:
-            raise TrainingError(
-                f"{self._job.backbone}: the GPU failed ({one_line(error)}): look at it with "
-                f"nvidia-smi, then run it again: it goes on from its last checkpoint"
-            ) from error
 
     def _seconds(self) -> float:
         """Seconds of this process and of the killed ones whose epochs it continued."""

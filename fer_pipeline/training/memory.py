@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from fer_pipeline.errors import TrainingError
+from fer_pipeline.errors import TrainingError, one_line
 
 Result = TypeVar("Result")
 
@@ -63,17 +63,23 @@ def unify_out_of_memory() -> Iterator[None]:
 
 
 @contextmanager
-def explain_out_of_memory(backbone: str, advice: str) -> Iterator[None]:
-    """Turn an out-of-memory error into one line of advice, where smaller parts are no help.
+def explain_device_errors(backbone: str, advice: str) -> Iterator[None]:
+    """Turn what ends a training on its device into one line.
 
     Raises:
-        TrainingError: memory did not suffice; what it says ends with the advice.
+        TrainingError: memory did not suffice, where smaller parts are no help, and what it says
+            ends with the advice; or the GPU failed.
     """
     try:
         with unify_out_of_memory():
             yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"{backbone}: out of memory: {advice}") from error
+    except torch.AcceleratorError as error:
+        raise TrainingError(
+            f"{backbone}: the GPU failed ({one_line(error)}): look at it with nvidia-smi, then run "
+            f"it again: it goes on from its last checkpoint"
+        ) from error
 
 
 def micro_batches(images: int, at_once: int) -> list[slice]:

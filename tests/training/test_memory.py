@@ -8,7 +8,7 @@ import torch
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.training.memory import (
     OUT_OF_MEMORY_MESSAGES,
-    explain_out_of_memory,
+    explain_device_errors,
     halve_until_it_fits,
     micro_batches,
 )
@@ -51,7 +51,7 @@ def test_memory_that_torch_asks_the_system_for_counts_as_well() -> None:
     with pytest.raises(RuntimeError) as refused:
         torch.empty(MORE_THAN_THERE_IS, dtype=torch.uint8)
     assert not isinstance(refused.value, torch.OutOfMemoryError)
-    with pytest.raises(TrainingError) as ended, explain_out_of_memory("resnet50", "do less"):
+    with pytest.raises(TrainingError) as ended, explain_device_errors("resnet50", "do less"):
         halve_until_it_fits(lambda n: torch.empty(n, MORE_THAN_THERE_IS, dtype=torch.uint8), 4)
     assert str(ended.value) == "resnet50: out of memory: do less"
 
@@ -76,7 +76,7 @@ def test_another_error_is_not_taken_for_it() -> None:
         tried.append(images)
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    with pytest.raises(RuntimeError, match="mat1"), explain_out_of_memory("resnet50", "do less"):
+    with pytest.raises(RuntimeError, match="mat1"), explain_device_errors("resnet50", "do less"):
         halve_until_it_fits(work, 8)
     assert tried == [8]
 
