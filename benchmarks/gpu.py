@@ -40,7 +40,8 @@ from rich.table import Table
 from fer_pipeline.data.faces import save_split
 from fer_pipeline.data.quality.duplicates import group_by_pixels
 from fer_pipeline.data.quality.splits import split_faces
-from fer_pipeline.data.sources.editions import Reading, read_edition
+from fer_pipeline.data.sources.edition import Reading
+from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.data.sources.sample import draw_sample
 from fer_pipeline.evaluation.result import read_evaluation
 from fer_pipeline.files import read_json, whole_file, write_json

@@ -37,7 +37,8 @@ from rich.table import Table
 from torchvision.datasets import FER2013
 
 from fer_pipeline.data.faces import Faces
-from fer_pipeline.data.sources.editions import Reading, read_edition
+from fer_pipeline.data.sources.edition import Reading
+from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.data.store import read_faces
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.paths import FACES

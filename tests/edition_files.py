@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from fer_pipeline.data.faces import USAGES, Faces
-from fer_pipeline.data.sources.editions import Reading, read_edition
+from fer_pipeline.data.sources.edition import Reading
+from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import DataError
 

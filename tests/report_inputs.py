@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pages import make_data
 
-from fer_pipeline.data.examples import Example
+from fer_pipeline.data.faces import Example
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.comparison import Agreement, Comparison
 from fer_pipeline.evaluation.gate import Verdict

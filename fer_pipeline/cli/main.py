@@ -19,8 +19,8 @@ from fer_pipeline.events import exit_status
 from fer_pipeline.paths import DOWNLOADS, PARAMS, SOURCE_LOCK
 
 if TYPE_CHECKING:
+    from fer_pipeline.data.sources.edition import Edition
     from fer_pipeline.data.sources.pins import FilePin
-    from fer_pipeline.data.sources.tables import Edition
     from fer_pipeline.params.schema import Params
 
 app = typer.Typer(

@@ -1,11 +1,17 @@
-"""Labelled faces as arrays: the whole set as ingested, and the splits as prepared."""
+"""Labelled faces as arrays: the whole set as ingested, the splits as prepared, single examples.
+
+Examples are picked for the pages by the stages that may see the data, so that the stages that draw
+pages need not open a split.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +19,7 @@ import numpy.typing as npt
 from fer_pipeline.arrays import BoolArray as BoolArray
 from fer_pipeline.arrays import Int64Array as Int64Array
 from fer_pipeline.arrays import UInt8Array as UInt8Array
-from fer_pipeline.files import read_arrays
+from fer_pipeline.files import read_arrays, whole_file
 
 SIDE = 48
 """Height and width of a FER2013 image in pixels."""
@@ -91,3 +97,41 @@ def load_split(path: Path) -> Split:
     """
     with read_arrays(path, "prepare") as arrays:
         return Split(arrays["images"], arrays["labels"], arrays["groups"], arrays["in_train"])
+
+
+@dataclass(frozen=True)
+class Example:
+    """One face that a page shows.
+
+    Attributes:
+        kind: the group that it is shown in.
+        pixels: (48, 48) uint8.
+        facts: what the page says of it, as JSON can hold it.
+    """
+
+    kind: str
+    pixels: UInt8Array
+    facts: Mapping[str, Any]
+
+
+def write_examples(path: Path, examples: Sequence[Example]) -> None:
+    """Write examples in their order; the same examples give the same bytes."""
+    with whole_file(path) as partial:
+        np.savez(
+            partial,
+            allow_pickle=False,
+            pixels=np.array([one.pixels for one in examples], np.uint8),  # (K, 48, 48)
+            kinds=np.array([one.kind for one in examples], np.str_),
+            facts=np.array([json.dumps(one.facts) for one in examples], np.str_),
+        )
+
+
+def read_examples(path: Path, stage: str) -> tuple[Example, ...]:
+    """Read what `write_examples` wrote; `stage` is the one that did.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    with read_arrays(path, stage) as arrays:
+        rows = zip(arrays["kinds"], arrays["pixels"], arrays["facts"], strict=True)
+        return tuple(Example(str(kind), own, json.loads(facts)) for kind, own, facts in rows)

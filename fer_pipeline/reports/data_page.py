@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from fer_pipeline.data.examples import Example
+from fer_pipeline.data.faces import Example
 from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.reports.page import embed, render_page

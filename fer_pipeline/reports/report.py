@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fer_pipeline.data.examples import Example
+from fer_pipeline.data.faces import Example
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.gate import Verdict
 from fer_pipeline.evaluation.metrics import METRICS

@@ -25,8 +25,7 @@ import pyarrow as pa
 from fer_pipeline.data.faces import SIDE, Int64Array, UInt8Array
 from fer_pipeline.data.pictures import MAX_PICTURE_BYTES, Size, decode_picture, read_picture
 from fer_pipeline.data.sources.containers import Container, open_container
-from fer_pipeline.data.sources.csv_files import read_blocks, read_header
-from fer_pipeline.data.sources.parquet_files import open_images
+from fer_pipeline.data.sources.table_files import open_images, read_blocks, read_header
 from fer_pipeline.data.sources.tables import Columns, read_pixels
 from fer_pipeline.data.store import PIXELS
 from fer_pipeline.errors import DataError, one_line

@@ -22,9 +22,8 @@ import pyarrow as pa
 
 from fer_pipeline.data.faces import SIDE
 from fer_pipeline.data.sources.containers import Container, open_container
-from fer_pipeline.data.sources.csv_files import read_header
-from fer_pipeline.data.sources.parquet_files import MAX_FILE_BYTES, open_images
 from fer_pipeline.data.sources.picture_files import SUFFIXES
+from fer_pipeline.data.sources.table_files import MAX_FILE_BYTES, open_images, read_header
 from fer_pipeline.data.sources.tables import IMAGES
 from fer_pipeline.errors import DataError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from fer_pipeline.data.examples import read_examples
+from fer_pipeline.data.faces import read_examples
 from fer_pipeline.files import read_csv, read_json, write_text
 from fer_pipeline.paths import DATA_EXAMPLES, DATA_METRICS, DATA_PAGE, GREYS
 from fer_pipeline.reports.data_page import render_data_page

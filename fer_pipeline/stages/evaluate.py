@@ -10,8 +10,7 @@ import numpy as np
 
 from fer_pipeline import paths
 from fer_pipeline.arrays import FloatArray
-from fer_pipeline.data.examples import Example, write_examples
-from fer_pipeline.data.faces import Split, load_split, split_sha256
+from fer_pipeline.data.faces import Example, Split, load_split, split_sha256, write_examples
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.comparison import Cases, TestLogits, compare, find_cases
 from fer_pipeline.evaluation.metrics import confusion, reliability

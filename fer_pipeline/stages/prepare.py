@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fer_pipeline import paths
-from fer_pipeline.data.examples import Example, write_examples
-from fer_pipeline.data.faces import Faces, Int64Array, Split, save_split
+from fer_pipeline.data.faces import Example, Faces, Int64Array, Split, save_split, write_examples
 from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, Profile, profile_of
 from fer_pipeline.data.quality import duplicates
 from fer_pipeline.data.quality.drift import Drift, measure_drift, require_small

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from fer_pipeline import paths
-from fer_pipeline.data.examples import read_examples
+from fer_pipeline.data.faces import read_examples
 from fer_pipeline.evaluation.gate import judge
 from fer_pipeline.evaluation.result import read_evaluation
 from fer_pipeline.files import read_csv, read_json, write_csv, write_text

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_pipeline.data.examples import Example, read_examples, write_examples
+from fer_pipeline.data.faces import Example, read_examples, write_examples
 from fer_pipeline.errors import DataError
 
 FACES = [

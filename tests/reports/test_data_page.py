@@ -14,8 +14,7 @@ from jinja2 import UndefinedError
 from pages import HOSTILE, Page, make_data, make_drift
 from PIL import Image
 
-from fer_pipeline.data.examples import Example
-from fer_pipeline.data.faces import UInt8Array
+from fer_pipeline.data.faces import Example, UInt8Array
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.reports.data_page import class_bars, grey_histogram, render_data_page

@@ -10,57 +10,42 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
-from fer_pipeline.data.faces import USAGES, Faces
-from fer_pipeline.data.profile import other_order
+from fer_pipeline.data.faces import Faces
 from fer_pipeline.data.sources.containers import (
     LFS_POINTER,
     Container,
-    on_one_line,
     open_container,
 )
-from fer_pipeline.data.sources.csv_files import (
-    count_rows,
-    csv_kind,
-    no_edition,
-    read_csv,
-    read_header,
+from fer_pipeline.data.sources.edition import (
+    Edition,
+    Reading,
+    leave_out,
+    require_whole,
+    shown,
 )
 from fer_pipeline.data.sources.ferplus import FILE_NAME, is_votes, read_votes, relabel
-from fer_pipeline.data.sources.parquet_files import read_parquet
 from fer_pipeline.data.sources.picture_files import (
     is_picture,
     read_pictures,
     read_voted_pictures,
 )
-from fer_pipeline.data.sources.tables import Edition
-from fer_pipeline.data.sources.vocabulary import LEFT_OUT, usage_of_table
+from fer_pipeline.data.sources.table_files import (
+    count_rows,
+    csv_kind,
+    no_edition,
+    read_csv,
+    read_header,
+    read_parquet,
+)
+from fer_pipeline.data.sources.vocabulary import usage_of_table
 from fer_pipeline.data.store import PIXELS
-from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
 from fer_pipeline.errors import DataError
-
-Labels = Literal["fer", "ferplus_majority"]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How an edition is to be read.
-
-    Attributes:
-        labels: FER2013's own, or the majority of FER+'s votes.
-        unlabelled: what to do with a file without labels beside one with them.
-        holdout: whether splits that the edition has not are held out from Training later.
-    """
-
-    labels: Labels
-    unlabelled: Literal["refuse", "ignore"]
-    holdout: bool
-
 
 Found = Mapping[str, list[str]]
 """The files of a container by their kind."""
@@ -87,8 +72,8 @@ def read_edition(path: Path, reading: Reading, votes: Path | None = None) -> Edi
             f"{path} has votes for labels: set data.labels to 'ferplus_majority' to take what most "
             f"people voted for"
         )
-    edition = _leave_out(edition, path, reading)
-    _require_whole(edition, path, reading)
+    edition = leave_out(edition, path, reading)
+    require_whole(edition, path, reading)
     return edition
 
 
@@ -142,7 +127,7 @@ def _read(container: Container, found: Found, reading: Reading) -> Edition:
     ]
     if len(candidates) > 1:
         raise DataError(
-            f"{container.path} holds several editions ({_shown(candidates[:4])}): take one of them"
+            f"{container.path} holds several editions ({shown(candidates[:4])}): take one of them"
         )
     for kind, read in READERS.items():
         if found[kind]:
@@ -175,7 +160,7 @@ def _require_different(container: Container, names: Iterable[tuple[str, object]]
         first = seen.setdefault(key, name)
         if first != name:
             raise DataError(
-                f"{container.path} holds {_shown([first])} and {_shown([name])}: is one the copy "
+                f"{container.path} holds {shown([first])} and {shown([name])}: is one the copy "
                 f"of the other? Leave one of them"
             )
 
@@ -245,66 +230,6 @@ def _with_votes(edition: Edition, container: Container, votes: Path | None) -> E
     return replace(edition, name=name, faces=faces, dropped=dropped)
 
 
-def _leave_out(edition: Edition, path: Path, reading: Reading) -> Edition:
-    """Without the faces of classes that are none of the seven, if that was asked for."""
-    codes = edition.faces.emotion
-    sizes = np.bincount(codes, minlength=NUM_EMOTIONS)[NUM_EMOTIONS:].tolist()
-    counts = {name: size for name, size in zip(LEFT_OUT, sizes, strict=False) if size}
-    if counts and reading.unlabelled == "refuse":
-        shown = ", ".join(f"{count:,} of {name!r}" for name, count in counts.items())
-        raise DataError(
-            f"{path} has faces of classes that are none of the seven ({shown}): set "
-            f"data.unlabelled to 'ignore' to leave them out"
-        )
-    kept = edition.faces.select(codes < NUM_EMOTIONS) if counts else edition.faces
-    return replace(edition, faces=kept, dropped=edition.dropped | counts)
-
-
-def _require_whole(edition: Edition, path: Path, reading: Reading) -> None:
-    """Refuse an edition that lacks a split or a class in one, whose classes are numbered in
-    another order, or whose pictures hold next to nothing."""
-    for usage in USAGES:
-        faces = edition.faces.select(edition.faces.usage == usage)
-        if not len(faces):
-            if reading.holdout and usage != "Training":
-                continue
-            raise DataError(f"{path} has no face in {usage}: {_hint(edition)}")
-        present = np.bincount(faces.emotion, minlength=NUM_EMOTIONS)
-        for emotion, count in zip(EMOTIONS, present, strict=True):
-            if not count:
-                raise DataError(
-                    f"{path} has no {emotion!r} face in {usage}: is the file cut off, or not "
-                    f"FER2013?"
-                )
-        order = other_order(present) if reading.labels == "fer" else None
-        if order:
-            raise DataError(
-                f"{path}: the classes in {usage} have FER2013's sizes in another order, as if its "
-                f"labels 0 to 6 meant {', '.join(order)}: name the classes beside the numbers, in "
-                f"a column such as emotion_name, or number them as FER2013 does"
-            )
-        constant = int((np.ptp(faces.pixels, axis=(1, 2)) == 0).sum())
-        if 2 * constant > len(faces):
-            raise DataError(
-                f"{path}: {constant:,} of the {len(faces):,} faces in {usage} have one grey value: "
-                f"were the pictures converted in a wrong way?"
-            )
-
-
-def _hint(edition: Edition) -> str:
-    if edition.split_known:
-        return (
-            "is it cut off? If the edition has no such split, set data.protocol to 'holdout' to "
-            "take it from Training"
-        )
-    if len(edition.parts) > 1:
-        return (
-            f"if {_shown(list(edition.parts[:4]))} are its splits, call them train, val and test; "
-            f"if it has none, set data.protocol to 'holdout' to take them from Training"
-        )
-    return "it names no splits: set data.protocol to 'holdout' to take them from Training"
-
-
 def _nothing_found(container: Container, found: Found) -> str:
     path = container.path
     if found["unlabelled"]:
@@ -313,15 +238,11 @@ def _nothing_found(container: Container, found: Found) -> str:
             f"test.csv; take an edition with labels, such as fer2013.csv"
         )
     if found["archive"]:
-        return f"{path} holds another archive ({_shown(found['archive'][:1])}): unpack that one"
+        return f"{path} holds another archive ({shown(found['archive'][:1])}): unpack that one"
     if not container.names:
         return f"{path} is empty: it holds no file"
     if len(container.names) == 1 and not found["pictures"]:
         with container.open(container.names[0]) as stream:
             return no_edition(read_header(stream, container.where(container.names[0])), path)
-    seen = _shown(container.names[:3])
+    seen = shown(container.names[:3])
     return f"{path} is no edition of FER2013 (it holds {seen}): csv, parquet or pictures are known"
-
-
-def _shown(names: list[str]) -> str:
-    return ", ".join(map(on_one_line, names))

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from fer_pipeline.data.faces import SIDE, Faces
 from fer_pipeline.data.pictures import MAX_FACE_BYTES, decode_picture
 from fer_pipeline.data.sources.containers import Container
+from fer_pipeline.data.sources.edition import Edition
 from fer_pipeline.data.sources.ferplus import count_votes, majority_labels, read_rows
-from fer_pipeline.data.sources.tables import Edition
 from fer_pipeline.data.sources.vocabulary import emotion_code, usage_above, usage_of_file
 from fer_pipeline.errors import DataError
 

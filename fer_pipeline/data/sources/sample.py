@@ -11,8 +11,8 @@ The sample mirrors, in small and in exact numbers, the faults that FER2013 is kn
     conflicts    round(0.2 * copies) of these carry another label than the training image
     constant     one training image has a single grey, where train >= 200
 
-Lengths are pixels of the final image, measured from the middle of the face: x to the right, y
-downwards. Faces are drawn four times as large and then photographed: turned, lit, blurred.
+Lengths are pixels of the final image from the middle of the face, x to the right, y downwards.
+Faces are drawn four times as large and then photographed: turned, lit, blurred.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from fer_pipeline.data.sources.downloads import (
     download,
     find,
 )
-from fer_pipeline.data.sources.editions import Reading, read_edition
+from fer_pipeline.data.sources.edition import Edition, Reading
+from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.data.sources.pins import Earlier, FilePin, Pin
 from fer_pipeline.data.sources.sample import SAMPLE_VERSION, draw_sample
-from fer_pipeline.data.sources.tables import Edition
 from fer_pipeline.data.store import Origin
 from fer_pipeline.errors import DataError
 from fer_pipeline.paths import project_folder

@@ -18,7 +18,8 @@ from fer_pipeline.data.quality.duplicates import (
     group_by_pixels,
     group_nearly,
 )
-from fer_pipeline.data.sources.editions import Reading, read_edition
+from fer_pipeline.data.sources.edition import Reading
+from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import EMOTIONS
 

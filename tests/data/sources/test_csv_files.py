@@ -23,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_pipeline.data.faces import Faces
-from fer_pipeline.data.sources import csv_files
+from fer_pipeline.data.sources import table_files
 from fer_pipeline.data.sources.containers import open_container
-from fer_pipeline.data.sources.csv_files import read_csv
+from fer_pipeline.data.sources.table_files import read_csv
 
 FACES = random_faces()
 ROWS = csv_rows(FACES)
@@ -205,7 +205,7 @@ def test_a_corrupt_csv_is_refused_by_its_name(
 def test_a_row_far_into_a_file_is_named_by_its_number(
     row: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 20_000)  # two rows
+    monkeypatch.setattr(table_files, "BLOCK_BYTES", 20_000)  # two rows
     content = csv_bytes([*ROWS[:16], row, *ROWS[16:]])
     message = refusal(write(content, tmp_path / "fer"))
     assert f", row 17: {says}" in message
@@ -214,7 +214,7 @@ def test_a_row_far_into_a_file_is_named_by_its_number(
 def test_faces_in_many_blocks_keep_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(table_files, "BLOCK_BYTES", 10_000)
     blank_end = only(icml_csv(FACES)) + b"\n" * 25_000  # blocks without a row in them
     assert_same_faces(read(blank_end, tmp_path / "fer.csv"), FACES)
 
@@ -222,6 +222,6 @@ def test_faces_in_many_blocks_keep_their_order(
 def test_a_row_longer_than_a_block_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 9_500)
+    monkeypatch.setattr(table_files, "BLOCK_BYTES", 9_500)
     rows = spoilt(1, ROWS[0][1] + " " * 30_000, row=11)
     assert "after row" in refusal(write(csv_bytes(rows), tmp_path / "fer.csv"))

@@ -44,7 +44,8 @@ from hypothesis import strategies as st
 
 from fer_pipeline.data.faces import USAGES, Faces
 from fer_pipeline.data.profile import KNOWN_COUNTS
-from fer_pipeline.data.sources.editions import Reading, read_edition
+from fer_pipeline.data.sources.edition import Reading
+from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.emotions import EMOTIONS
 
 FACES = random_faces()

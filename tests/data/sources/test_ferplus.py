@@ -24,7 +24,8 @@ from edition_files import (
 
 from fer_pipeline.data.faces import USAGES, Faces
 from fer_pipeline.data.profile import profile_of
-from fer_pipeline.data.sources.editions import Reading, read_edition
+from fer_pipeline.data.sources.edition import Reading
+from fer_pipeline.data.sources.editions import read_edition
 from fer_pipeline.data.sources.ferplus import FILE_NAME, majority_labels
 from fer_pipeline.data.sources.source import Fetcher, pin_source, read_pinned
 from fer_pipeline.emotions import EMOTIONS
