@@ -36,6 +36,11 @@ STAGES = (
 )
 
 
+KILLED = ("ingest", "train@resnet50", "evaluate", "register")
+"""One that fetches, one with checkpoints and a run in MLflow, one that writes files, one that moves
+aliases; the others are like the third."""
+
+
 @pytest.fixture
 def begun(copied: Workspace, empty_database: Path) -> Workspace:
     """A workspace before its first run, but for one of two backbones, which DVC has stored."""
@@ -100,14 +105,14 @@ def computed(workspace: Workspace) -> dict[str, str]:
     return kept
 
 
-def test_killed_in_every_stage_and_run_again_ends_as_undisturbed(
+def test_killed_in_stages_of_each_kind_and_run_again_ends_as_undisturbed(
     finished: Workspace, begun: Workspace
 ) -> None:
     workspace = begun
     seed = int(os.environ.get("KILL_SEED", "0"))
     print(f"to repeat these kills: KILL_SEED={seed}")
     moment = random.Random(seed)
-    for stage in STAGES:
+    for stage in KILLED:
         process = start_until(workspace, stage)
         time.sleep(moment.uniform(0.0, 2.5))
         os.killpg(process.pid, signal.SIGKILL)
