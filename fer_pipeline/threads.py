@@ -21,6 +21,9 @@ CORES_VARIABLE = "FER_CORES"
 MEASURED_S = 1.0
 """How long the use of the cores is watched."""
 
+WATCHED_S = 60.0
+"""How long a process that goes on keeps its number of threads before it looks again."""
+
 NEGLIGIBLE = 0.3
 """Use of all cores together, as a fraction of one, that costs less than one thread fewer would."""
 
@@ -32,8 +35,34 @@ def choose_threads(processes: int = 1) -> int:
 
     `FER_CORES` in the environment is the most that count.
     """
-    free, most = int(free_cores() + NEGLIGIBLE), os.environ.get(CORES_VARIABLE, "")
-    return max(1, (min(free, int(most)) if most.isdecimal() else free) // processes)
+    return _share(free_cores(), processes)
+
+
+class CoreWatch:
+    """The number of free cores for a process that goes on, found without waiting.
+
+    What the process itself has used since the last look counts as free.
+    """
+
+    def __init__(self) -> None:
+        self._look()
+
+    def threads(self) -> int | None:
+        """As many as `choose_threads` gives, or None: it is too early to say, or nothing tells."""
+        before, own, ticks = self._at, self._own, self._ticks
+        if not _STAT.exists() or time.monotonic() - before < WATCHED_S:
+            return None
+        self._look()
+        return _share(_free(ticks, self._ticks) + (self._own - own) / (self._at - before))
+
+    def _look(self) -> None:
+        self._at, self._own = time.monotonic(), time.process_time()
+        self._ticks = _idle_and_total() if _STAT.exists() else {}
+
+
+def _share(free: float, processes: int = 1) -> int:
+    count, most = int(free + NEGLIGIBLE), os.environ.get(CORES_VARIABLE, "")
+    return max(1, (min(count, int(most)) if most.isdecimal() else count) // processes)
 
 
 def free_cores(seconds: float = MEASURED_S) -> float:
@@ -45,7 +74,10 @@ def free_cores(seconds: float = MEASURED_S) -> float:
         return float(os.cpu_count() or 1)
     before = _idle_and_total()
     time.sleep(seconds)
-    after = _idle_and_total()
+    return _free(before, _idle_and_total())
+
+
+def _free(before: dict[int, tuple[int, int]], after: dict[int, tuple[int, int]]) -> float:
     free = float(len(os.sched_getaffinity(0)))
     for core, (idle, total) in after.items():
         idle_before, total_before = before.get(core, (idle, total))
@@ -56,8 +88,7 @@ def free_cores(seconds: float = MEASURED_S) -> float:
 
 def _idle_and_total() -> dict[int, tuple[int, int]]:
     """Clock ticks of each core that this process may use."""
-    usable = os.sched_getaffinity(0)
-    ticks = {}
+    usable, ticks = os.sched_getaffinity(0), {}
     for line in _STAT.read_text(encoding="ascii").splitlines():
         name, *values = line.split()
         if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in usable:

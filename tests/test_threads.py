@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fer_pipeline import threads
-from fer_pipeline.threads import choose_threads, free_cores
+from fer_pipeline.threads import WATCHED_S, CoreWatch, choose_threads, free_cores
 
 STAT = "cpu  {user} 0 0 {idle} 0 0 0 0 0 0\ncpu0 {user} 0 0 {idle} 0 0 0 0 0 0\nintr 5\n"
 
@@ -52,6 +52,38 @@ def test_free_is_what_cores_idle_while_they_are_watched(
     monkeypatch.setattr(threads.time, "sleep", go_on)
     assert free_cores(0.5) == pytest.approx(0.75)
     assert watched == [0.5]
+
+
+def test_a_process_that_goes_on_takes_the_cores_that_others_leave_it_and_has_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat, now, own = tmp_path / "stat", [1000.0], [0.0]
+    monkeypatch.setattr(threads, "_STAT", stat)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(threads.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(threads.time, "process_time", lambda: own[0])
+    busy = [0, 0]
+
+    def go_on(passed: float, others: float, self_s: float) -> None:
+        """Both cores in turn: ticks are hundredths of a second."""
+        now[0], own[0] = now[0] + passed, own[0] + self_s
+        busy[0], busy[1] = busy[0] + int(100 * others), busy[1] + int(100 * self_s)
+        ticks = int(100 * (now[0] - 1000))
+        stat.write_text(
+            "".join(f"cpu{n} {used} 0 0 {ticks - used} 0 0 0 0\n" for n, used in enumerate(busy))
+        )
+
+    go_on(0, 0, 0)
+    watch = CoreWatch()
+    go_on(WATCHED_S - 1, 0, 0)
+    assert watch.threads() is None
+    go_on(1, WATCHED_S - 1, WATCHED_S - 1)  # another program has one core, this process the other
+    assert watch.threads() == 1
+    go_on(WATCHED_S, 0, WATCHED_S)
+    assert watch.threads() == 2
+    stat.unlink()
+    now[0] += WATCHED_S
+    assert watch.threads() is CoreWatch().threads() is None
 
 
 def test_where_the_system_does_not_tell_all_cores_count_as_free(

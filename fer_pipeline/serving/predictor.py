@@ -19,7 +19,7 @@ from fer_pipeline.models.inference import compute_logits, full_float32, pick_dev
 from fer_pipeline.models.transforms import VIEWS
 from fer_pipeline.serving.bundle import Member, Spec, open_bundle
 from fer_pipeline.serving.engine import FastBackbone
-from fer_pipeline.threads import VARIABLE, choose_threads
+from fer_pipeline.threads import VARIABLE, CoreWatch, choose_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,7 +78,8 @@ class FusedPredictor:
     ) -> None:
         """Load the networks.
 
-        Torch then computes with as many threads as cores are free, unless `OMP_NUM_THREADS` is set.
+        Torch then computes with as many threads as cores are free, which is looked at again from
+        time to time, unless `OMP_NUM_THREADS` is set.
 
         Args:
             spec: the fused model.
@@ -104,8 +105,10 @@ class FusedPredictor:
         self.spec, self.precision = spec, precision
         self._device = _device(device)
         os.environ.setdefault(*_PRIMITIVES)
+        self._watch: CoreWatch | None = None
         if VARIABLE not in os.environ and self._device.type == "cpu":
             torch.set_num_threads(choose_threads())
+            self._watch = CoreWatch()
         load = self._load_exact if precision == "fp32" else self._load_fast
         self._backbones = [load(member, files[member.name]) for member in spec.members]
 
@@ -127,6 +130,8 @@ class FusedPredictor:
 
     def compute(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(N, M, 7) logits of (N, 48, 48) images by every backbone, in the order of the spec."""
+        if self._watch and (threads := self._watch.threads()):
+            torch.set_num_threads(threads)
         # A copy: torch warns of arrays that it may not write to, such as those of decoded pictures.
         pixels = torch.tensor(np.ascontiguousarray(images)).to(self._device)
         with full_float32():
