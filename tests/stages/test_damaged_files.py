@@ -194,7 +194,7 @@ REGISTERED = (
     paths.DATA_METRICS,
     paths.TEST,
     paths.predictions(BACKBONE),
-    paths.training_metrics(BACKBONE),
+    paths.provenance(BACKBONE),
 )
 
 
