@@ -12,6 +12,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 export DVC_NO_ANALYTICS ?= true
+export ORT_DISABLE_TELEMETRY ?= 1
 # Not in a folder of the whole machine: DVC unpickles what it finds there (see SECURITY.md).
 export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/site
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
@@ -24,18 +25,25 @@ help:  ## Show the targets
 
 setup: $(READY)  ## Make the virtual environment from the lock files
 
+# The scripts of an environment name its folder: after a move all of them are written anew.
+MADE_IN := $(shell cat $(READY) 2>/dev/null)
+ifneq ($(MADE_IN),$(CURDIR))
+.PHONY: $(READY)
+MOVED := $(if $(MADE_IN),moved)
+endif
+
 # Bytecode is compiled here, once: every stage is a process of its own, and importing torch and
 # MLflow from source takes three times as long where Python may not write it itself.
 $(READY): requirements-dev.lock pyproject.toml
-	@test -x $(BIN)/python || { python='$(PYTHON)'; command -v "$${python:-none}" >/dev/null || { echo "error: no Python from 3.11 to 3.14 with venv is installed: install one, or run 'make setup PYTHON=/path/to/python'" >&2; exit 1; }; $$python -m venv $(VENV); }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -oE '^uv==[0-9.]+' requirements-dev.lock)
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements-dev.lock
+	@test -x $(BIN)/python -a -z '$(MOVED)' || { python='$(PYTHON)'; command -v "$${python:-none}" >/dev/null || { echo "error: no Python from 3.11 to 3.14 with venv is installed: install one, or run 'make setup PYTHON=/path/to/python'" >&2; exit 1; }; $$python -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet --no-user --disable-pip-version-check $$(grep -oE '^uv==[0-9.]+' requirements-dev.lock)
+	$(BIN)/uv pip sync --quiet --compile-bytecode $(if $(MOVED),--reinstall) --python $(BIN)/python requirements-dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@touch $@
+	@pwd -P > $@
 
 # DVC works in a git repository, and an unpacked archive is none.
 repository:
-	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "no git repository here, which DVC needs: made one"; git init --quiet; }
+	@git rev-parse --git-dir >/dev/null 2>&1 || test -e .git || { echo "no git repository here, which DVC needs: made one"; git init --quiet; }
 
 demo: setup repository  ## Run the whole pipeline on the built-in synthetic sample, and say where to look
 	dvc repro
@@ -58,7 +66,7 @@ test: setup repository  ## Run all tests, and print how much of the code they ru
 	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=
 	@echo "coverage: $$(coverage report --format=total) % of the lines"
 
-test-fast: setup  ## Run the tests that start no process: what to run at each save
+test-fast: setup  ## Run the quick tests, which start no process: what to run at each save
 	pytest -m 'not slow and not gpu' --numprocesses auto
 
 lint: setup  ## Check format, lint, types, import contracts and the Dockerfile

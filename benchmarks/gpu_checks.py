@@ -14,7 +14,7 @@ from fer_pipeline.params.schema import Params
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.job import Job
 
-CHECKED_STEPS = 8 if ON_GPU else 2
+CHECKED_STEPS = 8 if ON_GPU else 1
 """Steps of the epochs whose losses are compared."""
 
 

@@ -33,10 +33,10 @@ from fer_pipeline.training.precision import Precision
 
 ON_GPU = torch.cuda.is_available()
 
-MEASURED_STEPS = 40 if ON_GPU else 2
+MEASURED_STEPS = 40 if ON_GPU else 1
 """Steps of an epoch whose speed is measured; the epoch before it warms everything up."""
 
-TOGETHER_S = 4.0 if ON_GPU else 1.0
+TOGETHER_S = 4.0 if ON_GPU else 0.2
 """Seconds in which several trainings at once are measured."""
 
 WAIT_S = 120.0

@@ -1,10 +1,12 @@
-"""The fused model on many faces: one by one in float32, as `fer predict` does it, by ONNX Runtime.
+"""The fused model on many faces: one by one in float32, as `fer predict` does it, and as ONNX.
 
+    python -m pip install onnxruntime-ep-openvino  # without it, int8 is measured without OpenVINO
     python benchmarks/inference.py [--sizes cpu 299] [--faces 2000]
 
 Untrained networks, which compute as long as trained ones, at the input sizes of recipes/cpu.yaml
 and at 299. `fused_speedup` and its kin are images/s divided by those of the loop over pictures, in
-the same run; reading pictures counts in `folder` and in `loop`, writing results in `folder`.
+the same run; reading pictures counts in `folder` and in `loop`, writing results in `folder`, and
+loading a model nowhere.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,6 +40,9 @@ from fer_pipeline.serving.onnx_export import export_onnx
 from fer_pipeline.serving.outputs import open_output, tabulate
 from fer_pipeline.serving.predictor import FusedPredictor
 from fer_pipeline.serving.sources import find_sources
+
+if TYPE_CHECKING:
+    from onnxruntime import OrtEpDevice
 
 SIZES: dict[str, tuple[dict[str, tuple[int, int]], Tta]] = {
     "cpu": ({"resnet50": (40, 44), "resnet101": (40, 44), "inception_v3": (75, 82)}, "flip"),
@@ -106,14 +113,36 @@ def read_only(source: Path) -> int:
         return sum(len(chunk.names) for chunk in chunks)
 
 
-def onnx(file: Path, faces: UInt8Array) -> int:
+def in_onnx_runtime(file: Path, *, openvino: bool = False) -> Callable[[UInt8Array], object]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    if openvino:
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        load_config = json.dumps({"CPU": settings})
+        options.add_provider_for_devices(openvino_cpu(), {"load_config": load_config})
+    session = onnxruntime.InferenceSession(file, options)
+    return lambda faces: session.run(None, {"images": faces})
+
+
+@cache
+def openvino_cpu() -> list[OrtEpDevice]:
+    """OpenVINO's processor as ONNX Runtime has it, which registers a library once."""
+    import onnxruntime
+    from onnxruntime_ep_openvino import get_ep_name, get_library_path
+
+    onnxruntime.register_execution_provider_library("openvino", get_library_path())
+    found = [one for one in onnxruntime.get_ep_devices() if one.ep_name == get_ep_name()]
+    return [one for one in found if one.ep_metadata["ov_device"] == "CPU"]
+
+
+def in_batches(answer: Callable[[UInt8Array], object], faces: UInt8Array) -> int:
     for start in range(0, len(faces), BATCH):
-        session.run(None, {"images": faces[start : start + BATCH]})
+        answer(faces[start : start + BATCH])
     return len(faces)
 
 
@@ -136,11 +165,15 @@ def measure(label: str, faces: UInt8Array, folder: Path) -> dict[str, float]:
     val = Split(
         few, exact.predict(few).logits.argmin(axis=1), np.arange(len(few)), few[:, 0, 0] > 0
     )
-    for name, int8 in (("onnx", False), ("int8", True)):
-        file = folder / f"{name}.onnx"
-        export_onnx(bundle, val, file, lambda *_: nullcontext(lambda _: None), int8=int8)
-        onnx(file, many[:BATCH])
-        rates[name] = per_second(partial(onnx, file, many))
+    plain, int8 = folder / "fp32.onnx", folder / "int8.onnx"
+    for file in (plain, int8):
+        export_onnx(bundle, val, file, lambda *_: nullcontext(lambda _: None), int8=file == int8)
+    answers = {"onnx": in_onnx_runtime(plain), "int8": in_onnx_runtime(int8)}
+    if find_spec("onnxruntime_ep_openvino"):
+        answers["int8 OpenVINO"] = in_onnx_runtime(int8, openvino=True)
+    for name, answer in answers.items():
+        answer(many[:BATCH])
+        rates[name] = per_second(partial(in_batches, answer, many))
     return rates
 
 
@@ -174,6 +207,8 @@ def main() -> None:
                 f"int8_speedup{after}": rates["int8"] / rates["loop"],
                 f"folder_images_per_s{after}": rates["folder"],
             }
+            if "int8 OpenVINO" in rates:
+                figures[f"int8_openvino_speedup{after}"] = rates["int8 OpenVINO"] / rates["loop"]
             if label == "cpu":
                 share = measure_reading(rates["bf16 batches"], faces, Path(name))
                 print(f"  reading a zip takes {share:.1%} of the networks' time")

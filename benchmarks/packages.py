@@ -97,7 +97,7 @@ def hsemotion_package(network_file: Path) -> Classifier:
 
 def fused(model: str | None) -> Classifier:
     with choose_bundle(model) as bundle:
-        predictor = pick_predictor(bundle.spec, bundle.files, "auto", bundle.bf16)
+        predictor = pick_predictor(bundle)
     return lambda images: predictor.predict(images).probabilities.argmax(axis=1)
 
 

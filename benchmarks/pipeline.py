@@ -41,7 +41,7 @@ def measure(clone: Path, repeats: int) -> dict[str, float]:
     """Seconds per step, the number of stages in the second run, and the import speed-up."""
     # Bytecode is never written, so that a run from source stays one.
     path = f"{clone / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    env = os.environ | {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     no_bytecode = env | {"PYTHONPYCACHEPREFIX": str(clone / "none")}
     timed(("git", "clone", "--quiet", str(ROOT), str(clone)))
     setup_s, _ = timed(("make", "setup"), clone, env)

@@ -43,8 +43,7 @@ from fer_pipeline.params.load import load_params
 from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import connect
 from fer_pipeline.registry.versions import Candidate, register_once, version_digest
-from fer_pipeline.serving.bundle import bundle_files, write_bundle
-from fer_pipeline.serving.precision import write_change
+from fer_pipeline.serving.bundle import bundle_files, write_bundle, write_change
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "fer-fusion"
@@ -87,7 +86,6 @@ def register(recipe: Path, folder: Path) -> None:
             content=content,
             run_id=run.run_id,
             folders={"bundle": bundle, "record": folder / "record"},
-            example=np.zeros((1, 48, 48), np.uint8),
             tags={},
             description="Random weights",
         )

@@ -3,7 +3,7 @@
 A stage works the same whether or not anybody listens. Whoever does names a file in `FER_EVENTS`
 and reads the lines that are appended to it, each one JSON object with its `event`:
 
-    run     an MLflow run that the stage logs to: name, run_id, experiment_id, uri
+    run     an MLflow run that the stage logs to: name, run_id, uri
     epoch   a finished epoch: backbone, phase, epoch, epochs, val_accuracy, ...
     error   why the stage ends: message, transient
 """

@@ -112,10 +112,7 @@ def read_json(path: Path, stage: str) -> dict[str, Any]:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows that all have the keys of the first, which become the header."""
-    with (
-        whole_file(path) as partial,
-        partial.open("w", encoding="utf-8", newline="") as stream,
-    ):
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

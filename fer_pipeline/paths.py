@@ -80,6 +80,16 @@ def confusion_file(model: str) -> Path:
     return CONFUSION / f"{model}.csv"
 
 
+def require_project() -> None:
+    """Refuse to work outside the project.
+
+    Raises:
+        DataError: the current folder has no `dvc.yaml`.
+    """
+    if not GRAPH.exists():
+        raise DataError(f"{GRAPH} is missing: run this in the project's folder")
+
+
 def require(path: Path, stage: str) -> Path:
     """The path itself, if the stage that writes it has run.
 

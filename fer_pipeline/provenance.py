@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import logging
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from fer_pipeline.errors import DataError
-from fer_pipeline.paths import FUSION, GRAPH, require
+from fer_pipeline.paths import FUSION, GRAPH, require, require_project
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
+
+log = logging.getLogger(__name__)
 
 _CODE = "fer_pipeline/"
 _LOCKS = "locks/"
@@ -111,10 +113,8 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
 
 def _read_graph(backbone: str) -> dict[str, dict[str, Any]]:
     """The stages of `dvc.yaml`, those that go over the backbones for this one."""
-    try:
-        text = GRAPH.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{GRAPH} is missing: run this in the project's folder") from None
+    require_project()
+    text = GRAPH.read_text(encoding="utf-8")
     stages = YAML(typ="safe").load(text.replace("${key}", backbone))["stages"]
     return {
         f"{name}@{backbone}" if "foreach" in stage else name: stage.get("do", stage)
@@ -211,4 +211,6 @@ def _git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return ""
+    if "safe.directory" in done.stderr:
+        log.warning("the commit is not recorded: %s", " ".join(done.stderr.split()))
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ _DVC_TMP = Path(".dvc/tmp")
 _RUN_CACHE = Path(".dvc/cache/runs")
 _LOCK_TIMEOUT_S = 5.0
 
+_TORN = (ValueError, TypeError, AttributeError, KeyError)
+"""What comes of reading a note of DVC that a kill has torn."""
+
 
 def repair(folder: Path) -> list[str]:
     """Make `dvc repro` startable in the folder of `dvc.yaml`; returns what was done, in words.
@@ -42,12 +46,32 @@ def repair(folder: Path) -> list[str]:
     """
     if not (folder / _DVC_TMP).is_dir():
         return []
+    with _locked(folder):
+        done = (_repair_dvc_lock(folder), _repair_rwlock(folder), _repair_run_cache(folder))
+    return [step for step in done if step]
+
+
+def require_idle(folder: Path) -> None:
+    """Refuse while DVC works there: its own error advises to delete its note of that.
+
+    Raises:
+        DvcBusyError: a DVC command runs here.
+    """
+    path = folder / _DVC_TMP / "rwlock"
+    if not path.exists():
+        return
+    with _locked(folder), suppress(*_TORN):  # of a torn one DVC speaks itself
+        if any(map(_is_dvc, _holders(path))):
+            raise DvcBusyError(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     try:
         with FileLock(folder / _DVC_TMP / "lock", timeout=_LOCK_TIMEOUT_S):
-            done = (_repair_dvc_lock(folder), _repair_rwlock(folder), _repair_run_cache(folder))
+            yield
     except Timeout:
         raise DvcBusyError(folder) from None
-    return [step for step in done if step]
 
 
 def is_whole_dvc_lock(text: str) -> bool:
@@ -104,16 +128,21 @@ def _repair_rwlock(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        held = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-        holders = [*held.get("write", {}).values(), *chain(*held.get("read", {}).values())]
-        alive = [one for one in holders if psutil.pid_exists(one["pid"])]
+        alive = _holders(path)
         if not alive or any(map(_is_dvc, alive)):
             return None
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except _TORN:
         path.unlink()
         return f"{path.relative_to(folder)} was torn: removed, DVC writes it again"
     path.unlink()
     return f"{path.relative_to(folder)} named a process that is not DVC: removed"
+
+
+def _holders(rwlock: Path) -> list[Mapping[str, Any]]:
+    """The processes that read or write something, by DVC's note, and have not ended."""
+    held = json.loads(rwlock.read_text(encoding="utf-8", errors="replace"))
+    holders = [*held.get("write", {}).values(), *chain(*held.get("read", {}).values())]
+    return [one for one in holders if psutil.pid_exists(one["pid"])]
 
 
 def _is_dvc(holder: Mapping[str, Any]) -> bool:

@@ -13,11 +13,13 @@ from typing import Annotated, Any, Literal
 import typer
 from ruamel.yaml import YAML
 
+from fer_pipeline.cli import Commands
 from fer_pipeline.errors import FlowError
 from fer_pipeline.events import exit_status
 from flows.server import require_server_for_all, start_server
 
 app = typer.Typer(
+    cls=Commands,
     help="Run a flow once. It reports to the Prefect server that is configured, else to one that "
     "it starts for the time of the run.",
     no_args_is_help=True,
@@ -50,7 +52,11 @@ def pipeline(
     folder: Folder = Path(),
 ) -> None:
     """The graph of dvc.yaml: what 'dvc repro' does, with the trainings in parallel."""
+    from flows.params import compose
+
     overrides = dict(_key_and_value(text) for text in override or [])
+    if recipe is not None or overrides:
+        compose(folder, recipe, overrides)  # what is wrong is said before a server starts
     which = {"recipe": recipe, "overrides": overrides, "targets": target or [], "force": force}
     _run("pipeline", **which, **_place(workers, pool), folder=folder, wait_for_workspace_s=wait)
 
@@ -68,13 +74,14 @@ def sweep(
     folder: Folder = Path(),
 ) -> None:
     """The graph for every combination of seeds and values, as DVC experiments, and their spread."""
-    from flows.combinations import SEED, parse_seeds, parse_values
+    from flows.experiments import SEED, combine, parse_seeds, parse_values
 
     values = {SEED: parse_seeds(seeds)} if seeds else {}
     for key, listed in map(parse_values, lists or []):
         if key in values:
             raise FlowError(f"{key} is given twice: name all its values once")
         values[key] = listed
+    combine(folder, recipe, values, "", {})  # what is wrong is said before a server starts
     which = {"values": values, "recipe": recipe, "output": output}
     _run("sweep", **which, **_place(workers, pool), folder=folder)
 
@@ -131,6 +138,7 @@ def deploy(
     folder: Folder = Path(),
 ) -> None:
     """Deploy the flows to run in that folder by schedule, by event and on request."""
+    require_server_for_all()
     start_server()()
     from flows.deploy import deploy, deploy_stage
 

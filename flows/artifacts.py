@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -17,23 +18,39 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.exceptions import PrefectException
+from prefect.logging import get_run_logger
 
 from fer_pipeline.errors import hide_password
 from fer_pipeline.files import read_json
 from fer_pipeline.paths import EVALUATION, PROVENANCE, REPORT, TRACKING_DB, VERDICT
 
 
-def show_progress(
-    bars: dict[str, UUID], event: Mapping[str, Any], warn: Callable[[str], None]
-) -> None:
-    """Advance the progress bar of a training, on the page of its task.
+@dataclass
+class StageEvents:
+    """Takes what stages tell while they run.
 
-    If the server does not take it the training goes on.
+    Attributes:
+        mlflow_runs: the events of the MLflow runs that they log to, by the runs' names.
+        progress_bars: of the trainings, by backbone.
+    """
+
+    mlflow_runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    progress_bars: dict[str, UUID] = field(default_factory=dict)
+
+    def take(self, kind: str, event: dict[str, Any]) -> None:
+        """Keep or show an event of `fer_pipeline.events`, in the task of the stage."""
+        if kind == "run":
+            self.mlflow_runs[event["name"]] = event
+        elif kind == "epoch":
+            _show_progress(self.progress_bars, event)
+
+
+def _show_progress(bars: dict[str, UUID], event: Mapping[str, Any]) -> None:
+    """Advance the progress bar of a training; if the server does not take it the training goes on.
 
     Args:
         bars: those that have been made, by backbone; a new one is added.
-        event: of a finished epoch, as in `fer_pipeline.events`.
-        warn: called with a message if the server does not take it.
+        event: of a finished epoch.
     """
     backbone = event["backbone"]
     percent = 100.0 * event["epoch"] / event["epochs"]
@@ -50,7 +67,7 @@ def show_progress(
             made = create_progress_artifact(percent, key=key, description=text)
             bars[backbone] = cast("UUID", made)
     except (PrefectException, httpx.HTTPError) as error:
-        warn(f"progress not shown ({type(error).__name__}): {text}")
+        get_run_logger().warning(f"progress not shown ({type(error).__name__}): {text}")
 
 
 def show_results(folder: Path, mlflow_runs: Mapping[str, Mapping[str, Any]]) -> str:

@@ -31,10 +31,7 @@ def _run_name() -> str:
 
 
 @flow(name="ingest", task_runner=RUNNER, flow_run_name=_run_name)
-def ingest(
-    folder: Path = Path(),
-    wait_for_workspace_s: float = 600.0,
-) -> State[None]:
+def ingest(folder: Path = Path(), wait_for_workspace_s: float = 600.0) -> State[None]:
     """Take a new version of the source, if there is one, and send the event that starts `pipeline`.
 
     Args:

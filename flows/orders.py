@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,9 +16,13 @@ from ruamel.yaml import YAML
 from fer_pipeline.errors import FlowError
 from fer_pipeline.paths import DVC_LOCK, PARAMS, SOURCE_LOCK
 from fer_pipeline.repair import is_whole_dvc_lock
+from flows.trees import git
 
 _TRAVEL = (str(PARAMS), str(SOURCE_LOCK), str(DVC_LOCK))
 """The tracked files that may differ from the commit: their texts are part of the order."""
+
+RESULT_LABEL = "fer-result"
+"""Of the worker's run, which tells the flow that waits what came out."""
 
 _TORN_TRIES = 50
 _TRANSFER = Path(__file__).with_name("transfer.py")
@@ -87,26 +90,22 @@ def commit_to_send(folder: Path) -> str:
     Raises:
         FlowError: files differ from it, or the folder is no git repository of its own.
     """
-    top, head, changed = (
-        _git(folder, *command)
-        for command in (
-            ("rev-parse", "--show-cdup"),
-            ("rev-parse", "HEAD"),
-            ("status", "--porcelain", "--untracked-files=no"),
-        )
-    )
-    if head is None or top != "":
+    head = git(folder, "rev-parse", "--show-cdup", "HEAD")  # a line each
+    top, _, commit = head.stdout.rstrip("\n").partition("\n")
+    if head.returncode or top:
+        why = " ".join(head.stderr.split()) if "safe.directory" in head.stderr else ""
         raise FlowError(
             f"{folder.resolve()} is not the top of a git repository with a commit: workers get the "
-            f"code by git"
+            f"code by git{why and f': {why}'}"
         )
-    names = [line[3:] for line in (changed or "").splitlines()]
+    changed = git(folder, "status", "--porcelain", "--untracked-files=no").stdout
+    names = [line[3:] for line in changed.splitlines()]
     if left := [name for name in names if name not in _TRAVEL]:
         raise FlowError(
             f"not committed: {', '.join(left)}. Workers get the code by git, so commit and push "
             f"it, or run without workers ({', '.join(_TRAVEL[:2])} need no commit)"
         )
-    return head.strip()
+    return commit
 
 
 def travelling_files(folder: Path) -> dict[str, str]:
@@ -161,10 +160,3 @@ def known_inputs(files: Mapping[str, str], before: Mapping[str, str]) -> dict[st
 def _stages(lock: str) -> Mapping[str, Any]:
     content: Mapping[str, Any] = YAML(typ="safe").load(lock) or {}
     return content.get("stages", {}) or {}
-
-
-def _git(folder: Path, *command: str) -> str | None:
-    done = subprocess.run(
-        ["git", *command], cwd=folder, capture_output=True, text=True, check=False
-    )
-    return done.stdout.rstrip("\n") if done.returncode == 0 else None

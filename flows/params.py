@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import filecmp
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +12,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from fer_pipeline.errors import FlowError, ParamsError, one_line
-from fer_pipeline.files import whole_file, write_text
+from fer_pipeline.files import write_text
 from fer_pipeline.models.catalog import require_known
 from fer_pipeline.params.load import load_params
 from fer_pipeline.paths import PARAMS, RECIPES
@@ -38,8 +39,7 @@ def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> boo
     """
     if recipe is None and not overrides:
         return False
-    present = _present(folder)
-    text = _composed(folder, recipe, overrides)
+    text, present = compose(folder, recipe, overrides), _present(folder)
     if text == present:
         return False
     if not _is_known(folder, present):
@@ -47,10 +47,8 @@ def apply(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> boo
             f"{PARAMS} has changes that are in no commit and no recipe, and would be lost: commit "
             f"them, or run without recipe and overrides"
         )
-    with whole_file(folder / PARAMS) as partial:
-        partial.write_text(text, encoding="utf-8")
-        _require_valid(partial)
-        write_text(folder / _WRITTEN, text)
+    write_text(folder / _WRITTEN, text)
+    write_text(folder / PARAMS, text)
     return True
 
 
@@ -61,17 +59,16 @@ def compose(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> s
         FlowError: there is no such recipe or key.
         ParamsError: the result is not valid.
     """
-    text = _composed(folder, recipe, overrides)
+    text = _present(folder) if recipe is None else _recipe(folder, recipe)
+    text = _override(text, overrides) if overrides else text
     with TemporaryDirectory() as temporary:
         candidate = Path(temporary) / PARAMS
         candidate.write_text(text, encoding="utf-8")
-        _require_valid(candidate)
+        try:
+            require_known(load_params(candidate).backbones)
+        except ParamsError as error:  # it names the candidate, which is gone when that is read
+            raise ParamsError(str(error).replace(str(candidate), str(PARAMS))) from None
     return text
-
-
-def _composed(folder: Path, recipe: str | None, overrides: Mapping[str, Any]) -> str:
-    text = _present(folder) if recipe is None else _recipe(folder, recipe)
-    return _override(text, overrides) if overrides else text
 
 
 def _present(folder: Path) -> str:
@@ -80,6 +77,13 @@ def _present(folder: Path) -> str:
     except (OSError, UnicodeDecodeError):
         load_params(folder / PARAMS)  # it says what is wrong
         raise
+
+
+def describe(recipe: str | None, overrides: Mapping[str, Any]) -> str:
+    """What `apply` has written, such as `params.yaml of recipe quick with seed = 1`."""
+    values = ", ".join(f"{key} = {value}" for key, value in overrides.items())
+    said = (str(PARAMS), recipe and f"of recipe {recipe}", values and f"with {values}")
+    return " ".join(filter(None, said))
 
 
 def describe_run(asked: Mapping[str, Any]) -> str:
@@ -100,9 +104,9 @@ def commit(folder: Path) -> str:
 
 
 def _present_recipe(folder: Path) -> str:
-    for name, file in _recipes(folder).items():
-        if (folder / PARAMS).exists() and filecmp.cmp(file, folder / PARAMS, shallow=False):
-            return name
+    with suppress(OSError, UnicodeDecodeError):  # which the run says itself
+        present = (folder / PARAMS).read_text(encoding="utf-8")
+        return next((name for name, text in _recipes(folder).items() if text == present), "custom")
     return "custom"
 
 
@@ -110,17 +114,30 @@ def _recipe(folder: Path, name: str) -> str:
     known = _recipes(folder)
     if name not in known:
         raise FlowError(f"there is no recipe '{name}': choose among {', '.join(known)}")
-    return known[name].read_text(encoding="utf-8")
+    return known[name]
 
 
-def _recipes(folder: Path) -> dict[str, Path]:
-    return {file.stem: file for file in sorted((folder / RECIPES).glob("*.yaml"))}
+def _recipes(folder: Path) -> dict[str, str]:
+    files = sorted((folder / RECIPES).glob("*.yaml"))
+    return {file.stem: file.read_text(encoding="utf-8") for file in files}
+
+
+class _WithNull(RoundTripRepresenter):
+    """Writes `null` where a value is none: ruamel.yaml leaves it out.
+
+    A class of its own: with the library's, DVC writes `dvc.lock` in this process.
+    """
+
+
+_WithNull.add_representer(
+    type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null")
+)
 
 
 def _override(text: str, overrides: Mapping[str, Any]) -> str:
     """The text with other values; its comments stay."""
     yaml = YAML()
-    yaml.representer.add_representer(type(None), _represent_none)
+    yaml.Representer = _WithNull
     yaml.preserve_quotes = True
     yaml.width = 4096
     try:
@@ -140,22 +157,10 @@ def _override(text: str, overrides: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _represent_none(representer: Any, _: None) -> Any:
-    """Write `null` where it stood; ruamel.yaml would leave the value out."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-def _require_valid(candidate: Path) -> None:
-    try:
-        require_known(load_params(candidate).backbones)
-    except ParamsError as error:  # it names the candidate, which is gone when that is read
-        raise ParamsError(str(error).replace(str(candidate), str(PARAMS))) from None
-
-
 def _is_known(folder: Path, text: str) -> bool:
     """Whether this content is a recipe's, a commit's, or was written by a run."""
-    copies = [*(folder / RECIPES).glob("*.yaml"), *folder.glob(str(_WRITTEN))]
-    if any(text == file.read_text(encoding="utf-8") for file in copies):
+    written = [file.read_text(encoding="utf-8") for file in folder.glob(str(_WRITTEN))]
+    if text in (*_recipes(folder).values(), *written):
         return True
     committed = subprocess.run(
         ["git", "show", f"HEAD:./{PARAMS}"], cwd=folder, capture_output=True, check=False

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
-from uuid import UUID
 
 from prefect import Task, flow
 from prefect.client.schemas.objects import State
@@ -22,7 +21,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import params
-from flows.artifacts import show_machines, show_progress, show_results
+from flows.artifacts import StageEvents, show_machines, show_results
 from flows.graph import Graph, Stage, closure, downstream, parallel_slots, read_status
 from flows.session import Session, run_in_session
 from flows.slots import Slot, acquire_slot, machine_slots
@@ -33,7 +32,6 @@ RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers
 """Threads in which tasks wait for their parents: more than any graph has stages."""
 
 _DVC = Path(__file__).with_name("dvc_command.py")
-_KNOWN = "DVC found it unchanged, or took it from its cache."
 
 
 def _run_name() -> str:
@@ -68,7 +66,7 @@ def pipeline(
     def work(here: Session) -> State[None]:
         with here.exclusive():
             if params.apply(folder, recipe, overrides or {}):
-                get_run_logger().info("params.yaml: recipe %s, values %s", recipe, overrides or {})
+                get_run_logger().info(params.describe(recipe, overrides or {}))
             return run_graph(here, targets or [], force, pool if where == "workers" else None)
 
     return run_in_session(work, folder, wait_for_workspace_s)
@@ -113,8 +111,9 @@ def run_graph(
     if workers and (differ := show_machines(here.folder)):
         get_run_logger().warning(differ)
     gate = ""
+    # Otherwise the results that lie there are of an earlier run.
     if len(graph) == len(status.graph) and all(state.is_completed() for state in states.values()):
-        gate = show_results(here.folder, runner.mlflow_runs)  # else they are of an earlier run
+        gate = show_results(here.folder, runner.events.mlflow_runs)
     return _summary(states, gate)
 
 
@@ -151,8 +150,7 @@ class StageRunner:
         force: run stages that are up to date, too.
         workers: who runs the stages that take a slot; None runs them here.
         turn: held while a stage runs.
-        mlflow_runs: the events of the MLflow runs that stages logged to, by the runs' names.
-        progress_bars: of the trainings, by backbone.
+        events: what stages tell.
     """
 
     session: Session
@@ -160,8 +158,7 @@ class StageRunner:
     force: bool = False
     workers: Workers | None = None
     turn: Turn = nullcontext
-    mlflow_runs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    progress_bars: dict[str, UUID] = field(default_factory=dict)
+    events: StageEvents = field(default_factory=StageEvents)
 
     def task(self, stage: Stage, stale: bool) -> Task[[], State[None]]:
         """The task that brings one stage up to date.
@@ -192,26 +189,22 @@ class StageRunner:
 
     def _send(self, stage: Stage, workers: Workers) -> State[None]:
         result = workers.run(stage)
-        self.mlflow_runs.update(result.mlflow_runs)
-        if result.ran:
-            return Completed(message=f"{stage.name} ran on a worker.")
-        return Completed(name="Cached", message=_KNOWN)
+        self.events.mlflow_runs.update(result.mlflow_runs)
+        return _done(result.ran, f"{stage.name} ran on a worker.")
 
     def _reproduce(self, stage: Stage, **options: Any) -> State[None]:
-        def on_event(kind: str, event: dict[str, Any]) -> None:
-            if kind == "epoch":
-                show_progress(self.progress_bars, event, get_run_logger().warning)
-            elif kind == "run":
-                self.mlflow_runs[event["name"]] = event
-
         force = ["--force"] if self.force else []
         outcome = self.session.run(
             # -P: the folder of that file holds modules whose names libraries may use.
             [sys.executable, "-P", str(_DVC), "repro", *force, "--single-item", stage.name],
             deadline_s=stage.meta.deadline_s,
-            on_event=on_event,
+            on_event=self.events.take,
             **options,
         )
-        if outcome.stage_ran(stage.name, stage.meta.deadline_s):
-            return Completed(message=f"{stage.name} ran.")
-        return Completed(name="Cached", message=_KNOWN)
+        return _done(outcome.stage_ran(stage.name, stage.meta.deadline_s), f"{stage.name} ran.")
+
+
+def _done(ran: bool, message: str) -> State[None]:
+    if ran:
+        return Completed(message=message)
+    return Completed(name="Cached", message="DVC found it unchanged, or took it from its cache.")

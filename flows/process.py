@@ -132,24 +132,24 @@ class Processes:
         Args:
             work: what is called; it raises a transient error if a later call may succeed.
             log: called with each new error.
-            delays_s: seconds between the calls.
+            delays_s: seconds between the calls, each asked for after a call.
 
         Raises:
             FerError: the last call failed, too, or one with an error that stays.
             StoppedError: the run is ending.
         """
-        logged = ""
-        for delay in delays_s:
+        logged, delays = "", iter(delays_s)
+        while True:
             try:
                 return work()
             except FerError as error:
-                if not error.transient:
+                delay = next(delays, None)
+                if not error.transient or delay is None:
                     raise
                 if str(error) != logged:
                     logged = str(error)
                     log(f"waiting to try again: {error}")
             self.wait(delay)
-        return work()
 
     def run(
         self,

@@ -153,25 +153,21 @@ def _question(action: str, version: int, status: Mapping[str, Any]) -> str:
     for alias in ("champion", "challenger", "previous"):
         if one := status[alias]:
             run = page(f"runs/{one['run_id']}", one["run_id"][:8])
-            cells = (alias, one["version"], _accuracy(one), _gain(one), one.get("recipe", "–"), run)
+            cells = (alias, one["version"], *_figures(one), one.get("recipe", "–"), run)
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _accuracy(version: Mapping[str, Any]) -> str:
-    return f"{version['accuracy']:.2%}" if "accuracy" in version else "–"
-
-
-def _gain(version: Mapping[str, Any]) -> str:
-    """In points, with its interval and p, as far as they were recorded."""
-    try:
-        low, high = (100 * version[f"gain_ci95_{end}"] for end in ("low", "high"))
-        return (
-            f"{100 * version['gain']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
-            f"McNemar p {version['mcnemar_p']:.2g}"
-        )
-    except KeyError:
-        return "–"
+def _figures(version: Mapping[str, Any]) -> tuple[str, str]:
+    """Accuracy, and the gain in points with its interval and p, as a version records them."""
+    accuracy = f"{version['accuracy']:.2%}" if "accuracy" in version else "–"
+    if "gain" not in version:
+        return accuracy, "–"
+    low, high = (100 * version[f"gain_ci95_{end}"] for end in ("low", "high"))
+    return accuracy, (
+        f"{100 * version['gain']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
+        f"McNemar p {version['mcnemar_p']:.2g}"
+    )
 
 
 def _status(here: Session) -> dict[str, Any]:

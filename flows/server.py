@@ -1,11 +1,17 @@
 """The Prefect server that a run reports to: the configured one, else one as long as the run.
 
 Prefect's own temporary server has no pages to watch the run on, and outlives a killed flow.
+
+    python -m flows.server    that server: `prefect server start`, ready a second sooner
+
+Its address is in `PREFECT_SERVER_API_HOST` and `PREFECT_SERVER_API_PORT`. Where Prefect's settings
+name a server to report to, it ends at once: the run reports there.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import re
 import socket
@@ -15,9 +21,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
-from urllib.request import getproxies
+from urllib.request import getproxies, urlopen
 
 from fer_pipeline.errors import FlowError, hide_password
 from flows.process import end_supervised, start_supervised
@@ -50,7 +57,7 @@ def start_server() -> Callable[[], dict[Setting, Any]]:
         for them, and raises FlowError if the server does not answer.
     """
     keep_loopback_from_proxies()
-    os.environ.update({**_DEFAULTS, **os.environ})  # before Prefect reads it; what is set wins
+    _set_defaults()
     # Before Prefect is imported here, because both take seconds. Where a file of Prefect names a
     # server, the process that was started sees that, too, and ends.
     started = None if os.environ.get("PREFECT_API_URL") else _start_temporary()
@@ -69,6 +76,8 @@ def require_server_for_all() -> None:
     Raises:
         FlowError: no server is configured; a temporary one is known to this process alone.
     """
+    keep_loopback_from_proxies()
+    _set_defaults()
     from prefect.settings import PREFECT_API_URL
 
     if not PREFECT_API_URL.value():
@@ -78,6 +87,11 @@ def require_server_for_all() -> None:
         )
 
 
+def _set_defaults() -> None:
+    """In the environment, before Prefect reads it for the first time; what is set wins."""
+    os.environ.update({**_DEFAULTS, **os.environ})
+
+
 def _start_temporary() -> tuple[subprocess.Popen[str], IO[str], int]:
     """Start a server; gives its process, its log and its port."""
     with socket.socket() as one:
@@ -85,7 +99,7 @@ def _start_temporary() -> tuple[subprocess.Popen[str], IO[str], int]:
         port = one.getsockname()[1]
     log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
     address = {"PREFECT_SERVER_API_HOST": _HOST, "PREFECT_SERVER_API_PORT": str(port)}
-    command = [sys.executable, "-m", "flows.temporary_server"]
+    command = [sys.executable, "-m", "flows.server"]
     server = start_supervised(command, Path.cwd(), address, stdout=log)
     # Inherited by the crash reporter, so that a killed run can still be reported.
     os.set_inheritable(cast("IO[str]", server.stdin).fileno(), True)
@@ -101,11 +115,20 @@ def _start_temporary() -> tuple[subprocess.Popen[str], IO[str], int]:
 
 
 def keep_loopback_from_proxies() -> None:
-    """Say so in `NO_PROXY`, for this process and those that it starts."""
+    """Say so in `NO_PROXY`, for this process and those that it starts.
+
+    A SOCKS proxy that httpx, by which Prefect talks, can't use leaves the environment: at such a
+    one it fails even where no proxy is asked.
+    """
     kept = getproxies().get("no", "")
     if kept != "*":
         kept = ",".join(filter(None, (kept, "127.0.0.1", "localhost", "::1")))
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = kept
+    usable = ("socks5://", "socks5h://") if find_spec("socksio") else ()
+    for variable in [one for one in os.environ if one.lower().endswith("_proxy")]:
+        proxy = os.environ[variable].lower()
+        if proxy.startswith("socks") and not proxy.startswith(usable):
+            del os.environ[variable]
 
 
 def _require_answer() -> dict[Setting, Any]:
@@ -124,7 +147,7 @@ def _wait_for_answer(server: subprocess.Popen[str], log: IO[str], port: int) -> 
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME
 
     end_at = time.monotonic() + STARTUP_TIMEOUT_S
-    while not _listens(port) or _health():
+    while not answers(f"http://{_HOST}:{port}/api/health"):
         if time.monotonic() > end_at or server.poll() is not None:
             log.seek(0)
             raise FlowError(
@@ -138,10 +161,13 @@ def _wait_for_answer(server: subprocess.Popen[str], log: IO[str], port: int) -> 
     return {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
 
 
-def _listens(port: int) -> bool:
-    """Whether anybody does: a question that costs less than one to Prefect's client."""
-    with socket.socket() as one:
-        return one.connect_ex((_HOST, port)) == 0
+def answers(address: str) -> bool:
+    """Whether a server says at this address that all is well."""
+    try:
+        with urlopen(address, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _reason(log: str) -> str:
@@ -161,3 +187,30 @@ def _health() -> Exception | None:
             return client.api_healthcheck()
     except (ValueError, httpx.InvalidURL, httpx.HTTPError) as error:  # the address may be none
         return error
+
+
+def main() -> None:
+    gc.disable()  # imports make objects by the hundred thousand, and hardly any garbage
+    import prefect.settings
+
+    settings = prefect.settings.get_current_settings()
+    if settings.api.url:
+        return
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    # Settings of the user's for a server that others reach, too.
+    for_others = {
+        prefect.settings.PREFECT_SERVER_API_AUTH_STRING,
+        prefect.settings.PREFECT_SERVER_API_BASE_PATH,
+    }
+    with prefect.settings.temporary_settings(restore_defaults=for_others):
+        app = create_app()
+        gc.freeze()
+        gc.enable()
+        api = settings.server.api
+        uvicorn.run(app, host=api.host, port=api.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import repeat
+from itertools import repeat, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -32,6 +34,12 @@ _HINT = re.compile(
     r"Use `dvc push` to send your updates"
 )
 """What DVC prints below each stage that it ran: advice to somebody at a terminal."""
+
+# For a Failed state that a task returns, Prefect logs the traceback of no exception, which reads
+# "NoneType: None", and then the state once more.
+logging.getLogger("prefect.task_runs").addFilter(
+    lambda record: record.exc_info != (None, None, None)
+)
 
 T = TypeVar("T")
 
@@ -77,7 +85,8 @@ class Session:
             FerError: one still does when the run has waited for as long as it may.
             StoppedError: the run is ending.
         """
-        polls = repeat(POLL_S, int(self._wait_s / POLL_S))
+        end = time.monotonic() + self._wait_s
+        polls = takewhile(lambda _: time.monotonic() < end, repeat(POLL_S))
         return self.processes.retry(work, get_run_logger().info, polls)
 
     @contextmanager

@@ -18,13 +18,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fer_pipeline.errors import FlowError
 from flows.process import end_supervised, start_supervised
-from flows.server import keep_loopback_from_proxies
+from flows.server import answers, keep_loopback_from_proxies
 from flows.slots import take_lock
 
 READY_WITHIN_S = 600.0
@@ -148,10 +147,8 @@ def _write_env(folder: Path, state: Path, workers: int) -> dict[str, str]:
 def _read_env(state: Path) -> dict[str, str]:
     if not (state / _ENV).exists():
         return {}
-    lines = (state / _ENV).read_text().splitlines()
-    return {
-        name: shlex.split(value)[0] for name, _, value in (line.partition("=") for line in lines)
-    }
+    words = shlex.split((state / _ENV).read_text())
+    return dict(word.split("=", 1) for word in words)
 
 
 def _start(folder: Path, state: Path, env: Mapping[str, str], lock: int) -> subprocess.Popen[str]:
@@ -163,22 +160,14 @@ def _start(folder: Path, state: Path, env: Mapping[str, str], lock: int) -> subp
 
 def _wait_until_ready(services: subprocess.Popen[str], state: Path, env: Mapping[str, str]) -> None:
     end = time.monotonic() + READY_WITHIN_S
-    for address in (f"{env['MLFLOW_TRACKING_URI']}/health", f"{env['PREFECT_API_URL']}/health"):
-        while not _answers(address):
-            _require_running(services, state)
-            if time.monotonic() > end:
-                raise FlowError(
-                    f"{address} did not answer within {READY_WITHIN_S:.0f} s: see {state}/logs"
-                )
-            time.sleep(0.2)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except OSError:
-        return False
+    waiting = [f"{env[name]}/health" for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")]
+    while waiting := [address for address in waiting if not answers(address)]:
+        _require_running(services, state)
+        if time.monotonic() > end:
+            raise FlowError(
+                f"{waiting[0]} did not answer within {READY_WITHIN_S:.0f} s: see {state}/logs"
+            )
+        time.sleep(0.2)
 
 
 def _require_running(services: subprocess.Popen[str], state: Path) -> None:
@@ -187,10 +176,8 @@ def _require_running(services: subprocess.Popen[str], state: Path) -> None:
     text = log.read_text(errors="replace") if log.exists() else ""
     if gave_up := re.search(r"gave up: (\S+) entered FATAL", text):
         name = gave_up[1]
-        last = _log(state, name).read_text(errors="replace").strip().splitlines() or [
-            "it says nothing"
-        ]
-        raise FlowError(f"{name} does not start: {last[-1].removeprefix('error: ')}")
+        last = _log(state, name).read_text(errors="replace").strip().rpartition("\n")[2]
+        raise FlowError(f"{name} does not start: {last.removeprefix('error: ') or 'no reason'}")
     if services.poll() is not None:
         raise FlowError(f"supervisord ended with status {services.returncode}: see {log}")
 
@@ -228,9 +215,8 @@ def _run(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> int:
     except KeyboardInterrupt:  # which the terminal has sent to it as well
         return process.wait()
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+        process.terminate()
+        process.wait()
 
 
 def _wait(services: subprocess.Popen[str], state: Path) -> int:

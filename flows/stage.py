@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
@@ -19,8 +18,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from fer_pipeline.errors import FlowError
-from flows.artifacts import show_progress
-from flows.orders import Order, Result, as_file, lock_entry, transfer_command
+from flows.artifacts import StageEvents
+from flows.orders import RESULT_LABEL, Order, Result, as_file, lock_entry, transfer_command
 from flows.process import Outcome, backoff, patience
 from flows.runs import server_errors
 from flows.session import Session, run_in_session
@@ -29,9 +28,6 @@ from flows.trees import tree_of
 
 CLONE_VARIABLE = "FER_CLONE"
 """The project's folder on the worker's machine; else the one that this code lies in."""
-
-RESULT_KEY = "fer-result"
-"""Of the artifact that tells the flow that waits what came out."""
 
 
 def _run_name() -> str:
@@ -53,7 +49,7 @@ def stage(order: Order, parent: UUID) -> State[None]:
         warn = get_run_logger().warning
         result = here.processes.retry(lambda: _bring_up_to_date(here, order), warn, backoff())
         # What is computed waits for the server, for long: it is not computed again for that.
-        here.processes.retry(lambda: _tell(result), warn, patience())
+        here.processes.retry(lambda: _tell(here.run_id, result), warn, patience())
         name = "Completed" if result.ran else "Cached"
         return Completed(name=name, message=f"{order.stage} is up to date.")
 
@@ -72,34 +68,22 @@ def _require_wanted(run_id: UUID) -> None:
 
 def _bring_up_to_date(here: Session, order: Order) -> Result:
     log = get_run_logger().info
-    mlflow_runs: dict[str, dict[str, Any]] = {}
-    bars: dict[str, UUID] = {}
-
-    def on_event(kind: str, event: dict[str, Any]) -> None:
-        if kind == "epoch":
-            show_progress(bars, event, get_run_logger().warning)
-        elif kind == "run":
-            mlflow_runs[event["name"]] = event
-
+    events = StageEvents()
     with acquire_slot(machine_slots(1), here.name, here.processes, log) as (slot, lock):
         tree = tree_of(here.folder, slot.name)
         log(f"on {slot.name}, in {tree}")
         # Machines that share a clone do not share their slots' locks.
         with require_lock(tree.with_name(f"{tree.name}.lock"), here.name, tree) as user:
             locks = [lock, user.fileno()]
-            outcome = _transfer(here, order, tree, env=slot.env, locks=locks, on_event=on_event)
+            outcome = _transfer(here, order, tree, env=slot.env, locks=locks, on_event=events.take)
             ran = outcome.stage_ran(order.stage, order.deadline_s)
             entry = lock_entry(tree, order.stage)
-    return Result(entry=entry, ran=ran, mlflow_runs=mlflow_runs)
+    return Result(entry=entry, ran=ran, mlflow_runs=events.mlflow_runs)
 
 
-def _tell(result: Result) -> None:
-    with server_errors("telling the flow that waits"):
-        create_markdown_artifact(
-            f"```json\n{result.model_dump_json(indent=1)}\n```",
-            key=RESULT_KEY,
-            description="What the flow that waits takes from DVC's remote",
-        )
+def _tell(run_id: UUID, result: Result) -> None:
+    with server_errors("telling the flow that waits"), get_client(sync_client=True) as client:
+        client.update_flow_run_labels(run_id, {RESULT_LABEL: result.model_dump_json()})
 
 
 def _transfer(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from threading import Lock, Semaphore
 from typing import Any, Literal
 
+import pandas as pd
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
@@ -27,22 +27,26 @@ from prefect.states import Completed, Failed
 from ruamel.yaml import YAML
 
 from fer_pipeline.errors import FlowError
-from fer_pipeline.files import write_csv
+from fer_pipeline.files import whole_file
 from fer_pipeline.paths import DVC_LOCK, PARAMS
-from flows import figures, params
-from flows.combinations import Combination, combine
+from flows import experiments, params
+from flows.experiments import Combination, as_table, combine, read_row
 from flows.graph import Graph
 from flows.orders import commit_to_send, travelling_files
 from flows.pipeline import RUNNER, Turn, run_graph
 from flows.process import POLL_S
 from flows.session import Session, run_in_session
 from flows.slots import machine_slots, require_lock
-from flows.trees import prepare_tree, tree_of
+from flows.trees import git, prepare_tree, tree_of
 from flows.workers import POOL
 
 _LOCK = Path(".dvc/tmp/fer-sweep.lock")
 _WAIT_S = 60.0
 """How long a tree is waited for, in which a killed sweep's commands are ending."""
+
+PICK_BY_VAL = (
+    "Whoever picks one picks by val (PublicTest): the best of many on test has fitted to it."
+)
 
 _ON_WORKERS = 16
 """Combinations at once where workers run their trainings."""
@@ -79,6 +83,7 @@ def sweep(
 
     def work(here: Session) -> State[None]:
         commit, files = commit_to_send(folder), travelling_files(folder)
+        _require_identity(folder)
         wanted = combine(folder, recipe, values, commit, files)
         with require_lock(folder / _LOCK, here.name, folder):
             runner = SweepRunner(here, commit, pool if where == "workers" else None)
@@ -89,22 +94,33 @@ def sweep(
     return run_in_session(work, folder)
 
 
+def _require_identity(folder: Path) -> None:
+    """
+    Raises:
+        FlowError: git knows no author, without whom DVC saves no experiment.
+    """
+    for role in ("AUTHOR", "COMMITTER"):
+        if git(folder, "-c", "user.useConfigOnly=true", "var", f"GIT_{role}_IDENT").returncode:
+            raise FlowError(
+                f"experiments are commits, and git knows no {role.lower()}: run 'git config "
+                f"--global user.name NAME' and 'git config --global user.email ADDRESS'"
+            )
+
+
 def _conclude(
     folder: Path, wanted: Sequence[Combination], faults: Mapping[str, str], output: Path | None
 ) -> State[None]:
-    rows = [figures.read_row(folder, one, faults.get(one.name, "")) for one in wanted]
-    groups = figures.summarize(wanted, rows)
+    rows = [read_row(folder, one, faults.get(one.name, "")) for one in wanted]
+    groups = experiments.summarize(wanted, rows)
     if output:
-        names = figures.columns(rows)
-        write_csv(output, [{name: row.get(name, "") for name in names} for row in rows])
-    said = figures.conclude(groups)
-    lines = [*rows, *(line for group in groups for line in group.lines)]
+        with whole_file(output) as partial:
+            pd.DataFrame(rows).to_csv(partial, index=False)
+    said = " ".join(group.sentence for group in groups)
+    table = as_table([*rows, *(line for group in groups for line in group.lines)])
     create_table_artifact(
-        [figures.as_text(line) for line in lines],
-        key="fer-sweep",
-        description=f"{said} {figures.PICK_BY_VAL}".strip(),
+        table.to_dict("records"), key="fer-sweep", description=f"{said} {PICK_BY_VAL}".strip()
     )
-    get_run_logger().info("\n%s%s", figures.render(rows, groups), figures.PICK_BY_VAL)
+    get_run_logger().info("\n%s\n%s", table.to_string(index=False), PICK_BY_VAL)
     failed = [f"{row['experiment']}: {row['error']}" for row in rows if "error" in row]
     if failed:
         return Failed(message=f"{len(failed)} of {len(rows)} failed: {'; '.join(failed)}")
@@ -152,9 +168,7 @@ class SweepRunner:
 
     def _done(self) -> set[str]:
         """The names of the experiments that there are of this commit."""
-        command = ["git", "for-each-ref", "--format=%(refname)", self._ref("")]
-        folder = self.here.folder
-        listed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        listed = git(self.here.folder, "for-each-ref", "--format=%(refname)", self._ref(""))
         return {ref.rpartition("/")[2] for ref in listed.stdout.split()}
 
     def _ref(self, name: str) -> str:

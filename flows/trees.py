@@ -13,7 +13,10 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from fer_pipeline.errors import FlowError, TransientFlowError, hide_password
+from dvc.config import Config
+from dvc.exceptions import DvcException
+
+from fer_pipeline.errors import FlowError, TransientFlowError, hide_password, one_line
 from fer_pipeline.files import write_text
 from fer_pipeline.repair import repair
 
@@ -50,13 +53,13 @@ def prepare_tree(clone: Path, tree: Path, commit: str, files: Mapping[str, str])
     if not (tree / ".git" / "HEAD").exists():
         shutil.rmtree(tree, ignore_errors=True)  # begun by a run that was killed
         tree.mkdir(parents=True)
-        _succeed("git", "init", "--quiet", folder=tree)
+        _succeed(tree, "init", "--quiet")
     for left in (tree / ".git").glob("*.lock"):  # by a git that was killed: nobody else works here
         left.unlink()
     repair(tree)
     _fetch(clone, tree, commit)
-    _succeed("git", "checkout", "--quiet", "--force", "--detach", commit, folder=tree)
-    _succeed("git", "clean", "--quiet", "--force", "-d", folder=tree)
+    _succeed(tree, "checkout", "--quiet", "--force", "--detach", commit)
+    _succeed(tree, "clean", "--quiet", "--force", "-d")
     _share_cache(clone, tree)
     for path, text in files.items():
         write_text(tree / path, text)
@@ -64,16 +67,16 @@ def prepare_tree(clone: Path, tree: Path, commit: str, files: Mapping[str, str])
 
 def _fetch(clone: Path, tree: Path, commit: str) -> None:
     """Get the commit from the first repository that has it."""
-    if _run("git", "cat-file", "-e", f"{commit}^{{commit}}", folder=tree).returncode == 0:
+    if git(tree, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0:
         return
     places = [os.environ.get(REPOSITORY_VARIABLE) or str(clone.resolve())]
-    origin = _run("git", "remote", "get-url", "origin", folder=clone)
+    origin = git(clone, "remote", "get-url", "origin")
     if REPOSITORY_VARIABLE not in os.environ and origin.returncode == 0:
         places.append(origin.stdout.strip())
     said = {}
     for place in places:
         # In the clone, to which a path without a beginning belongs.
-        got = _run("git", f"--git-dir={tree / '.git'}", *_FETCH, place, commit, folder=clone)
+        got = git(clone, f"--git-dir={tree / '.git'}", *_FETCH, place, commit)
         if got.returncode == 0:
             return
         said[place] = _last_line(got)
@@ -89,40 +92,33 @@ def _fetch(clone: Path, tree: Path, commit: str) -> None:
 
 def _share_cache(clone: Path, tree: Path) -> None:
     """Give the tree the clone's own settings of DVC, and its cache."""
-    shared, local = (folder / ".dvc" / "config.local" for folder in (clone, tree))
-    text = shared.read_text(encoding="utf-8") if shared.exists() else ""
-    copied = tree / ".dvc" / "tmp" / "config.local"
-    if copied.exists() and copied.read_text(encoding="utf-8") == text:
-        return
-    write_text(local, text)
+    shared, local = (folder.resolve() / ".dvc" / "config.local" for folder in (clone, tree))
+    write_text(local, shared.read_text(encoding="utf-8") if shared.exists() else "")
     local.chmod(0o600)  # it may hold keys
-    cache = _succeed("dvc", "cache", "dir", folder=clone)
-    _succeed("dvc", "cache", "dir", "--local", cache.splitlines()[-1], folder=tree)
-    for line in _succeed("dvc", "config", "--list", folder=clone).splitlines():
-        # A remote that is a folder may be named by its way from the clone.
-        if found := re.fullmatch(r"remote\.(.+)\.url=(/.*)", line):
-            _succeed("dvc", "remote", "modify", "--local", found[1], "url", found[2], folder=tree)
-    write_text(copied, text)
-    copied.chmod(0o600)
+    try:
+        ours = Config(str(shared.parent))
+        with Config(str(local.parent)).edit("local") as own:
+            own["cache"]["dir"] = str(ours["cache"].get("dir", shared.parent / "cache"))
+            for name, remote in ours["remote"].items():
+                if Path(remote["url"]).is_absolute():  # it may be named by its way from the clone
+                    own["remote"].setdefault(name, {})["url"] = str(remote["url"])
+    except DvcException as error:
+        raise FlowError(f"DVC can't read its settings in {clone}: {one_line(error)}") from error
 
 
-def _succeed(*command: str, folder: Path) -> str:
-    """Run a command, and give what it printed.
-
-    Raises:
-        FlowError: it failed.
-    """
-    done = _run(*command, folder=folder)
+def _succeed(folder: Path, *command: str) -> None:
+    done = git(folder, *command)
     if done.returncode:
-        raise FlowError(f"'{' '.join(command)}' failed in {folder}: {_last_line(done)}")
-    return done.stdout
+        raise FlowError(f"'git {' '.join(command)}' failed in {folder}: {_last_line(done)}")
 
 
-def _run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def git(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run git, whatever comes of it."""
     # DVC hashes the bytes of text files: they are the commit's, whatever git is told elsewhere.
     settings = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.autocrlf"}
     env = {**os.environ, **settings, "GIT_CONFIG_VALUE_0": "false", "GIT_TERMINAL_PROMPT": "0"}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    asked = ["git", *command]
+    return subprocess.run(asked, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:

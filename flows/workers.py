@@ -5,7 +5,6 @@ DVC's remote carries the data; Prefect carries the order and the result (`flows.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -19,20 +18,17 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    ArtifactFilterKey,
-)
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.logging import get_run_logger
 from prefect.states import Cancelling
+from pydantic import ValidationError
 
 from fer_pipeline.errors import FlowError, TransientFlowError, hide_password
 from flows.graph import Stage
 from flows.orders import (
+    RESULT_LABEL,
     Order,
     Result,
     as_file,
@@ -44,7 +40,6 @@ from flows.orders import (
 from flows.process import patience
 from flows.runs import Pulse, close_run, server_errors
 from flows.session import Session
-from flows.stage import RESULT_KEY
 
 POOL = "fer-stages"
 """The work pool that stages are sent to where nothing names another."""
@@ -134,15 +129,13 @@ class Workers:
         )
         with self._cancelled_with_this(run.id), get_client(sync_client=True) as client:
             try:
-                self._wait(client, run.id, pool)
+                return self._wait(client, run.id, pool)
             except TransientFlowError:
                 self.lost[order.stage] += 1
                 raise
-            ask = self.session.processes.retry
-            return ask(lambda: _result(client, run.id), get_run_logger().warning, patience())
 
-    def _wait(self, client: SyncPrefectClient, run_id: UUID, pool: str) -> None:
-        """Until the worker has done it.
+    def _wait(self, client: SyncPrefectClient, run_id: UUID, pool: str) -> Result:
+        """What came of it, when the worker has done it.
 
         Raises:
             FlowError: the stage failed there.
@@ -160,11 +153,11 @@ class Workers:
                     state = close_run(client, run_id, "nothing is heard of its machine any more")
             except (PrefectException, httpx.HTTPError):
                 continue  # the training goes on while the server is away
-            if state is not None and _has_result(state):
-                return
-            if state is None or told:
+            if state is None:
                 continue
-            if state.is_scheduled() and waited_s > _NOBODY_AFTER_S:
+            if _has_result(state):
+                return _result(run)
+            if state.is_scheduled() and not told and waited_s > _NOBODY_AFTER_S:
                 told = True
                 get_run_logger().warning(
                     f"'{run.name}' waits for a worker of pool {pool}: all are busy, or none runs "
@@ -220,20 +213,17 @@ def _is_over(client: SyncPrefectClient, run_id: UUID) -> bool:
     return False
 
 
-def _result(client: SyncPrefectClient, run_id: UUID) -> Result:
+def _result(run: FlowRun) -> Result:
     """
     Raises:
-        TransientFlowError: the server does not answer.
+        FlowError: the worker's clone has other code, which tells it in another way.
     """
-    with server_errors("asking for the result"):
-        found = client.read_artifacts(
-            artifact_filter=ArtifactFilter(
-                flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]),
-                key=ArtifactFilterKey(any_=[RESULT_KEY]),
-            )
-        )
-    text = str(found[-1].data)
-    return Result.model_validate(json.loads(text.removeprefix("```json").removesuffix("```")))
+    try:
+        return Result.model_validate_json(str(run.labels[RESULT_LABEL]))
+    except (KeyError, ValidationError):
+        raise FlowError(
+            f"'{run.name}' was run by other code than this flow's: update the worker's clone"
+        ) from None
 
 
 def find_workers(

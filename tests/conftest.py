@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from session_folder import make_session_folder
@@ -34,16 +35,17 @@ LONGEST = (
     "test_compose.py",
     "stages/test_pipeline.py",
     "flows/test_workers.py",
-    "flows/test_machines.py",
+    "flows/test_stack.py",
     "flows/test_pipeline.py",
     "flows/test_sample.py",
     "registry/test_check.py",
     "stages/test_interruption.py",
     "flows/test_deployments.py",
     "flows/test_sweep.py",
-    "flows/test_stack.py",
     "registry/test_servers.py",
+    "test_gpu_benchmark.py",
     "stages/test_training_resume.py",
+    "stages/test_damaged_files.py",
     "test_contributing.py",
     "stages/test_devices.py",
     "test_recipes.py",
@@ -76,6 +78,19 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def disown_repositories(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have git take every repository for another user's, which it refuses."""
+
+    def disown() -> None:
+        # The machine's own settings may allow them all.
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+
+    return disown
+
+
 @pytest.fixture(scope="session")
 def params() -> Params:
     """The committed `params.yaml`."""
@@ -90,6 +105,16 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
     return path
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Small networks in the catalogue, and the folder of a package that has them."""
+    from fused_model import small_networks
+
+    folder = tmp_path_factory.mktemp("code")
+    with small_networks(folder):
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,22 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
+from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect_server import PrefectServer
 from processes import wait_until
 from ruamel.yaml import YAML
 from workspace import Workspace, environment
 
+from flows.runs import settle
 from flows.session import LOCK
 from flows.slots import take_lock
 
@@ -103,12 +110,27 @@ class FlowBench:
             raise AssertionError(f"still running after {RUN_WITHIN_S:g} s:\n{output}") from None
         return process.returncode, output
 
-    def retry_soon(self) -> None:
-        """Have the flows here wait for half a second where they would for ten."""
-        file = self.folder / "flows/process.py"
-        text = file.read_text()
-        assert "\nBACKOFF_S = 10.0\n" in text
-        file.write_text(text.replace("BACKOFF_S = 10.0", "BACKOFF_S = 0.5"))
+    def run_here(self, flow: str = "pipeline", **parameters: Any) -> State[None]:
+        """Run one in this process, which has imported all that it needs; gives its end."""
+        work = getattr(import_module(f"flows.{flow}"), flow)
+        with self.here():
+            return settle(work(folder=self.folder, **parameters, return_state=True))
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Let this process be one with the environment and the server of the project."""
+        settings = {PREFECT_API_URL: self.server.api, PREFECT_LOGGING_TO_API_ENABLED: False}
+        with pytest.MonkeyPatch.context() as patch, temporary_settings(settings):
+            for name, value in (self.workspace.env | self.server.env()).items():
+                patch.setenv(name, value)
+            yield
+
+    def change(self, file: str, before: str, after: str) -> None:
+        """Have the flows here wait less than people do, as a constant of theirs says."""
+        path = self.folder / file
+        text = path.read_text()
+        assert f"\n{before}\n" in text
+        path.write_text(text.replace(f"\n{before}\n", f"\n{after}\n"))
 
     def notes(self) -> dict[tuple[str, str], dict[str, Any]]:
         """The last note of each kind, by stage and what."""
@@ -146,7 +168,8 @@ def make_bench(
     env = environment(folder, code=root) | {"CUDA_VISIBLE_DEVICES": ""}
     workspace = Workspace(folder, env)
     shutil.copy2(root / "prefect.yaml", folder)
-    shutil.copytree(root / "flows", folder / "flows")
+    no_cache = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(root / "flows", folder / "flows", ignore=no_cache)
     YAML().dump({"backbones": {name: {} for name in names}}, folder / "params.yaml")
     (folder / "step.py").write_text(_STEP)
     (folder / "plan.json").write_text("{}")

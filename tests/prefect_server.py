@@ -16,15 +16,26 @@ from urllib3.util import Retry
 
 READY_WITHIN_S = 120.0
 
+_SERVICES = {
+    # What is due is looked for often, because tests wait for it, and not for months to come.
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "3",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_RUNS": "1",
+}
+
 
 class PrefectServer:
-    """One server with a home of its own; everything that it started ends with `stop`."""
+    """One server with a home of its own; everything that it started ends with `stop`.
 
-    def __init__(self, home: Path) -> None:
+    With a port it is one that somebody else has started there.
+    """
+
+    def __init__(self, home: Path, port: int | None = None) -> None:
         self._home = home
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
-            self._port = one.getsockname()[1]
+            self._port = port or one.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
         # Busy with its database, the server answers 503 and has done nothing: Prefect's own client
         # tries again too.
@@ -53,13 +64,7 @@ class PrefectServer:
                     *(sys.executable, "-m", "prefect", "server", "start"),
                     *("--host", "127.0.0.1", "--port", str(self._port), "--no-ui"),
                 ],
-                env=os.environ
-                | self.env()
-                | {
-                    # What is due is looked for often: tests wait for it.
-                    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-                    "PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_BATCH_SIZE": "100",
-                },
+                env=os.environ | self.env() | _SERVICES,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -53,10 +53,12 @@ def supervised(mark: str) -> list[psutil.Process]:
 
 def wait_until(happened: Callable[[], Any], within_s: float = 15.0, what: str = "") -> Any:
     """Call `happened` until it returns something true, and return that; fail after `within_s`."""
-    end = time.monotonic() + within_s
+    began = time.monotonic()
     while not (found := happened()):
-        assert time.monotonic() < end, f"not within {within_s:g} s: {what}"
-        time.sleep(0.05)
+        waited_s = time.monotonic() - began
+        assert waited_s < within_s, f"not within {within_s:g} s: {what}"
+        # Questions cost: those who wait for long ask less often.
+        time.sleep(min(0.05 + waited_s / 20, 0.5))
     return found
 
 
@@ -80,10 +82,16 @@ def processes_with(mark: str) -> list[str]:
 
 def assert_none_left(mark: str, within_s: float) -> None:
     """Processes with a mark end within a while; a failure names those that do not."""
-    end = time.monotonic() + within_s
-    while left := processes_with(mark):
-        assert time.monotonic() < end, f"left after {within_s:g} s: {left}"
-        time.sleep(0.05)
+    left: list[str] = []
+
+    def none_left() -> bool:
+        left[:] = processes_with(mark)
+        return not left
+
+    try:
+        wait_until(none_left, within_s, f"none with {mark} is left")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {left}") from None
 
 
 def kill_where(variable: str, value: str, word: str = "") -> None:

@@ -13,12 +13,7 @@ from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.evaluation.comparison import Agreement, Comparison
 from fer_pipeline.evaluation.gate import Verdict
 from fer_pipeline.evaluation.metrics import Bin, ClassScores, Scores
-from fer_pipeline.evaluation.result import (
-    Evaluation,
-    MethodAccuracies,
-    Reliability,
-    ValAccuracies,
-)
+from fer_pipeline.evaluation.result import Evaluation, MethodAccuracies, Reliability, ValAccuracies
 from fer_pipeline.evaluation.significance import Gain
 from fer_pipeline.fusion.result import Fusion
 from fer_pipeline.params.schema import BackboneParams, HeadParams, PhaseParams

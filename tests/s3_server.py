@@ -38,6 +38,7 @@ class S3Server:
         self._key, self._secret = secrets.token_hex(8), secrets.token_hex(16)
         self._port = free_ports(S3_PORTS)
         self._process: subprocess.Popen[bytes] | None = None
+        self._client: Any = None
 
     @property
     def endpoint(self) -> str:
@@ -70,6 +71,16 @@ class S3Server:
             config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=30),
         )
 
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """The answer to a question about the first bucket; the client for it is made once."""
+        if self._client is None:
+            self._client = self.client()
+        return getattr(self._client, do)(Bucket=self._buckets[0], **arguments)
+
+    def stored(self) -> list[str]:
+        """The keys in the first bucket."""
+        return sorted(one["Key"] for one in self.ask("list_objects_v2").get("Contents", []))
+
     def start(self) -> None:
         """Start, on the same folder and ports if it ran before, and wait for every bucket."""
         first = self._process is None
@@ -93,8 +104,12 @@ class S3Server:
             for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 left.unlink(missing_ok=True)
 
-    stop = kill
-    """What it holds is for tests: nothing is worth waiting for."""
+    def stop(self) -> None:
+        """The same: what it holds is for tests, and nothing is worth waiting for."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self.kill()
 
     def __enter__(self) -> S3Server:
         self.start()

@@ -14,13 +14,16 @@ pytestmark = pytest.mark.slow
 def test_two_runs_that_are_in_the_remote_are_compared(copied: Workspace, tmp_path: Path) -> None:
     copied.check("git", "add", "dvc.lock")
     copied.check("git", "commit", "--quiet", "--message", "A run")
-    copied.check("dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
+    config = copied.folder / ".dvc" / "config"
+    text = config.read_text().replace("[core]\n", "[core]\n    remote = store\n")
+    config.write_text(f"{text}['remote \"store\"']\n    url = {tmp_path}/store\n")
     copied.check("git", "commit", "--quiet", "--all", "--message", "A remote")
     copied.edit_params(fusion__method="uniform")
-    copied.check("dvc", "repro", "evaluate")
+    with copied.repo() as repo:
+        repo.reproduce("evaluate")
     copied.check("git", "commit", "--quiet", "--all", "--message", "Another method")
-    stages = ("prepare", "predict", "calibrate", "evaluate")
-    copied.check("dvc", "push", "--quiet", "--all-commits", *stages)
+    with copied.repo() as repo:
+        repo.push(["prepare", "predict", "calibrate", "evaluate"], all_commits=True)
     said = copied.check("bash", ".ci/compare", "HEAD~1", "HEAD")
     assert said.startswith("### Results on record: HEAD~1 and HEAD\n```\n")
     assert "95 % interval" in said or "there is no difference" in said

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from workspace import SAMPLE, make_workspace
+from workspace import SAMPLE, Workspace, make_workspace
 
 pytestmark = pytest.mark.slow
 
@@ -21,18 +21,19 @@ def recipes() -> dict[str, list[tuple[str, str]]]:
 
 
 def test_there_is_a_recipe_for_what_people_add() -> None:
-    assert set(recipes()) == {
-        "A backbone",
-        "A fusion method",
-        "An edition of the data",
-        "A stage",
-    }
+    assert set(recipes()) == {"A backbone", "A fusion method", "An edition of the data", "A stage"}
+
+
+@pytest.fixture(scope="module")
+def workspace(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One for all recipes, which have nothing to do with each other."""
+    made = make_workspace(root, tmp_path_factory.mktemp("recipes"), small=False)
+    made.edit_params(data__sample=SAMPLE)
+    return made
 
 
 @pytest.mark.parametrize("title", recipes())
-def test_a_recipe_does_what_it_says(title: str, root: Path, tmp_path: Path) -> None:
-    workspace = make_workspace(root, tmp_path, small=False)
-    workspace.edit_params(data__sample=SAMPLE)
+def test_a_recipe_does_what_it_says(title: str, workspace: Workspace) -> None:
     for kind, text in recipes()[title]:
         if kind == "diff":
             apply(workspace.folder, text)

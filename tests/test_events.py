@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,7 @@ for number in range(100):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, who],
-            env={"PYTHONPATH": str(root), VARIABLE: str(file)},
+            env=os.environ | {"PYTHONPATH": str(root), VARIABLE: str(file)},
             stdin=subprocess.PIPE,
         )
         for who in "abcd"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
-from workspace import tiny_backbone
+from workspace import environment, tiny_backbone
 
 PHASE = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3}
 
@@ -34,7 +33,7 @@ def test_it_checks_measures_trains_and_evaluates(root: Path, recipe: Path, tmp_p
     done = subprocess.run(
         [sys.executable, "benchmarks/gpu.py", "--minutes", "0.5", "--recipe", recipe, "--out", out],
         cwd=root,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        env=environment(tmp_path, code=root) | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,

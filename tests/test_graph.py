@@ -80,7 +80,7 @@ def test_the_graph_has_the_stages_of_the_design(stages: dict[str, dict[str, Any]
 
 def test_no_value_of_params_stands_in_a_command(stages: dict[str, dict[str, Any]]) -> None:
     assert {stage["cmd"].partition("#")[0].strip() for stage in stages.values()} == {
-        f"python -m fer_pipeline.stages {name}" for name in STAGES
+        f"exec python -m fer_pipeline.stages {name}" for name in STAGES
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def machine(tmp_path: Path) -> Path:
     """A machine with no Python: a folder of the few programs that the Makefile calls."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("make", "sh", "env", "echo", "git"):
+    for name in ("make", "sh", "env", "echo", "git", "cat"):
         found = shutil.which(name)
         assert found
         (programs / name).symlink_to(found)
@@ -61,6 +62,30 @@ def test_the_newest_python_that_works_is_taken(
     assert f"python='{taken}';" in make(root, machine, "--dry-run", "setup").stdout
 
 
+def test_an_environment_that_was_moved_is_made_anew(root: Path, machine: Path) -> None:
+    install(machine, "python3.13", works=True)
+    ready = machine.parent / ".venv" / ".ready"
+    (ready.parent / "bin").mkdir(parents=True)
+    install(ready.parent / "bin", "python", works=True)
+
+    ready.write_text(f"{machine.parent}\n")
+    assert "Nothing to be done" in make(root, machine, "--dry-run", "setup").stdout
+    ready.write_text("/where/it/was\n")
+    said = make(root, machine, "--dry-run", "setup").stdout
+    assert "--reinstall" in said
+    assert "-z 'moved'" in said  # and the environment itself
+
+
+def test_setup_bears_an_apostrophe_in_the_path(root: Path, machine: Path) -> None:
+    install(machine, "python3.13", works=True)
+    folder = machine.parent / "Anna's"
+    folder.mkdir()
+    for name in ("requirements-dev.lock", "pyproject.toml", "bin"):
+        (folder / name).symlink_to(machine.parent / name)
+    said = make(root, folder / "bin", "--dry-run", "setup").stdout
+    subprocess.run(["sh", "-n"], input=said, text=True, check=True)
+
+
 def test_without_a_python_one_line_says_what_to_do(root: Path, machine: Path) -> None:
     said = make(root, machine, "setup")
 
@@ -68,7 +93,11 @@ def test_without_a_python_one_line_says_what_to_do(root: Path, machine: Path) ->
     assert said.stderr.startswith("error: no Python from 3.11 to 3.14 with venv is installed: ")
 
 
-def test_an_unpacked_archive_becomes_a_git_repository(root: Path, machine: Path) -> None:
+def test_an_unpacked_archive_becomes_a_git_repository(
+    root: Path, machine: Path, disown_repositories: Callable[[], None]
+) -> None:
     assert "made one" in make(root, machine, "repository").stdout
     assert (machine.parent / ".git").is_dir()
+    assert make(root, machine, "repository").stdout == ""
+    disown_repositories()
     assert make(root, machine, "repository").stdout == ""

@@ -5,19 +5,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fer_pipeline.errors import DataError
 from fer_pipeline.params.schema import Params
-from fer_pipeline.provenance import (
-    GitState,
-    StageInputs,
-    code_digest,
-    content_digest,
-    git_state,
-)
+from fer_pipeline.provenance import GitState, StageInputs, code_digest, content_digest, git_state
 
 
 @pytest.fixture
@@ -50,6 +45,15 @@ def commit(folder: Path) -> str:
 
 def test_a_clean_tree_is_its_commit(commit: str) -> None:
     assert git_state() == GitState(commit, dirty=False)
+
+
+def test_a_repository_that_git_refuses_is_told_of(
+    commit: str, caplog: pytest.LogCaptureFixture, disown_repositories: Callable[[], None]
+) -> None:
+    disown_repositories()
+    assert git_state() == GitState("unknown", dirty=False)
+    assert "the commit is not recorded: " in caplog.text
+    assert "git config --global --add safe.directory" in caplog.text
 
 
 def test_a_changed_file_makes_the_tree_dirty_staged_or_not(commit: str) -> None:

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from fer_pipeline import repair as module
 from fer_pipeline.errors import DvcBusyError
-from fer_pipeline.repair import is_whole_dvc_lock, repair
+from fer_pipeline.repair import is_whole_dvc_lock, repair, require_idle
 
 LOCK = """schema: '2.0'
 stages:
@@ -119,8 +119,11 @@ def test_the_rwlock_of_a_running_dvc_stays(folder: Path) -> None:
         dvc.stdout.readline()  # until then its command line may not be in /proc
         rwlock = write_rwlock(folder, dvc.pid, "/venv/bin/dvc repro")
         assert repair(folder) == []
+        with pytest.raises(DvcBusyError, match=f"^a DVC command runs in {folder}: wait until it"):
+            require_idle(folder)
         dvc.kill()
     assert rwlock.exists()
+    require_idle(folder)
 
 
 def test_nothing_is_touched_while_dvc_holds_its_lock(
@@ -175,7 +178,6 @@ def test_a_folder_of_the_run_cache_without_a_whole_entry_goes(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of a library of DVC's
 def test_dvc_runs_again_a_stage_whose_entry_was_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -19,6 +19,9 @@ from ruamel.yaml import YAML
 from fer_pipeline.cli.main import main as fer
 from fer_pipeline.paths import GRAPH, PARAMS, SOURCE_LOCK
 from fer_pipeline.stages import launch
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 TrainHere = Callable[..., subprocess.CompletedProcess[str]]
 """The fixture `train_here`: takes a workspace, and variables of the environment."""
@@ -55,6 +58,23 @@ class Workspace:
         assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    @contextlib.contextmanager
+    def repo(self) -> Iterator[Repo]:
+        """DVC's repository in this process, which then has not to import DVC for each command."""
+        from dvc.repo import Repo
+
+        with self.entered(), Repo(self.folder) as repo:
+            yield repo
+
+    @contextlib.contextmanager
+    def entered(self, **extra_env: str) -> Iterator[pytest.MonkeyPatch]:
+        """This process in the folder, with its environment; what else is patched ends with it."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            for name, value in (self.env | extra_env).items():
+                patch.setenv(name, value)
+            yield patch
+
     def edit_params(self, **values: object) -> None:
         """Set params by dotted key, with `__` for the dots."""
         path = self.folder / "params.yaml"
@@ -87,13 +107,10 @@ class InProcess(Workspace):
             return super().run(*command, **extra_env)
         output, errors = io.StringIO(), io.StringIO()
         with (
-            pytest.MonkeyPatch.context() as patch,
+            self.entered(**extra_env) as patch,
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(errors),
         ):
-            patch.chdir(self.folder)
-            for name, value in (self.env | extra_env).items():
-                patch.setenv(name, value)
             patch.setattr(sys, "argv", list(command[2:] if is_stage else command))
             try:
                 status = launch.main() if is_stage else fer()

@@ -7,9 +7,17 @@ import streamlit as st
 from PIL import Image
 from plotly.graph_objects import Figure
 
-from fer_pipeline.app.detector import Box, centre, clip, find_faces
-from fer_pipeline.app.drawing import chances_bars, mark, tint
-from fer_pipeline.app.occlusion import cover, map_falls
+from fer_pipeline.app.photo import (
+    Box,
+    centre,
+    chances_bars,
+    clip,
+    cover,
+    find_faces,
+    map_falls,
+    mark,
+    tint,
+)
 from fer_pipeline.app.server import shown
 from fer_pipeline.arrays import Float32Array, FloatArray, UInt8Array
 from fer_pipeline.data.faces import SIDE

@@ -52,7 +52,7 @@ def shown() -> Shown:
 def require_streamlit() -> None:
     """Raise an error where the extra is not installed."""
     if not (find_spec("streamlit") and find_spec("cv2")):
-        raise FerError("the page needs packages: install them with: pip install 'fer-fusion[app]'")
+        raise FerError("the page needs packages: in the project's folder, pip install -e '.[app]'")
 
 
 def require_free(host: str, port: int) -> None:

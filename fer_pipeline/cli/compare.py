@@ -27,7 +27,7 @@ from fer_pipeline.evaluation.significance import Gain, conclude, gain_over
 from fer_pipeline.fusion.average import fuse, image_hits
 from fer_pipeline.fusion.predictions import read_logits
 from fer_pipeline.fusion.result import read_fusion
-from fer_pipeline.paths import EVALUATION, FUSION, PREDICTIONS, TEST, require
+from fer_pipeline.paths import DVC_LOCK, EVALUATION, FUSION, PREDICTIONS, TEST, require
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import EvaluationParams
@@ -154,9 +154,16 @@ def _fetch(project: Path, revision: str, paths: Sequence[Path], folder: Path) ->
     wanted = "dvc.yaml"
     try:
         with Repo(str(project.resolve())) as repo, repo.switch(revision):
+            if not repo.fs.exists(repo.fs.join(repo.root_dir, DVC_LOCK.as_posix())):
+                raise DataError(
+                    f"{revision} has no {DVC_LOCK}: commit a run first "
+                    f"(git add {DVC_LOCK} && git commit)"
+                )
             for wanted in map(Path.as_posix, paths):
                 (folder / wanted).parent.mkdir(parents=True, exist_ok=True)
                 repo.dvcfs.get(wanted, str(folder / wanted), recursive=True)
+    except DataError:
+        raise
     except NotDvcRepoError:
         raise DataError("this is no DVC repository: run this in the project's folder") from None
     except (NoSCMError, RevError):

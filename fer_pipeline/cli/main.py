@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from fer_pipeline.cli import Commands
 from fer_pipeline.cli import registry as registry_cli
-from fer_pipeline.cli.model import export, show_page
+from fer_pipeline.cli.model import JsonOption, export, show_page
 from fer_pipeline.cli.predict import predict
 from fer_pipeline.cli.score import score
 from fer_pipeline.errors import DataError, hide_password
 from fer_pipeline.events import exit_status
-from fer_pipeline.paths import DOWNLOADS, PARAMS, SOURCE_LOCK
+from fer_pipeline.paths import DOWNLOADS, PARAMS, SOURCE_LOCK, require_project
 
 if TYPE_CHECKING:
     from fer_pipeline.data.sources.edition import Edition
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
 
 app = typer.Typer(
+    cls=Commands,
     help="FER Fusion: facial expression recognition as a pipeline. 'dvc repro' runs it; "
     "this command does the rest.",
     no_args_is_help=True,
@@ -36,6 +40,22 @@ app.command()(predict)
 app.command()(score)
 app.command()(export)
 app.command("app")(show_page)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fer-fusion {metadata.version('fer-fusion')}")
+        raise typer.Exit
+
+
+VersionOption = typer.Option(
+    "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+)
+
+
+@app.callback()
+def _options(version: Annotated[bool, VersionOption] = False) -> None:
+    """What can be asked without a command."""
 
 
 @app.command()
@@ -58,6 +78,7 @@ def repair() -> None:
     """Mend what a killed 'dvc repro' can leave of DVC's own files, so that it runs again."""
     from fer_pipeline.repair import repair as mend
 
+    require_project()
     for step in mend(Path()) or ["nothing to repair"]:
         typer.echo(step)
 
@@ -73,7 +94,10 @@ def accept(
     The program that made the outs is compared with the present one; git must have its text.
     """
     from fer_pipeline.cli.accept import accept as record
+    from fer_pipeline.repair import require_idle
 
+    require_project()
+    require_idle(Path())
     findings = record(stages or [])
     for found in findings:
         typer.echo(f"{found.stage}: {found.reason}")
@@ -89,8 +113,7 @@ def pin(
         str, typer.Argument(help="'sample', a file, archive or folder, https://… or s3://…")
     ],
     ferplus: Annotated[
-        str | None,
-        typer.Option(help="FER+'s fer2013new.csv, where it is not beside the faces."),
+        str | None, typer.Option(help="FER+'s fer2013new.csv, where it is not beside the faces.")
     ] = None,
 ) -> None:
     """Take the present version of a source: 'dvc repro' then reads it, and no other.
@@ -128,13 +151,12 @@ def pin(
 
 
 @source.command()
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
-) -> None:
+def status(as_json: JsonOption = False) -> None:
     """Say what is pinned, and whether the source has moved on since."""
     from fer_pipeline.data.sources.pins import read_pin
     from fer_pipeline.data.sources.source import upstream_moved
 
+    require_project()
     pinned = read_pin(SOURCE_LOCK)
     changes = [(one, upstream_moved(one)) for one in (pinned.source, pinned.ferplus) if one]
     if as_json:
@@ -169,6 +191,8 @@ def compare(
 
 def main() -> None:
     """Entry point: one line and exit status 1 for every error that the user can mend."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # what the terminal's encoding lacks
     sys.exit(exit_status(app))
 
 

@@ -24,6 +24,7 @@ MODEL_HELP = (
     "A version (3), an alias (champion), or models:/NAME@ALIAS; if left out, what the last "
     "'dvc repro' made here."
 )
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help=MODEL_HELP)]
 
 
@@ -65,11 +66,10 @@ def _last_run() -> Bundle:
     from fer_pipeline.fusion.result import read_fusion
     from fer_pipeline.params.load import load_params
     from fer_pipeline.provenance import model_digest
-    from fer_pipeline.serving.bundle import Bundle, describe
-    from fer_pipeline.serving.precision import parse_change
+    from fer_pipeline.serving.bundle import Bundle, describe, parse_change
 
     params = load_params(PARAMS)
-    files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
+    files = {name: require(model_file(name), "") for name in params.backbones}
     spec = describe(read_fusion(FUSION), params.backbones, params.predict.tta)
     verdict = read_json(VERDICT, "register") if VERDICT.exists() else {}
     of_these = verdict.get("model_sha256") == model_digest(files)
@@ -93,16 +93,15 @@ def export(
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
     if missing:
         raise FusionError(
-            f"{missing[0]} is not installed: install it with: pip install 'fer-fusion[onnx]'"
+            f"{missing[0]} is not installed: in the project's folder, pip install -e '.[onnx]'"
         )
     from fer_pipeline.data.faces import load_split
     from fer_pipeline.serving.onnx_export import export_onnx
     from fer_pipeline.stages.progress import image_bar
 
     path = output or Path("fused-int8.onnx" if int8 else "fused.onnx")
-    val = load_split(VAL)
     with choose_bundle(version) as bundle:
-        found = export_onnx(bundle, val, path, image_bar, int8=int8)
+        found = export_onnx(bundle, load_split(VAL), path, image_bar, int8=int8)
         typer.echo(f"{bundle.name} as {path}, {path.stat().st_size / 1e6:.0f} MB")
     typer.echo(f"float32 is within {found.difference:.1g} of the model's probabilities")
     if found.accuracy:
@@ -123,6 +122,6 @@ def show_page(
     require_streamlit()
     require_free(host, port)
     with choose_bundle(model) as bundle:
-        shown = Shown(pick_predictor(bundle.spec, bundle.files, change=bundle.bf16), bundle.name)
+        shown = Shown(pick_predictor(bundle), bundle.name)
     typer.echo(f"{shown.name} is at http://{host}:{port}; Ctrl-C ends it")
     serve(shown, host, port)

@@ -72,11 +72,13 @@ def predict(
     if precision == "auto" and (total := count_faces(sources)) is not None and total <= FEW:
         precision = "fp32"
     with _results(output) as write, choose_bundle(model) as bundle:
-        predictor = pick_predictor(bundle.spec, bundle.files, precision, bundle.bf16, device)
+        predictor = pick_predictor(bundle, precision, device)
         read = unreadable = 0
         for chunk, _ in predict_chunks(predictor, sources, write, batch_size, singles):
             read += len(chunk.names)
             unreadable += len(chunk.names) - len(chunk.images)
+    if output and not unreadable:
+        typer.echo(f"{read:,} faces in {output}")
     if unreadable:
         place = f"column 'error' of {output} says" if output else "the lines above say"
         raise DataError(

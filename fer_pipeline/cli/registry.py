@@ -7,14 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from fer_pipeline.cli.model import open_registry
-from fer_pipeline.paths import PARAMS
+from fer_pipeline.cli.model import JsonOption, open_registry
+from fer_pipeline.paths import PARAMS, require_project
 
 app = typer.Typer(
     help="The registered model: challenger, champion, and the way back.", no_args_is_help=True
@@ -25,9 +26,7 @@ By = Annotated[str | None, typer.Option(help="Who or what asks; the user's name 
 
 
 @app.command()
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
+def status(as_json: JsonOption = False) -> None:
     """Show champion, challenger and previous champion, and what the policy says."""
     from fer_pipeline.registry.promote import read_status
 
@@ -44,9 +43,7 @@ def status(
 
 
 @app.command()
-def history(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
+def history(as_json: JsonOption = False) -> None:
     """List every move of 'champion': when, who, why, from which version to which."""
     from dataclasses import asdict
 
@@ -60,10 +57,13 @@ def history(
     if not moves:
         typer.echo(f"{params.registry.model_name} has had no champion yet")
         return
-    table = Table("when", "what", "from", "to", "by", "reason", "policy")
+    table = Table(
+        Column("when (UTC)", no_wrap=True), "what", "from", "to", "by", "reason", "policy"
+    )
     for move in moves:
         note = {"FINISHED": "", "KILLED": " (taken back)"}.get(move.status, " (interrupted)")
-        told = (move.at, f"{move.action}{note}", move.came_from, move.to, move.by, move.reason)
+        when = move.at[:16].replace("T", " ")  # a minute: seconds and zone are in the JSON
+        told = (when, f"{move.action}{note}", move.came_from, move.to, move.by, move.reason)
         table.add_row(*(text or "–" for text in (*told, move.policy)))
     Console().print(table)
 
@@ -123,6 +123,10 @@ def gc(
 @app.command()
 def register() -> None:
     """Make a version of the results that are here, such as those of an applied experiment."""
+    from fer_pipeline.repair import require_idle
+
+    require_project()
+    require_idle(Path())
     stage = ("repro", "--force", "--single-item", "register")
     sys.exit(subprocess.run([sys.executable, "-m", "dvc", *stage], check=False).returncode)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fer_pipeline.cli.model import open_registry
+from fer_pipeline.cli.model import JsonOption, open_registry
 from fer_pipeline.cli.predict import predict_chunks
 from fer_pipeline.errors import DataError
 
@@ -33,14 +33,14 @@ def score(
     output: Annotated[
         Path | None, typer.Option(help="Keep the predictions here, too: .csv, .parquet or .jsonl.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Predict new faces; say how far they have drifted from what the model was measured on.
 
     Predictions, differences and a page are logged to MLflow. Drift is a result: exit status 0.
     """
     from fer_pipeline.files import write_text
-    from fer_pipeline.registry.scratch import scratch_folder
+    from fer_pipeline.registry.fetch import scratch_folder
     from fer_pipeline.reports.data_page import render_monitoring_page
     from fer_pipeline.serving.monitoring import beyond, compare
 
@@ -51,19 +51,19 @@ def score(
             table, page = output or here / PREDICTIONS, here / PAGE
             now, unreadable = _predict(predictor, faces, table)
             differences = compare(now, before)
-            drifted = beyond(differences, limit)
-            found = {
-                "message": _message(name, now.images, differences, drifted, limit),
-                "drifted": drifted,
+            known = {
+                "drifted": beyond(differences, limit),
                 "model": name,
                 "sources": faces,
                 "unreadable": unreadable,
                 **_figures(now, before, differences, limit),
             }
+            found = {"message": _message(known), **known}
             counts = {"now": vars(now), "before": vars(before)}
             write_text(page, render_monitoring_page(found, counts))
             found["run_id"] = _log(tracking, params.registry.experiment, found, [table, page])
-    typer.echo(json.dumps(found, indent=2) if as_json else found["message"])
+    page_at = f"its page is {PAGE} of run {found['run_id']} in MLflow"
+    typer.echo(json.dumps(found, indent=2) if as_json else f"{found['message']}; {page_at}")
 
 
 def _load(tracking: Tracking, model: str, default: str) -> tuple[str, FusedPredictor, Observed]:
@@ -77,7 +77,7 @@ def _load(tracking: Tracking, model: str, default: str) -> tuple[str, FusedPredi
     number = find_version(tracking, name, chosen)
     record = read_record(tracking, name, number)
     with fetch_bundle(tracking, name, number) as bundle:
-        predictor = pick_predictor(bundle.spec, bundle.files, "auto", bundle.bf16)
+        predictor = pick_predictor(bundle)
     answers = count_answers(record.probabilities(bundle.spec.temperature))
     before = replace(answers, brightness=record.brightness, contrast=record.contrast)
     return bundle.name, predictor, before
@@ -160,16 +160,12 @@ def _metrics(found: dict[str, Any]) -> dict[str, float]:
     )
 
 
-def _message(
-    name: str,
-    images: int,
-    differences: dict[str, Difference],
-    drifted: list[str],
-    limit: float | None,
-) -> str:
+def _message(found: dict[str, Any]) -> str:
     """Such as `412 faces by fer-fusion version 3: drifted: brightness 0.41 (limit 0.2)`."""
-    furthest = max(differences, key=lambda measure: differences[measure].size)
-    far = ", ".join(f"{one} {differences[one].size:.3f}" for one in drifted or [furthest])
+    sizes = {measure: one["size"] for measure, one in found["differences"].items()}
+    furthest, limit = max(sizes, key=sizes.__getitem__), found["limit"]
+    drifted = found["drifted"]
+    far = ", ".join(f"{one} {sizes[one]:.3f}" for one in drifted or [furthest])
     words = f"drifted: {far}" if drifted else f"no drift; the most is {far}"
     bound = "no limit is set" if limit is None else f"monitoring.max_drift is {limit}"
-    return f"{images:,} faces by {name}: {words} ({bound})"
+    return f"{found['images']:,} faces by {found['model']}: {words} ({bound})"

@@ -25,6 +25,11 @@ class ValAccuracies:
     fused: float
     single: dict[str, float]
 
+    @property
+    def best_single(self) -> str:
+        """Chosen on val: test is for reporting."""
+        return max(self.single, key=self.single.__getitem__)
+
 
 @dataclass(frozen=True)
 class MethodAccuracies:

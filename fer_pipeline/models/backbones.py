@@ -5,21 +5,63 @@ Input is (B, 3, S, S) in [-1, 1], output (B, 7) logits, for every backbone alike
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import get_model, get_model_weights
+from torch.overrides import TorchFunctionMode
 
 from fer_pipeline.emotions import NUM_EMOTIONS
 from fer_pipeline.errors import WeightsError, one_line
 from fer_pipeline.models.catalog import CATALOG, BackboneInfo, weights_file
 
+
+@contextmanager
+def _compiler_when_asked() -> Iterator[None]:
+    """Import torchvision without torch's compiler, which takes longer than all the rest of it.
+
+    Its layers for regions of interest, which no backbone has, import the compiler for one question
+    that they ask when they are called.
+    """
+
+    def is_compile_supported(device: str) -> bool:
+        compiler = importlib.import_module("torch._dynamo.utils")
+        return bool(compiler.is_compile_supported(device))
+
+    names = {"torch._dynamo", "torch._dynamo.utils"} - set(sys.modules)
+    for name in names:
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name])["is_compile_supported"] = is_compile_supported
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+with _compiler_when_asked():
+    from torchvision.models import get_model, get_model_weights
+
 _PARALLEL = "module."
 """What DataParallel and DistributedDataParallel put before the name of every entry."""
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Weights are not drawn at random, which takes longer than to read them from a file."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        drawn = function in (Tensor.normal_, Tensor.uniform_)
+        return args[0] if drawn else function(*args, **(kwargs or {}))
 
 
 def build_backbone(name: str, weights: str, dropout: float | None = None) -> nn.Module:
@@ -50,7 +92,8 @@ def load_trained(name: str, path: Path) -> nn.Module:
     Raises:
         WeightsError: the file is missing, damaged, or of another network.
     """
-    model = build_backbone(name, "none")
+    with _NothingDrawn():
+        model = build_backbone(name, "none")
     try:
         model.load_state_dict(_read_state(path))
     except (WeightsError, RuntimeError) as error:

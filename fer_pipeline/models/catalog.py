@@ -44,12 +44,7 @@ _INCEPTION = {"aux_logits": False, "init_weights": False, "transform_input": Fal
 _BACKBONES = (
     BackboneInfo("resnet50", "He et al., arXiv 1512.03385", 32, _RESNET),
     BackboneInfo("resnet101", "He et al., arXiv 1512.03385", 32, _RESNET),
-    BackboneInfo(
-        "inception_v3",
-        "Szegedy et al., arXiv 1512.00567",
-        75,
-        _INCEPTION,
-    ),
+    BackboneInfo("inception_v3", "Szegedy et al., arXiv 1512.00567", 75, _INCEPTION),
 )
 CATALOG: Mapping[str, BackboneInfo] = MappingProxyType({info.name: info for info in _BACKBONES})
 

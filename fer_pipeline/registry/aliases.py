@@ -210,12 +210,17 @@ def move_champion(tracking: Tracking, name: str, asked: Move) -> Move:
 
 
 def _make(tracking: Tracking, name: str, move: Move) -> bool:
-    """Move the aliases as the journal says, unless the champion is another one by now."""
+    """Move the aliases as the journal says.
+
+    Unless the champion is another one by now, or the new one is no longer there: an interrupted
+    move that can't be made must not stand in the way of all others.
+    """
     client, now = tracking.client, read_aliases(tracking, name)
-    if (now.champion or "") not in (move.came_from, move.to):
+    there = {str(one.version) for one in client.search_model_versions(f"name = '{name}'")}
+    if (now.champion or "") not in (move.came_from, move.to) or move.to not in there:
         client.set_terminated(move.run_id, "KILLED")
         return False
-    if move.came_from:
+    if move.came_from in there:
         client.set_registered_model_alias(name, PREVIOUS, move.came_from)
     client.set_registered_model_alias(name, CHAMPION, move.to)
     if now.challenger == move.to:

@@ -1,24 +1,29 @@
-"""A version of the registered model: found, seen to be whole, and fetched to be used here."""
+"""A version of the registered model: found, seen to be whole, and fetched to be used here.
+
+Copies of weights lie in the project, where the next process clears what a killed one left.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from fer_pipeline.errors import RegistryError
+from fer_pipeline.paths import SCRATCH
 from fer_pipeline.provenance import file_sha256
-from fer_pipeline.registry.scratch import scratch_folder
 from fer_pipeline.registry.tracking import is_missing, mlflow_errors, storage_errors
-from fer_pipeline.serving.bundle import bundle_files, open_bundle
-from fer_pipeline.serving.precision import read_change
+from fer_pipeline.serving.bundle import bundle_files, open_bundle, read_change
 
 if TYPE_CHECKING:
     from fer_pipeline.registry.tracking import Tracking
@@ -100,6 +105,30 @@ def require_files(tracking: Tracking, name: str, number: str) -> None:
     for file, (size, _) in _files_of(tracking, name, number).items():
         if sizes.get(file) != size:
             raise _not_whole(name, number, file, f"has {sizes.get(file, 'no')} bytes, not {size}")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give a folder that is deleted at the end; MLflow's own temporary files go there, too.
+
+    What killed processes left goes first: the kernel frees the lock beside a folder with the
+    process that holds it.
+    """
+    SCRATCH.mkdir(exist_ok=True)
+    for leftover in SCRATCH.glob("*.lock"):
+        with suppress(Timeout), FileLock(leftover, timeout=0):
+            shutil.rmtree(leftover.with_suffix(""), ignore_errors=True)
+            leftover.unlink(missing_ok=True)
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(dir=SCRATCH.resolve(), ignore_cleanup_errors=True) as folder:
+        lock = Path(f"{folder}.lock")
+        with FileLock(lock):
+            tempfile.tempdir = folder
+            try:
+                yield Path(folder)
+            finally:
+                tempfile.tempdir = before
+                lock.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.errors import RequestError
 from fer_pipeline.serving.batching import Batcher
-from fer_pipeline.serving.bundle import open_bundle
-from fer_pipeline.serving.precision import PRECISION_VARIABLE, read_change
+from fer_pipeline.serving.bundle import PRECISION_VARIABLE, open_bundle, read_change
 from fer_pipeline.serving.requests import read_request
 from fer_pipeline.serving.speed import pick_predictor
 
@@ -47,7 +47,7 @@ class FusedModel(PythonModel):
         bundle = open_bundle(Path(context.artifacts["bundle"]), "this version")
         change = read_change(Path(context.artifacts["record"]))
         choice = os.environ.get(PRECISION_VARIABLE, "auto")
-        self._predictor = pick_predictor(bundle.spec, bundle.files, choice, change)
+        self._predictor = pick_predictor(replace(bundle, bf16=change), choice)
         self._batcher = Batcher(self._predictor.compute)
         self._timeout_s: float | None = None
         server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")

@@ -153,13 +153,7 @@ def open_run(
         if splits is None:
             splits = _TRAINED_ON if is_training else _FUSED_ON
         _log_data(tracking.client, run_id, splits)
-        emit(
-            "run",
-            name=name,
-            run_id=run_id,
-            experiment_id=tracking.experiment_id,
-            uri=shown_address(tracking.uri),
-        )
+        emit("run", name=name, run_id=run_id, uri=shown_address(tracking.uri))
         try:
             with _system_metrics(tracking.uri, run_id) if is_training else nullcontext():
                 yield run

@@ -26,7 +26,7 @@ def main(version: str, folder: Path) -> None:
     sys.meta_path[:] = [
         one for one in sys.meta_path if "editable" not in getattr(one, "__module__", "")
     ]
-    model = mlflow.pyfunc.load_model(version)
+    model = mlflow.pyfunc.load_model(version, suppress_warnings=True)
     images = np.load(folder / "images.npy", allow_pickle=False)
     slices = [images[start : start + SLICE] for start in range(0, len(images), SLICE)]
     logits = [model.predict(some, params={"output": "logits"}) for some in slices]

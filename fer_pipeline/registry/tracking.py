@@ -19,12 +19,7 @@ from mlflow.utils.rest_utils import http_request
 from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from fer_pipeline.errors import (
-    RegistryError,
-    RegistryUnreachableError,
-    hide_password,
-    one_line,
-)
+from fer_pipeline.errors import RegistryError, RegistryUnreachableError, hide_password, one_line
 from fer_pipeline.paths import TRACKING_DB, project_folder
 from fer_pipeline.registry.local_store import (
     SQLITE,
@@ -68,6 +63,7 @@ def connect(experiment: str) -> Tracking:
         RegistryError: the store can't be reached or used; said at once, before any work.
     """
     uri = tracking_uri()
+    os.environ.pop("MLFLOW_REGISTRY_URI", None)  # versions stand where their runs do
     with mlflow_errors(uri):
         if uri.startswith(("http://", "https://")):
             _ask_server(uri)

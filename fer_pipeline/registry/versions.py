@@ -10,6 +10,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -33,7 +34,6 @@ from fer_pipeline.registry.fetch import open_storage
 from fer_pipeline.registry.tracking import is_missing, storage_errors
 
 if TYPE_CHECKING:
-    from fer_pipeline.arrays import UInt8Array
     from fer_pipeline.registry.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ STORED_FILES = (
     "emotions.py", "errors.py", "files.py", "fusion/__init__.py", "fusion/average.py",
     "models/__init__.py", "models/backbones.py", "models/catalog.py", "models/inference.py",
     "models/transforms.py", "serving/__init__.py", "serving/batching.py", "serving/bundle.py",
-    "serving/engine.py", "serving/packing.py", "serving/precision.py", "serving/predictor.py",
+    "serving/engine.py", "serving/predictor.py",
     "serving/requests.py", "serving/speed.py", "threads.py", "training/__init__.py",
     "training/capture.py",
 )  # fmt: skip
@@ -82,7 +82,6 @@ class Candidate:
         content: the digest of its weights and of the code that it runs.
         run_id: the fusion run that the model belongs to.
         folders: what is stored beside the code, by name: `bundle` and `record`.
-        example: (1, 48, 48) uint8, stored as the input example.
         tags: for the version.
         description: the model card.
     """
@@ -90,7 +89,6 @@ class Candidate:
     content: str
     run_id: str
     folders: Mapping[str, Path]
-    example: UInt8Array
     tags: Mapping[str, str]
     description: str
 
@@ -234,6 +232,8 @@ def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
     with (
         storage_errors(f"{name} could not be registered, and no alias was moved"),
         tempfile.TemporaryDirectory() as folder,
+        # MLflow warns where there is no input example, and to try one it would load the networks.
+        warnings.catch_warnings(action="ignore"),
     ):
         with mlflow.start_run(run_id=candidate.run_id, experiment_id=tracking.experiment_id):
             model = mlflow.pyfunc.log_model(
@@ -242,7 +242,6 @@ def _make_version(tracking: Tracking, name: str, candidate: Candidate) -> None:
                 artifacts={key: str(folder) for key, folder in candidate.folders.items()},
                 code_paths=[str(write_model_code(Path(folder)))],
                 signature=_signature(),
-                input_example=candidate.example,
                 pip_requirements=_pinned_requirements(),
             )
         tags = {**candidate.tags, CONTENT_TAG: candidate.content}
@@ -255,10 +254,7 @@ def _signature() -> ModelSignature:
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, SIDE, SIDE))]),
         outputs=Schema([ColSpec("float", emotion) for emotion in EMOTIONS]),
         params=ParamSchema(
-            [
-                ParamSpec("output", "string", "probabilities"),
-                ParamSpec("singles", "boolean", False),
-            ]
+            [ParamSpec("output", "string", "probabilities"), ParamSpec("singles", "boolean", False)]
         ),
     )
     # MLflow's server then hands over what was sent, as to a model with type hints. Else it makes

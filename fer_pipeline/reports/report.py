@@ -59,9 +59,7 @@ def render_report(inputs: ReportInputs) -> str:
         **_shared(inputs),
         card=page.markdown(render_model_card(inputs)),
         meaning=conclude(
-            evaluation.test.gain,
-            "Fusing helps on this test set",
-            "Fusing harms on this test set",
+            evaluation.test.gain, "Fusing helps on this test set", "Fusing harms on this test set"
         ),
         figures=_figures(inputs),
         confusions=[

@@ -7,6 +7,7 @@ its temperature. It takes (N, 48, 48) uint8 and gives (N, 7) float32 probabiliti
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     from fer_pipeline.arrays import Float32Array, Int64Array, UInt8Array
     from fer_pipeline.data.faces import Split
     from fer_pipeline.params.schema import Tta
-    from fer_pipeline.serving.bundle import Bundle
+    from fer_pipeline.serving.bundle import Bundle, Member
+
+# Read when ONNX Runtime is imported, which else reports its use to Microsoft.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 MAX_DIFFERENCE = 1e-4
 """How far a probability of the float32 graph may be from the model's own."""
@@ -75,10 +79,11 @@ class _Backbone(nn.Module):
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, network: nn.Module, image_size: int, resize: int, tta: Tta) -> None:
+    def __init__(self, member: Member, weights: Path, tta: Tta) -> None:
         super().__init__()
-        rows, columns = view_matrices(image_size, resize, tta)
-        self.network, self.views, self.size = network, len(rows), image_size
+        rows, columns = view_matrices(member.image_size, member.eval_resize, tta)
+        self.network = load_trained(member.name, weights)
+        self.views, self.size = len(rows), member.image_size
         self.register_buffer("rows", rows[:, None])  # (V, 1, S, 48)
         self.register_buffer("columns", columns[:, None])  # (V, 1, 48, S)
 
@@ -96,13 +101,7 @@ class _Fused(nn.Module):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         self.members = nn.ModuleList(
-            _Backbone(
-                load_trained(one.name, bundle.files[one.name]),
-                one.image_size,
-                one.eval_resize,
-                bundle.spec.tta,
-            )
-            for one in bundle.spec.members
+            _Backbone(one, bundle.files[one.name], bundle.spec.tta) for one in bundle.spec.members
         )
         self.weights = [one.weight for one in bundle.spec.members]
         self.temperature = bundle.spec.temperature
@@ -143,12 +142,14 @@ def export_onnx(bundle: Bundle, val: Split, path: Path, bar: Bar, *, int8: bool)
         int8: quantise weights and activations statically.
 
     Raises:
-        DataError: the file can't be written.
+        DataError: the file can't be written, or is named as another kind.
         FusionError: the model is unknown here, or the graph does not answer as it does.
         WeightsError: a weights file is missing, damaged or of another network.
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder: give the path of a file")
+    if path.suffix != ".onnx":
+        raise DataError(f"{path} does not end in .onnx, as the file that is written must")
     with whole_file(path) as partial, TemporaryDirectory() as scratch:
         partial.touch()  # what can't be written is found before the work
         predictor, graph = FusedPredictor(bundle.spec, bundle.files), Path(scratch) / "fp32.onnx"
@@ -219,7 +220,10 @@ def _write_graph(model: nn.Module, path: Path) -> None:
 
 
 def _quantise(plain: Path, path: Path, images: UInt8Array) -> None:
-    """Write the graph in int8: each output channel of the weights with a scale of its own."""
+    """Write the graph in int8: each output channel of the weights with a scale of its own.
+
+    Weights are signed with a zero point of 0: OpenVINO computes others in float32.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -256,9 +260,7 @@ def _answers(graph: Path, images: UInt8Array, advance: Callable[[int], None]) ->
 
 
 def _in_batches(
-    answer: Callable[[UInt8Array], Float32Array],
-    images: UInt8Array,
-    advance: Callable[[int], None],
+    answer: Callable[[UInt8Array], Float32Array], images: UInt8Array, advance: Callable[[int], None]
 ) -> Float32Array:
     answers = [np.empty((0, NUM_EMOTIONS), np.float32)]
     for start in range(0, len(images), BATCH_SIZE):

@@ -147,10 +147,7 @@ def _table(container: Container, name: str) -> Source | None:
     if start.startswith(b"PAR1"):
         with (
             open_table(container, name) as stream,
-            open_images(stream, container.where(name)) as (
-                file,
-                _,
-            ),
+            open_images(stream, container.where(name)) as (file, _),
         ):
             return Source("parquet", container.path, [name], file.metadata.num_rows)
     if start.startswith(_ARRAY_MAGIC) and (alone or stem in _ARRAYS):

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from pathlib import Path
+import timeit
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from fer_pipeline.errors import FusionError
 from fer_pipeline.fusion.average import probabilities, top1_accuracy
-from fer_pipeline.serving.precision import Bf16Change
+from fer_pipeline.serving.bundle import Bf16Change
 from fer_pipeline.serving.predictor import FusedPredictor
 
 if TYPE_CHECKING:
     from fer_pipeline.arrays import FloatArray, Int64Array, UInt8Array
-    from fer_pipeline.serving.bundle import Spec
+    from fer_pipeline.serving.bundle import Bundle
 
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 
@@ -46,19 +44,12 @@ def measure_change(
     )
 
 
-def pick_predictor(
-    spec: Spec,
-    files: Mapping[str, Path],
-    choice: str = "auto",
-    change: Bf16Change | None = None,
-    device: str = "auto",
-) -> FusedPredictor:
+def pick_predictor(bundle: Bundle, choice: str = "auto", device: str = "auto") -> FusedPredictor:
     """Load a fused model in the precision that is asked for.
 
     Args:
-        spec, files: as `FusedPredictor` takes them.
-        choice: `fp32`, `bf16`, or `auto`: bf16 where `change` allows it and it is faster.
-        change: what bf16 changes on val; None where that is not known.
+        bundle: the fused model.
+        choice: `fp32`, `bf16`, or `auto`: bf16 where what it changes is allowed and it is faster.
         device: as `FusedPredictor` takes it.
 
     Raises:
@@ -70,11 +61,11 @@ def pick_predictor(
         known = ", ".join(get_args(PrecisionChoice))
         raise FusionError(f"there is no precision '{choice}': choose one of {known}")
     if choice == "bf16":
-        return FusedPredictor(spec, files, "bf16", device)
-    exact = FusedPredictor(spec, files, "fp32", device)
-    if choice == "fp32" or change is None or not change.allowed:
+        return FusedPredictor(bundle.spec, bundle.files, "bf16", device)
+    exact = FusedPredictor(bundle.spec, bundle.files, "fp32", device)
+    if choice == "fp32" or bundle.bf16 is None or not bundle.bf16.allowed:
         return exact
-    fast = FusedPredictor(spec, files, "bf16", device)
+    fast = FusedPredictor(bundle.spec, bundle.files, "bf16", device)
     return fast if measure_gain(exact, fast) >= MIN_GAIN else exact
 
 
@@ -86,9 +77,4 @@ def measure_gain(exact: FusedPredictor, fast: FusedPredictor) -> float:
 def _seconds(predictor: FusedPredictor) -> float:
     """The shortest time for a few images."""
     images = np.zeros((_TIMED_IMAGES, 48, 48), np.uint8)
-    seconds = []
-    for _ in range(_TIMED_CALLS):
-        started = time.perf_counter()
-        predictor.predict(images)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return min(timeit.repeat(lambda: predictor.predict(images), number=1, repeat=_TIMED_CALLS))

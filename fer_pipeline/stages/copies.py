@@ -12,12 +12,7 @@ from pathlib import Path
 
 from fer_pipeline.data.sources.downloads import BrokenConnectionError
 from fer_pipeline.data.sources.s3 import BUCKET, S3, SCHEME
-from fer_pipeline.errors import (
-    DataError,
-    SourceUnreachableError,
-    TrainingError,
-    hide_password,
-)
+from fer_pipeline.errors import DataError, SourceUnreachableError, TrainingError, hide_password
 
 VARIABLE = "FER_CHECKPOINTS"
 

@@ -44,9 +44,8 @@ def evaluate(params: Params) -> None:
         groups=split.groups,
     )
     val = _val_accuracies(names, weights)
-    best_single = max(val.single, key=val.single.__getitem__)  # on val: test is for reporting
-    cases = find_cases(test, best_single, CASES)
-    evaluation = _evaluation(params, test, split, fusion, val, best_single, cases)
+    cases = find_cases(test, val.best_single, CASES)
+    evaluation = _evaluation(params, test, split, fusion, val, cases)
     write_json(paths.EVALUATION, evaluation.to_json())
     write_json(paths.SUMMARY, _summary(evaluation))
     scores = evaluation.test.models.items()
@@ -66,22 +65,16 @@ def evaluate(params: Params) -> None:
 
 
 def _evaluation(
-    params: Params,
-    test: TestLogits,
-    split: Split,
-    fusion: Fusion,
-    val: ValAccuracies,
-    best_single: str,
-    cases: Cases,
+    params: Params, test: TestLogits, split: Split, fusion: Fusion, val: ValAccuracies, cases: Cases
 ) -> Evaluation:
     clean, bins = ~split.in_train, params.evaluation.ece_bins
     return Evaluation(
         protocol=params.data.protocol,
         test_sha256=split_sha256(split),
         val=val,
-        test=compare(test, best_single, params.evaluation, params.seed),
+        test=compare(test, val.best_single, params.evaluation, params.seed),
         methods=_method_accuracies(fusion, test),
-        clean=compare(test.select(clean), best_single, params.evaluation, params.seed)
+        clean=compare(test.select(clean), val.best_single, params.evaluation, params.seed)
         if clean.any()
         else None,
         cases=cases.images,

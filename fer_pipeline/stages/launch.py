@@ -91,5 +91,5 @@ def _threads(stage: str, backbone: str, params: Params) -> int | None:
 def set_up_log(stream: TextIO) -> None:
     """Write what the package logs to a stream, and only warnings of the chatty libraries."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=stream)
-    for noisy in ("alembic", "lightning_fabric", "mlflow", "urllib3"):
+    for noisy in ("alembic", "lightning_fabric", "mlflow", "onnx_ir", "onnxscript", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -23,23 +23,13 @@ def predict(params: Params, backbone: str) -> None:
     device = pick_device()
     weights = require(model_file(backbone), f"train@{backbone}")
     model = load_trained(backbone, weights).to(device)
-    own = params.backbones[backbone]
+    own, tta, batch_size = params.backbones[backbone], params.predict.tta, params.predict.batch_size
+    sizes = own.image_size, own.eval_resize
     logits = {}
     total = sum(map(len, splits.values()))
     with full_float32(), image_bar(f"{backbone} predict", total) as advance:
         for name, split in splits.items():
-            logits[name] = (
-                compute_logits(
-                    model,
-                    torch.from_numpy(split.images).to(device),
-                    own.image_size,
-                    own.eval_resize,
-                    params.predict.batch_size,
-                    advance,
-                    tta=params.predict.tta,
-                )
-                .cpu()
-                .numpy()
-            )
-    settings = PredictSettings(params.predict.tta, own.image_size, own.eval_resize)
-    write_predictions(backbone, logits, settings)
+            pixels = torch.from_numpy(split.images).to(device)
+            found = compute_logits(model, pixels, *sizes, batch_size, advance, tta=tta)
+            logits[name] = found.cpu().numpy()
+    write_predictions(backbone, logits, PredictSettings(tta, *sizes))

@@ -11,7 +11,7 @@ from fer_pipeline.data.faces import Example, Faces, Int64Array, Split, save_spli
 from fer_pipeline.data.profile import BRIGHTNESS_MIDDLES, CONTRAST_MIDDLES, Profile, profile_of
 from fer_pipeline.data.quality import duplicates
 from fer_pipeline.data.quality.drift import Drift, measure_drift, require_small
-from fer_pipeline.data.quality.splits import Policies, clean, hold_out, members, split_faces
+from fer_pipeline.data.quality.splits import clean, hold_out, members, split_faces
 from fer_pipeline.data.sources.pins import Earlier, read_pin
 from fer_pipeline.data.store import Origin, read_faces
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
@@ -41,10 +41,7 @@ def prepare(params: Params) -> None:
     classes = duplicates.count_classes(faces)
 
     masks = members(faces, params.data.protocol)
-    policies = Policies(
-        params.data.drop_constant, params.data.drop_train_duplicates_of, params.data.conflicts
-    )
-    kept, kept_groups, cleaning = clean(faces, groups, policies, masks["val"], masks["test"])
+    kept, kept_groups, cleaning = clean(faces, groups, params.data, masks["val"], masks["test"])
     splits = split_faces(kept, kept_groups, params.data.protocol)
     _require_every_emotion(splits["train"])
     metrics = {

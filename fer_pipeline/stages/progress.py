@@ -37,10 +37,11 @@ LINE_EVERY_S = 30.0
 class Bar(Progress):
     """A bar; where the output is no terminal, and it can't be redrawn, a line now and then."""
 
-    def __init__(self, *columns: ProgressColumn, stderr: bool = False) -> None:
-        console = Console(stderr=stderr)
+    def __init__(self, *figures: ProgressColumn, stderr: bool = False) -> None:
+        console, label = Console(stderr=stderr), TextColumn("{task.description}")
+        columns = (label, BarColumn(), *(figures or [MofNCompleteColumn()]), TimeRemainingColumn())
         super().__init__(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self._shown, self._said = columns, time.monotonic()
+        self._said = time.monotonic()
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         super().advance(task_id, advance)
@@ -54,7 +55,8 @@ class Bar(Progress):
         if self.console.is_terminal or time.monotonic() < self._said + LINE_EVERY_S:
             return
         self._said = time.monotonic()
-        shown = (column.render(self._tasks[task_id]) for column in self._shown)
+        task = self._tasks[task_id]
+        shown = (one.render(task) for one in self.columns if isinstance(one, ProgressColumn))
         texts = [one.plain for one in shown if isinstance(one, Text)]  # not the bar itself
         self.console.print("  ".join(texts), highlight=False, soft_wrap=True)
 
@@ -77,7 +79,7 @@ class TrainingProgress(Observer):
 
     def __init__(self, bar: Progress, run: RunLog, backbone: str) -> None:
         self._progress, self._run, self._backbone = bar, run, backbone
-        self._task: TaskID | None = None
+        self._task = bar.add_task(backbone, visible=False)
         self._epochs, self._best = 0, 0.0
 
     def noted(self, name: str, value: str) -> None:
@@ -95,8 +97,7 @@ class TrainingProgress(Observer):
         self._start(f"{phase} {epoch}/{epochs}", images)
 
     def batch_done(self, images: int) -> None:
-        if self._task is not None:
-            self._progress.advance(self._task, images)
+        self._progress.advance(self._task, images)
 
     def epoch_done(self, record: EpochRecord) -> None:
         emit("epoch", backbone=self._backbone, epochs=self._epochs, **asdict(record))
@@ -115,9 +116,8 @@ class TrainingProgress(Observer):
         self._run.metrics({**values, "best_val_accuracy": self._best}, record.epoch)
 
     def _start(self, work: str, images: int) -> None:
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(f"{self._backbone} {work}", total=images)
+        said = f"{self._backbone} {work}"
+        self._progress.reset(self._task, total=images, description=said, visible=True)
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def image_bar(
 
     On standard error it does not mix with results.
     """
-    with new_bar(MofNCompleteColumn(), ImagesPerSecond(), stderr=stderr) as progress:
+    with Bar(MofNCompleteColumn(), ImagesPerSecond(), stderr=stderr) as progress:
         task = progress.add_task(label, total=images)
         yield lambda count: progress.advance(task, count)
 
@@ -136,20 +136,6 @@ def image_bar(
 @contextmanager
 def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar over a download, shown once there is one; gives the function that advances it."""
-    with new_bar(DownloadColumn(), TransferSpeedColumn()) as progress:
-        task: TaskID | None = None
-
-        def advance(done: int, total: int | None) -> None:
-            nonlocal task
-            if task is None:
-                task = progress.add_task(label, total=total)
-            progress.update(task, completed=done, total=total)
-
-        yield advance
-
-
-def new_bar(*figures: ProgressColumn, stderr: bool = False) -> Bar:
-    """A bar that is to be entered; it counts, unless other figures are asked for."""
-    shown = figures or (MofNCompleteColumn(),)
-    label = TextColumn("{task.description}")
-    return Bar(label, BarColumn(), *shown, TimeRemainingColumn(), stderr=stderr)
+    with Bar(DownloadColumn(), TransferSpeedColumn()) as progress:
+        task = progress.add_task(label, total=None, visible=False)
+        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)

@@ -23,22 +23,26 @@ from fer_pipeline.fusion.result import Fusion, read_fusion
 from fer_pipeline.paths import model_file, provenance, require
 from fer_pipeline.provenance import git_state, model_digest
 from fer_pipeline.registry.aliases import read_aliases
-from fer_pipeline.registry.fetch import files_tag
+from fer_pipeline.registry.fetch import files_tag, scratch_folder
 from fer_pipeline.registry.policy import FIGURES, GATE_TAG, Decision, evaluate_policy
 from fer_pipeline.registry.promote import nominate, promote
 from fer_pipeline.registry.record import Record, make_record, write_record
 from fer_pipeline.registry.runs import RunLog, make_child, open_run, recipe_name
-from fer_pipeline.registry.scratch import scratch_folder
 from fer_pipeline.registry.tracking import Tracking, connect, mlflow_errors
 from fer_pipeline.registry.versions import Candidate, register_once, version_digest
-from fer_pipeline.serving.bundle import Spec, bundle_files, describe, write_bundle
-from fer_pipeline.serving.precision import change_tag, write_change
+from fer_pipeline.serving.bundle import (
+    bundle_files,
+    change_tag,
+    describe,
+    write_bundle,
+    write_change,
+)
 from fer_pipeline.serving.predictor import FusedPredictor
 from fer_pipeline.serving.speed import MIN_GAIN, measure_change, measure_gain
 
 if TYPE_CHECKING:
     from fer_pipeline.params.schema import Params
-    from fer_pipeline.serving.precision import Bf16Change
+    from fer_pipeline.serving.bundle import Bf16Change
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +60,8 @@ def register(params: Params) -> None:
     files = {name: require(model_file(name), f"train@{name}") for name in params.backbones}
     verdict, name = judge(evaluation.test, params.gate), params.registry.model_name
     tracking = connect(params.registry.experiment)
-    bf16 = _measure_bf16(spec, files)
+    predictor = FusedPredictor(spec, files)
+    bf16 = _measure_bf16(predictor, files)
     # Experiments are compared first: a sweep must not move aliases with each try.
     experiment = os.environ.get("DVC_EXP_NAME")
     number: str | None = None
@@ -71,7 +76,9 @@ def register(params: Params) -> None:
             run.tags(_link_trainings(params, tracking, run.run_id))
             _log_fusion(run, evaluation, fusion, verdict.passed)
             if verdict.passed and not experiment:
-                candidate = _make_candidate(params, evaluation, bundle, bf16, run.run_id, content)
+                candidate = _make_candidate(
+                    params, evaluation, predictor, bundle, bf16, run.run_id, content
+                )
                 number = register_once(tracking, name, candidate)
     with mlflow_errors(tracking.uri):
         decision = _nominate(tracking, params, number) if number else None
@@ -98,9 +105,10 @@ def register(params: Params) -> None:
         log.info("gate not passed: nothing registered")
 
 
-def _measure_bf16(spec: Spec, files: Mapping[str, Path]) -> Bf16Change | None:
+def _measure_bf16(exact: FusedPredictor, files: Mapping[str, Path]) -> Bf16Change | None:
     """What the fused model says of val in bf16; None where bf16 is no faster on this machine."""
-    exact, fast = (FusedPredictor(spec, files, precision) for precision in ("fp32", "bf16"))
+    spec = exact.spec
+    fast = FusedPredictor(spec, files, "bf16")
     if (gain := measure_gain(exact, fast)) < MIN_GAIN:
         log.info("bf16 is %.1f times as fast as float32 here: not measured on val", gain)
         return None
@@ -122,6 +130,7 @@ def _measure_bf16(spec: Spec, files: Mapping[str, Path]) -> Bf16Change | None:
 def _make_candidate(
     params: Params,
     evaluation: Evaluation,
+    predictor: FusedPredictor,
     bundle: Path,
     bf16: Bf16Change | None,
     run_id: str,
@@ -135,27 +144,26 @@ def _make_candidate(
     Raises:
         DataError: the files of the graph are not those that were evaluated.
     """
-    record, folder = _record(params, bundle, evaluation), bundle.with_name("record")
+    record, folder = _record(params, predictor, evaluation), bundle.with_name("record")
     write_record(record, folder)
     write_change(bf16, folder)
     return Candidate(
         content=content,
         run_id=run_id,
         folders={"bundle": bundle, "record": folder},
-        example=record.drawn[:1],
         tags=_version_tags(params, evaluation) | files_tag(bundle) | change_tag(bf16),
         description=paths.MODEL_CARD.read_text(encoding="utf-8"),
     )
 
 
-def _record(params: Params, bundle: Path, evaluation: Evaluation) -> Record:
+def _record(params: Params, predictor: FusedPredictor, evaluation: Evaluation) -> Record:
     """The record of the fused model, of the test logits as `evaluate` scored them."""
     test, names = load_split(paths.TEST), list(params.backbones)
     fusion = read_fusion(paths.FUSION)
     fusion.require_predictions(names)
     weights = np.array([fusion.weights[name] for name in names])
     logits = fuse(read_logits(names, "test", len(test)), weights)
-    record = make_record(logits, test, FusedPredictor.load(bundle), params.seed)
+    record = make_record(logits, test, predictor, params.seed)
     difference = abs(top1_accuracy(logits, test.labels) - evaluation.test.fused.accuracy)
     if record.test_sha256 != evaluation.test_sha256 or difference > 1e-9:
         raise DataError(

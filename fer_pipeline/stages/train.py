@@ -11,26 +11,18 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
+from fer_pipeline import paths
 from fer_pipeline.choices import Choices
 from fer_pipeline.data.faces import load_split
 from fer_pipeline.errors import SharedTrainingError
 from fer_pipeline.files import whole_file, write_csv, write_json
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.models.catalog import require_weights
-from fer_pipeline.paths import (
-    CHECKPOINTS,
-    TRAIN,
-    VAL,
-    model_file,
-    provenance,
-    training_curve,
-    training_metrics,
-)
 from fer_pipeline.provenance import StageInputs, git_state
 from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import Tracking, connect
 from fer_pipeline.stages.copies import open_copies
-from fer_pipeline.stages.progress import TrainingProgress, new_bar
+from fer_pipeline.stages.progress import Bar, TrainingProgress
 from fer_pipeline.training.checkpoints import Checkpoints
 from fer_pipeline.training.devices import choose_devices, describe_hardware
 from fer_pipeline.training.fit import Trainer
@@ -56,7 +48,7 @@ def train(params: Params, backbone: str) -> None:
         for name, phase in own.phases.items()
     }
     fabric = choose_devices(shared.devices, batch_sizes)
-    splits = load_split(TRAIN), load_split(VAL)
+    splits = load_split(paths.TRAIN), load_split(paths.VAL)
     inputs = StageInputs.read("train", backbone, params)
     tracking = connect(params.registry.experiment)
     choices, hardware = Choices(inputs.key), describe_hardware(fabric.device, fabric.world_size)
@@ -71,7 +63,8 @@ def train(params: Params, backbone: str) -> None:
     if not fabric.is_global_zero:
         logging.getLogger("fer_pipeline").setLevel(logging.ERROR)  # the first process speaks
         copies = None
-    checkpoints = Checkpoints(CHECKPOINTS / backbone, inputs.key, shared.checkpoint_every_s, copies)
+    folder = paths.CHECKPOINTS / backbone
+    checkpoints = Checkpoints(folder, inputs.key, shared.checkpoint_every_s, copies)
     with _observer(fabric, tracking, backbone, inputs) as (observer, run_id):
         with explain_device_errors(backbone, "the device is full before training begins: free it"):
             model = model.to(fabric.device)
@@ -101,7 +94,7 @@ def _observer(
     with open_run(tracking, backbone, inputs.content, tags=tags) as run:
         run.params(inputs.logged)
         run.tags({"fer.devices": f"{fabric.world_size} x {fabric.device.type}"})
-        with new_bar() as bar:
+        with Bar() as bar:
             yield TrainingProgress(bar, run, backbone), run.run_id
 
 
@@ -121,7 +114,7 @@ def _fit(job: Job, checkpoints: Checkpoints) -> Trained | None:
 
 def _write(trained: Trained, backbone: str, hardware: str, run_id: str) -> None:
     """Write the outs, of which the same inputs give the same bytes, apart from the provenance."""
-    with whole_file(model_file(backbone)) as partial:
+    with whole_file(paths.model_file(backbone)) as partial:
         save_file(trained.state, partial)
     best = trained.best
     metrics = {
@@ -131,11 +124,11 @@ def _write(trained: Trained, backbone: str, hardware: str, run_id: str) -> None:
         "best_epoch": best.epoch,
         "epochs": len(trained.history),
     }
-    write_json(training_metrics(backbone), metrics)
+    write_json(paths.training_metrics(backbone), metrics)
     curve = [asdict(record) for record in trained.history]
     for row in curve:
         del row["images_per_s"], row["seconds"]
-    write_csv(training_curve(backbone), curve)
+    write_csv(paths.training_curve(backbone), curve)
     git = git_state()
     made_by = {
         "seconds": round(trained.seconds, 1),
@@ -147,4 +140,4 @@ def _write(trained: Trained, backbone: str, hardware: str, run_id: str) -> None:
         "dirty": git.dirty,
         "run_id": run_id,
     }
-    write_json(provenance(backbone), made_by)
+    write_json(paths.provenance(backbone), made_by)

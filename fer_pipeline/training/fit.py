@@ -89,10 +89,9 @@ class Trainer:
         if begun:
             run.load_state_dict(begun["run"])
         while len(self._history) < last and not self._stopped(name):
-            self._run_epoch(run)
-        self._save(run, last=True)
+            self._run_epoch(run, last)
 
-    def _run_epoch(self, run: PhaseRun) -> None:
+    def _run_epoch(self, run: PhaseRun, last: int) -> None:
         job, epoch = self._job, len(self._history) + 1
         total = sum(phase.epochs for phase in self._phases.values())
         job.observer.epoch_started(run.name, epoch, total, len(job.train))
@@ -121,7 +120,7 @@ class Trainer:
             self._best = record
             self._best_state = {}  # so that memory holds one at a time
             self._best_state = _copy_state(run.model)
-        self._save(run)
+        self._save(run, ended=epoch == last or self._stopped(run.name))
         job.observer.epoch_done(record)
 
     def _stopped(self, phase: Phase) -> bool:
@@ -132,31 +131,39 @@ class Trainer:
         tuned = [record.epoch for record in self._history if record.phase == "finetune"]
         return bool(tuned) and tuned[-1] - max(self._best.epoch, tuned[0] - 1) >= patience
 
-    def _save(self, run: PhaseRun, *, last: bool = False) -> None:
-        """Save a checkpoint on the first device if one is due, or the last of a phase.
+    def _save(self, run: PhaseRun, *, ended: bool) -> None:
+        """Save a checkpoint on the first device if one is due, or the phase has ended.
 
         If it can't be written, all devices raise the error.
         """
         self._micro_batches[run.name] = run.micro_batch
         fault = ""
         if self._job.fabric.is_global_zero:
-            save = self._checkpoints.finish if last else self._checkpoints.save
+            save = self._checkpoints.finish if ended else self._checkpoints.save
+            done = ended and run.name == list(self._phases)[-1]
             try:
-                if last or self._checkpoints.due():
-                    save(len(self._history), self._state(run))
+                if ended or self._checkpoints.due():
+                    save(len(self._history), self._result() if done else self._state(run))
             except TrainingError as error:
                 fault = str(error)
         if fault := self._job.fabric.broadcast(fault):
             raise SharedTrainingError(fault)
 
     def _state(self, run: PhaseRun) -> dict[str, Any]:
+        """What the next epoch needs."""
+        return self._result() | {
+            "best_state": self._trainable_part(run, self._best_state),
+            "model": self._trainable_part(run, self._job.model.state_dict()),
+            "run": run.state_dict(),
+        }
+
+    def _result(self) -> dict[str, Any]:
+        """What counts once no epoch is left: a quarter of the bytes, or less."""
         assert self._best is not None
         return {
             "history": [asdict(record) for record in self._history],
             "best": asdict(self._best),
-            "best_state": self._trainable_part(run, self._best_state),
-            "model": self._trainable_part(run, self._job.model.state_dict()),
-            "run": run.state_dict(),
+            "best_state": self._best_state,
             "precision": self._precision,
             "micro_batches": self._micro_batches,
             "seconds": self._seconds(),
@@ -177,7 +184,7 @@ class Trainer:
         self._best_state = {**first, **found["best_state"]}
         self._micro_batches = found["micro_batches"]
         self._spent_s = found["seconds"]
-        model.load_state_dict({**model.state_dict(), **found["model"]})
+        model.load_state_dict({**model.state_dict(), **found.get("model", {})})
         log.info("%s: going on after epoch %d", self._job.backbone, len(self._history))
         self._job.observer.resumed(self._history)
         if self._job.training.precision == "auto":

@@ -205,14 +205,9 @@ class PhaseRun:
         fabric, count = job.fabric, len(job.val)
         each = -(-count // fabric.world_size)
         share = slice(fabric.global_rank * each, (fabric.global_rank + 1) * each)
+        sizes = job.params.image_size, job.params.eval_resize
         logits, self._val_images = halve_until_it_fits(
-            lambda images: compute_logits(
-                self.model,
-                job.val.pixels[share],
-                job.params.image_size,
-                job.params.eval_resize,
-                images,
-            ),
+            lambda images: compute_logits(self.model, job.val.pixels[share], *sizes, images),
             min(self._val_images, self._at_once(self.micro_batch)),
         )
         whole = torch.zeros(count, logits.shape[1], device=logits.device)

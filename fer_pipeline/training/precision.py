@@ -15,10 +15,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fer_pipeline.training.augment import augment_batch, draw_augmentation
 from fer_pipeline.training.job import Job, draws_of_epoch
-from fer_pipeline.training.losses import Targets, classification_loss
 from fer_pipeline.training.memory import halve_until_it_fits, unify_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -62,38 +62,25 @@ def choose_precision(job: Job) -> Precision:
 
 
 def _measure(job: Job, count: int) -> tuple[Precision, float]:
-    """Time steps of so many images, or of fewer where memory does not suffice."""
+    """Time steps of so many of the first images of train, or of fewer where memory is short."""
+    device = job.fabric.device
     model = job.model.requires_grad_(True).train()  # as in the phase that trains all of it
+    pixels, labels = job.train.pixels[:count], job.train.labels[:count]
+
+    def measure(images: int) -> tuple[Precision, float]:
+        def loss(trial: nn.Module) -> Tensor:
+            return functional.cross_entropy(trial(batch[:images]).float(), labels[:images])
+
+        return measure_precision(model, device, loss)
+
     try:
         with unify_out_of_memory():
-            loss = trial_loss(job, count)
-            measured, _ = halve_until_it_fits(
-                lambda images: measure_precision(
-                    model, job.fabric.device, lambda trial: loss(trial, images)
-                ),
-                count,
-            )
+            draws = draw_augmentation(len(pixels), draws_of_epoch(job.seed, 0, device).pictures)
+            # (B, 3, S, S)
+            batch = augment_batch(pixels, job.params.image_size, job.training.augment, draws)
+            return halve_until_it_fits(measure, count)[0]
     except torch.OutOfMemoryError:
         return "fp32", 1.0  # the training will say that memory does not suffice
-    return measured
-
-
-def trial_loss(job: Job, images: int) -> Callable[[nn.Module, int], Tensor]:
-    """One forward pass through a network, of so many of the first images of train."""
-    pixels = job.train.pixels[:images]
-    batch = augment_batch(
-        pixels,
-        job.params.image_size,
-        job.training.augment,
-        draw_augmentation(len(pixels), draws_of_epoch(job.seed, 0, job.fabric.device).pictures),
-    )  # (B, 3, S, S)
-    labels = job.train.labels[:images]
-
-    def loss(model: nn.Module, count: int) -> Tensor:
-        targets = Targets(labels[:count])
-        return classification_loss(model(batch[:count]), targets, 0.0)
-
-    return loss
 
 
 def measure_precision(

@@ -10,12 +10,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fer_pipeline.training.augment import augment_batch, draw_augmentation
 from fer_pipeline.training.job import Draws, Job
-from fer_pipeline.training.losses import Targets, classification_loss, draw_mixup, mix
 from fer_pipeline.training.memory import halve_until_it_fits, micro_batches
 from fer_pipeline.training.precision import Precision, autocast
 
@@ -25,6 +26,25 @@ if TYPE_CHECKING:
     from fer_pipeline.params.schema import Phase
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels of a batch, perhaps mixed.
+
+    Attributes:
+        labels: (B,) int64.
+        others: (B,) int64, the labels of what was mixed in, or None.
+        shares: (2,) weights of `labels` and of `others` in the loss, or None.
+    """
+
+    labels: Tensor
+    others: Tensor | None = None
+    shares: Tensor | None = None
+
+    def select(self, rows: slice) -> Targets:
+        others = None if self.others is None else self.others[rows]
+        return Targets(self.labels[rows], others, self.shares)
 
 
 class StepInputs(NamedTuple):
@@ -60,15 +80,10 @@ def draw_inputs(rows: Tensor, draws: Draws, views: int, mixup: float | None) -> 
     numbers = draw_augmentation(len(rows), draws.pictures)
     if mixup is None:
         return StepInputs(rows, numbers, None, None)
-    partners, shares = draw_mixup(len(rows), mixup, draws.mixing)
+    mixing = draw_mixup(len(rows), mixup, draws.mixing)
     # Not waited for: with a copy that waits the GPU would idle until Python has launched the next
     # step. CUDA has read what lies in ordinary memory before the call returns.
-    return StepInputs(
-        rows,
-        numbers,
-        partners.to(rows.device, non_blocking=True),
-        shares.to(rows.device, non_blocking=True),
-    )
+    return StepInputs(rows, numbers, *(one.to(rows.device, non_blocking=True) for one in mixing))
 
 
 @dataclass
@@ -166,3 +181,47 @@ class Step:
             fabric.backward(loss)
             total += loss.detach()
         return total
+
+
+def draw_mixup(images: int, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Draw the partners of so many images, and the weights of an image and of its partner.
+
+    Args:
+        images: B.
+        alpha: parameter of the beta distribution; 0 gives each image itself, with all the weight.
+        rng: what draws.
+
+    Returns:
+        (B,) int64 and (2,) float32, on the CPU.
+    """
+    if not alpha:
+        return torch.arange(images), torch.tensor([1.0, 0.0])
+    share = float(rng.beta(alpha, alpha))
+    return torch.from_numpy(rng.permutation(images)), torch.tensor([share, 1.0 - share])
+
+
+def mix(batch: Tensor, labels: Tensor, partners: Tensor, shares: Tensor) -> tuple[Tensor, Targets]:
+    """Mixup (Zhang et al., arXiv 1710.09412): each image with another one of its batch.
+
+    Args:
+        batch: (B, ...) network inputs.
+        labels: (B,).
+        partners, shares: from `draw_mixup`, on the device of `batch`.
+    """
+    mixed = torch.lerp(batch[partners], batch, shares[0])
+    return mixed, Targets(labels, labels[partners], shares)
+
+
+def classification_loss(logits: Tensor, targets: Targets, smoothing: float) -> Tensor:
+    """Mean cross-entropy in nats.
+
+    Args:
+        logits: (B, C).
+        targets: the targets of the same B images.
+        smoothing: label smoothing (Szegedy et al., arXiv 1512.00567).
+    """
+    loss = functional.cross_entropy(logits.float(), targets.labels, label_smoothing=smoothing)
+    if targets.others is None or targets.shares is None:
+        return loss
+    other = functional.cross_entropy(logits.float(), targets.others, label_smoothing=smoothing)
+    return targets.shares[0] * loss + targets.shares[1] * other

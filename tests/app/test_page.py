@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import MARKS, open_browser
-from fused_model import SIZES, make_bundle
+from fused_model import SIZES, SMALL, make_bundle
 from mlflow_server import free_port
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from processes import wait_until
 from ruamel.yaml import YAML
 
-from fer_pipeline.app.detector import find_faces
+from fer_pipeline.app.photo import find_faces
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.files import write_json
@@ -38,6 +38,8 @@ pytestmark = MARKS
 WITHIN_MS = 120_000
 TAKE = """[...document.querySelectorAll("button:enabled")]
     .find(one => one.innerText == "Take Photo")?.click()"""
+PICTURES_ARE_THERE = """(all => all.length && all.every(one => one.complete && one.naturalWidth))(
+    [...document.querySelectorAll("[data-testid=stImage] img")])"""
 BARS = ".js-plotly-plot .bars .point path"
 
 PASTE = """(field, content) => {
@@ -49,20 +51,20 @@ PASTE = """(field, content) => {
 
 def make_last_run(root: Path, params: Params, folder: Path) -> None:
     """The files that `dvc repro` leaves of a fused model, with untrained backbones."""
-    bundle = make_bundle(params, folder, tuple(SIZES))
+    bundle = make_bundle(params, folder, SMALL)
     yaml = YAML()
     content = yaml.load(root / PARAMS)
-    for name in list(content["backbones"]):
-        if name not in SIZES:
-            del content["backbones"][name]
-            continue
-        content["backbones"][name].update(image_size=SIZES[name], eval_resize=SIZES[name])
+    any_own = content["backbones"]["resnet50"]
+    content["backbones"] = {}
+    for name in SMALL:
+        sizes = {"image_size": SIZES[name], "eval_resize": SIZES[name]}
+        content["backbones"][name] = {**any_own, **sizes}
         (folder / model_file(name)).parent.mkdir(parents=True)
         weights_file(bundle, name).rename(folder / model_file(name))
     content["predict"]["tta"] = "centre"
     yaml.dump(content, folder / PARAMS)
     (folder / FUSION).parent.mkdir(parents=True)
-    weights = dict.fromkeys(SIZES, 1 / len(SIZES))
+    weights = dict.fromkeys(SMALL, 1 / len(SMALL))
     write_json(folder / FUSION, {"method": "uniform", "weights": weights, "temperature": 1.5})
 
 
@@ -84,7 +86,7 @@ def answers(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def served(
-    root: Path, params: Params, tmp_path_factory: pytest.TempPathFactory
+    root: Path, small: Path, params: Params, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("last_run")
     make_last_run(root, params, folder)
@@ -93,6 +95,7 @@ def served(
         outside.setblocking(False)
         proxy = f"http://127.0.0.1:{outside.getsockname()[1]}"
         env = os.environ | {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "127.0.0.1"}
+        env["PYTHONPATH"] = str(small)
         fer = shutil.which("fer")
         assert fer
         process = subprocess.Popen(
@@ -134,6 +137,10 @@ class Opened:
 
     def wait_for(self, text: str) -> None:
         self.page.get_by_text(text).first.wait_for(timeout=WITHIN_MS)
+
+    def wait_for_pictures(self) -> None:
+        """Until each is there: the server drops those of before as soon as something changes."""
+        self.page.wait_for_function(PICTURES_ARE_THERE, timeout=WITHIN_MS)
 
     @property
     def fits(self) -> bool:
@@ -177,16 +184,15 @@ def test_a_face_gives_seven_bars_of_the_fused_model_and_of_each_network(opened: 
     opened.give("face.jpg", encoded(drawn(0, 48)))
     opened.wait_for("No face was found: the whole picture is taken")
     opened.wait_for("Not calibrated")
-    expect(opened.page.locator(BARS)).to_have_count(7 * (1 + len(SIZES)), timeout=WITHIN_MS)
+    expect(opened.page.locator(BARS)).to_have_count(7 * (1 + len(SMALL)), timeout=WITHIN_MS)
     assert (
         opened.page.get_by_text("sure; next comes")
         .or_(opened.page.get_by_text("too close to tell"))
         .count()
         == 1
     )
-    assert opened.page.locator("[data-testid=stImage] img").evaluate_all(
-        "all => all.length === 3 && all.every(one => one.complete && one.naturalWidth > 0)"
-    )
+    opened.wait_for_pictures()
+    assert opened.page.locator("[data-testid=stImage] img").count() == 3
 
 
 def test_of_several_faces_one_is_chosen_and_its_box_corrected(opened: Opened) -> None:
@@ -196,18 +202,22 @@ def test_of_several_faces_one_is_chosen_and_its_box_corrected(opened: Opened) ->
     content = encoded(photo)
     opened.give("group.jpg", content)
     opened.wait_for("Not calibrated")
+    opened.wait_for_pictures()
     seen = opened.page.locator("[data-testid=stImage] img").first
     first = seen.get_attribute("src")
     opened.page.get_by_text("Face 2", exact=True).click()
     expect(seen).not_to_have_attribute("src", str(first), timeout=WITHIN_MS)
+    opened.wait_for_pictures()
     second = seen.get_attribute("src")
     opened.page.get_by_text("Correct the box").click()
     size = opened.page.get_by_role("slider", name="Size")
     side = find_faces(Image.open(io.BytesIO(content)))[1].side
     expect(size).to_have_value(str(side), timeout=WITHIN_MS)
+    opened.wait_for_pictures()
     size.press("ArrowLeft")
     expect(size).to_have_value(str(side - 1), timeout=WITHIN_MS)
     expect(seen).not_to_have_attribute("src", str(second), timeout=WITHIN_MS)
+    opened.wait_for_pictures()
 
 
 def test_a_picture_can_be_pasted_or_taken_by_the_camera(opened: Opened) -> None:
@@ -220,6 +230,7 @@ def test_a_picture_can_be_pasted_or_taken_by_the_camera(opened: Opened) -> None:
     page.get_by_text("pasted.jpg").wait_for(timeout=WITHIN_MS)
     page.get_by_test_id("stChatInputSubmitButton").click()
     opened.wait_for("Not calibrated")
+    opened.wait_for_pictures()
     page.get_by_text("Camera", exact=True).click()
     expect(page.get_by_text("Not calibrated")).to_have_count(0, timeout=WITHIN_MS)
     page.wait_for_function("document.querySelector('video')?.readyState === 4", timeout=WITHIN_MS)

@@ -27,5 +27,5 @@ def test_an_address_that_is_taken_or_elsewhere_is_refused() -> None:
 def test_a_missing_extra_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require_streamlit()
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(FerError, match=r"pip install 'fer-fusion\[app\]'$"):
+    with pytest.raises(FerError, match=r"pip install -e '.\[app\]'$"):
         require_streamlit()

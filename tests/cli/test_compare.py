@@ -93,11 +93,7 @@ def test_models_and_scores_that_one_run_has_not_stand_alone() -> None:
     assert [row[0] for row in rows if row[0]] == ["fused", "resnet50", "resnet18"]
     assert len(rows) == 3 * len(METRICS)
     accuracies = [row[2:] for row in rows if row[1] == "accuracy"]
-    assert accuracies == [
-        ("0.9750", "0.9250", "-0.0500"),
-        ("0.5000", "–", ""),
-        ("–", "0.7500", ""),
-    ]
+    assert accuracies == [("0.9750", "0.9250", "-0.0500"), ("0.5000", "–", ""), ("–", "0.7500", "")]
     assert [row[2:] for row in rows if row[1] == METRICS["brier"]] == [("–", "–", "")] * 3
 
 

@@ -136,7 +136,7 @@ def test_an_unknown_revision_is_one_error(revision: str, inside: Workspace) -> N
 
 
 def test_a_revision_without_a_run_is_one_error(inside: Workspace) -> None:
-    with pytest.raises(DataError, match=r"^before has no metrics/evaluation\.json, or DVC has it"):
+    with pytest.raises(DataError, match=r"^before has no dvc\.lock: commit a run first \(git add"):
         read_run("before")
 
 

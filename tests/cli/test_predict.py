@@ -16,7 +16,7 @@ import psutil
 import pytest
 from edition_files import encode, parquet_bytes, random_faces, zip_bytes
 from fer_command import run_fer
-from fused_model import make_bundle
+from fused_model import SMALL, make_bundle
 from processes import wait_until
 from ruamel.yaml import YAML
 
@@ -30,27 +30,27 @@ from fer_pipeline.serving.outputs import open_output
 from fer_pipeline.serving.predictor import FusedPredictor
 
 FACES = random_faces().pixels
+NET = SMALL[0]
 Fer = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def trained(root: Path, params: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def trained(
+    root: Path, small: Path, params: Params, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder as a run leaves it: one untrained backbone, which is all of its params."""
     folder = tmp_path_factory.mktemp("trained")
-    bundle = make_bundle(params, folder, ("resnet50",))
-    (folder / model_file("resnet50")).parent.mkdir(parents=True)
-    (bundle / "resnet50.safetensors").rename(folder / model_file("resnet50"))
+    bundle = make_bundle(params, folder, SMALL[:1])
+    (folder / model_file(NET)).parent.mkdir(parents=True)
+    (bundle / f"{NET}.safetensors").rename(folder / model_file(NET))
     shutil.rmtree(bundle)
-    write_json(
-        folder / FUSION, {"method": "uniform", "weights": {"resnet50": 1.0}, "temperature": 1.5}
-    )
+    write_json(folder / FUSION, {"method": "uniform", "weights": {NET: 1.0}, "temperature": 1.5})
     yaml = YAML()
     content = yaml.load(root / "params.yaml")
-    content["backbones"] = {"resnet50": content["backbones"]["resnet50"]}
-    content["backbones"]["resnet50"].update(image_size=32, eval_resize=32)
+    content["backbones"] = {NET: content["backbones"]["resnet50"]}
+    content["backbones"][NET].update(image_size=32, eval_resize=32)
     yaml.dump(content, folder / "params.yaml")
-    yield folder
-    shutil.rmtree(folder)
+    return folder
 
 
 def run_in(
@@ -96,21 +96,21 @@ def test_a_file_has_a_row_for_each_face_in_order(
     assert rows["image"].tolist() == [f"{tmp_path}/faces.zip: 0{row}.png" for row in range(9)]
     assert rows["error"].notna().tolist() == [row == 5 for row in range(9)]
     assert rows["error"][5] == "picture can't be read: unknown format"
-    assert rows.loc[5, [*EMOTIONS, "expression", "resnet50.angry"]].isna().all()
+    assert rows.loc[5, [*EMOTIONS, "expression", f"{NET}.angry"]].isna().all()
 
     model = FusedPredictor.load(write_bundle_of(trained, params, tmp_path))
     wanted = model.predict(np.delete(FACES[:9], 5, axis=0))
     read = rows.drop(5)
     np.testing.assert_allclose(read[list(EMOTIONS)], wanted.probabilities, atol=1e-6)
     assert read["expression"].tolist() == [EMOTIONS[k] for k in wanted.logits.argmax(axis=1)]
-    singles = read[[f"resnet50.{emotion}" for emotion in EMOTIONS]]
-    np.testing.assert_allclose(singles, wanted.single_probabilities["resnet50"], atol=1e-6)
+    singles = read[[f"{NET}.{emotion}" for emotion in EMOTIONS]]
+    np.testing.assert_allclose(singles, wanted.single_probabilities[NET], atol=1e-6)
 
 
 def test_a_few_faces_are_computed_as_on_record_unless_asked_otherwise(
     fer: Fer, trained: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sha256 = content_digest([trained / FUSION, trained / model_file("resnet50")])
+    sha256 = content_digest([trained / FUSION, trained / model_file(NET)])
     verdict = {"model_sha256": sha256, "bf16": {"accuracy": 0.0, "probability": 0.001}}
     write_json(trained / VERDICT, verdict)
     monkeypatch.setattr("fer_pipeline.serving.speed.MIN_GAIN", 0.0)  # bf16 counts as faster
@@ -120,7 +120,8 @@ def test_a_few_faces_are_computed_as_on_record_unless_asked_otherwise(
 
     def off(name: str, *options: str) -> float:
         output = tmp_path / f"{name}.parquet"
-        assert fer(str(tmp_path / f"{name}.npz"), "--output", str(output), *options)[0] == 0
+        status, out, _ = fer(str(tmp_path / f"{name}.npz"), "--output", str(output), *options)
+        assert (status, out.endswith(f" faces in {output}\n")) == (0, True)
         found = pd.read_parquet(output)[list(EMOTIONS)][:3]
         return float(np.abs(found - exact.probabilities).to_numpy().max())
 
@@ -134,10 +135,10 @@ def test_a_few_faces_are_computed_as_on_record_unless_asked_otherwise(
 
 def write_bundle_of(trained: Path, params: Params, folder: Path) -> Path:
     """The same model as a bundle."""
-    member = {"name": "resnet50", "weight": 1.0, "image_size": 32, "eval_resize": 32}
+    member = {"name": NET, "weight": 1.0, "image_size": 32, "eval_resize": 32}
     spec = {"members": [member], "temperature": 1.5, "tta": params.predict.tta}
     write_json(folder / "spec.json", spec)
-    (folder / "resnet50.safetensors").symlink_to(trained / model_file("resnet50"))
+    (folder / f"{NET}.safetensors").symlink_to(trained / model_file(NET))
     return folder
 
 
@@ -201,7 +202,7 @@ def test_what_the_reading_refuses_is_not_taken_for_a_fault_of_the_output(tmp_pat
 
 
 @pytest.fixture
-def long_run(trained: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def long_run(trained: Path, small: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`fer predict` in the middle of many faces, with a process that reads."""
     images = [bytes([n % 256]) * 2304 for n in range(50_000)]
     (tmp_path / "faces.parquet").write_bytes(parquet_bytes({"image": images}))
@@ -209,7 +210,8 @@ def long_run(trained: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]
     command = [sys.executable, "-c", code, "predict", str(tmp_path / "faces.parquet")]
     process = subprocess.Popen(
         [*command, "--output", str(tmp_path / "out.csv"), "--batch-size", "16"],
-        cwd=trained, start_new_session=True, stderr=subprocess.PIPE,
+        cwd=trained, env=os.environ | {"PYTHONPATH": str(small)},
+        start_new_session=True, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # after '&'
     )  # fmt: skip
     partial = tmp_path / ".partial-out.csv"

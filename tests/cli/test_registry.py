@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_an_empty_registry_has_a_status_and_no_history(fer: Fer) -> None:
     assert fer("gc")[:2] == (0, "nothing to delete\n")
 
 
-def test_the_life_of_a_champion(fer: Fer, store: Tracking) -> None:
+def test_the_life_of_a_champion(fer: Fer, store: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     now = json.loads(fer("status", "--json")[1])
     assert (now["champion"], now["challenger"]["version"]) == (None, "1")
     assert now["challenger"]["accuracy"] == 0.775
@@ -112,6 +113,8 @@ def test_the_life_of_a_champion(fer: Fer, store: Tracking) -> None:
     shown = fer("history")[1]
     for word in ("nerves failed", "a test of nerves", "ada", "bob", "overridden"):
         assert word in shown
+    monkeypatch.setenv("COLUMNS", "80")
+    assert len(re.findall(r"│ 20\d\d-\d\d-\d\d \d\d:\d\d │", fer("history")[1])) == 4
 
     assert fer("gc", "--keep", "0", "--dry-run")[1] == "version 1: would go\n"
     assert fer("gc", "--keep", "0")[1] == "version 1: deleted\n"

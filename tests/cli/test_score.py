@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fused_model import NAME, draw_test_split, make_bundle, register_bundle
+from fused_model import NAME, SMALL, draw_test_split, make_bundle, register_bundle
 from pages import HOSTILE, Page
 from PIL import Image
 
@@ -26,7 +27,11 @@ Fer = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def store(
-    root: Path, empty_database: Path, tmp_path_factory: pytest.TempPathFactory, params: Params
+    root: Path,
+    small: Path,
+    empty_database: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    params: Params,
 ) -> Iterator[Tracking]:
     """A folder with params, and a version in its store that has been measured on noise."""
     folder = tmp_path_factory.mktemp("scored")
@@ -36,7 +41,7 @@ def store(
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         store = connect("fer2013")
-        bundle = make_bundle(params, folder / "made", ("resnet50",))
+        bundle = make_bundle(params, folder / "made", SMALL[:1])
         set_challenger(store, NAME, register_bundle(store, bundle, SPLIT))
         yield store
 
@@ -81,6 +86,9 @@ def test_what_has_drifted_is_told_and_stands_in_a_run_of_an_experiment_of_its_ow
 ) -> None:
     folder = save(SPLIT.images // 4, tmp_path / "dark")
     (tmp_path / "dark" / "no-picture.png").write_text("text")
+    status, out, _ = fer(folder)
+    assert status == 0
+    assert re.search(r"drifted: .*; its page is drift.html of run \w{32} in MLflow\n$", out)
     status, out, _ = fer(folder, "--json")
     found = json.loads(out)
     assert status == 0

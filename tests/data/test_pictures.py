@@ -12,13 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edition_files import (
-    OFFICIAL,
-    encode,
-    pictures_by_folder,
-    random_faces,
-    write_folder,
-)
+from edition_files import OFFICIAL, encode, pictures_by_folder, random_faces, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -40,9 +40,7 @@ def compared() -> TestLogits:
     )
 
 
-def test_the_gain_is_over_the_given_single_and_not_the_best_on_test(
-    compared: TestLogits,
-) -> None:
+def test_the_gain_is_over_the_given_single_and_not_the_best_on_test(compared: TestLogits) -> None:
     found = compare(compared, "resnet50", PARAMS, seed=3)
     fused_right, single_right = np.arange(10) < 8, np.isin(np.arange(10), [0, 1, 2, 3, 8])
     assert found.best_single == "resnet50"
@@ -117,11 +115,7 @@ def saying(*classes: int) -> FloatArray:
 
 def test_agreement_of_three_backbones_on_four_images() -> None:
     labels = np.array([0, 1, 2, 3])
-    single = {
-        "a": saying(0, 1, 5, 5),
-        "b": saying(0, 6, 2, 5),
-        "c": saying(0, 6, 6, 5),
-    }
+    single = {"a": saying(0, 1, 5, 5), "b": saying(0, 6, 2, 5), "c": saying(0, 6, 6, 5)}
     assert asdict(agree(single, labels)) == {
         "oracle_accuracy": 0.75,  # nobody gets the last
         "all_agree": 0.5,  # the first, and the last, on which all are wrong

@@ -11,13 +11,7 @@ from scipy.stats import bootstrap
 from statsmodels.stats.contingency_tables import mcnemar
 
 from fer_pipeline.arrays import BoolArray, Int64Array
-from fer_pipeline.evaluation.significance import (
-    Gain,
-    conclude,
-    gain_interval,
-    gain_over,
-    mcnemar_p,
-)
+from fer_pipeline.evaluation.significance import Gain, conclude, gain_interval, gain_over, mcnemar_p
 
 
 def hits(both: int, only_a: int, only_b: int, neither: int) -> tuple[BoolArray, BoolArray]:

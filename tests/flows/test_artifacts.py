@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import httpx
 import pytest
 from prefect.exceptions import ObjectNotFound
 
 from flows import artifacts as module
-from flows.artifacts import difference, show_progress
+from flows.artifacts import StageEvents, difference
 
 EVENT = {
     "backbone": "resnet50",
@@ -36,7 +38,10 @@ def test_progress_that_the_server_does_not_take_ends_no_training(
     monkeypatch.setattr(module, "create_progress_artifact", refuse)
     warnings: list[str] = []
 
-    show_progress({}, EVENT, warnings.append)
+    logger = SimpleNamespace(warning=warnings.append)
+    monkeypatch.setattr(module, "get_run_logger", lambda: logger)
+
+    StageEvents().take("epoch", EVENT)
 
     assert warnings == [
         f"progress not shown ({type(error).__name__}): head, epoch 1 of 2: val 50.00%, 7 images/s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from flow_bench import FlowBench, last_line
-from fused_model import NAME, draw_test_split, make_bundle, register_bundle
+from fused_model import NAME, SMALL, draw_test_split, make_bundle, register_bundle
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_server import PrefectServer
 from processes import wait_until
 from ruamel.yaml import YAML
 
@@ -26,20 +30,15 @@ from fer_pipeline.registry.tracking import connect
 
 pytestmark = pytest.mark.slow
 
-_MAKE_BLOCK = """
-import sys
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
-block = CustomWebhookNotificationBlock(
-    name="fer-alerts", url=sys.argv[1], json_data={"text": "{{subject}}: {{body}}"}
-)
-print(block.save("fer-alerts", overwrite=True))
-"""
+Inbox = list[dict[str, Any]]
 
 
-@pytest.fixture
-def inbox() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """An address that takes notices, and those that came."""
-    came: list[dict[str, Any]] = []
+@pytest.fixture(scope="module")
+def notices(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, server: PrefectServer
+) -> Iterator[Inbox]:
+    """What comes where the automations of `docs/automations`, all of them, send notices."""
+    came: Inbox = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -52,27 +51,42 @@ def inbox() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
     listener = HTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=listener.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{listener.server_port}/", came
+    _make_automations(root, tmp_path_factory, server, f"http://127.0.0.1:{listener.server_port}/")
+    yield came
     listener.shutdown()
     listener.server_close()
 
 
-def test_a_failed_run_is_told_of(
-    root: Path, tmp_path: Path, bench: FlowBench, inbox: tuple[str, list[dict[str, Any]]]
+def _make_automations(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, server: PrefectServer, inbox: str
 ) -> None:
-    address, came = inbox
-    block = _python(bench, "-c", _MAKE_BLOCK, address).strip().splitlines()[-1]
-    notice = (root / "docs/automations/failure-notice.yaml").read_text()
-    (tmp_path / "notice.yaml").write_text(notice.replace("BLOCK_ID", block))
-    _create(bench, tmp_path / "notice.yaml")
+    """As docs/flows.md says, of three files at once."""
+    with temporary_settings({PREFECT_API_URL: server.api}):
+        block = CustomWebhookNotificationBlock(
+            name="fer-alerts", url=inbox, json_data={"text": "{{subject}}: {{body}}"}
+        ).save("fer-alerts", overwrite=True)
+    yaml = YAML(typ="safe")
+    listed = []
+    for file in (root / "docs/automations").glob("*.yaml"):
+        text = file.read_text().replace("BLOCK_ID", str(block))
+        listed += yaml.load(text)["automations"]
+    made = tmp_path_factory.mktemp("automations") / "all.yaml"
+    yaml.dump({"automations": listed}, made)
+    command = [sys.executable, "-m", "prefect", "automation", "create", "--from-file", str(made)]
+    env = os.environ | server.env()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_failed_run_is_told_of(bench: FlowBench, notices: Inbox) -> None:
+    notices.clear()
     bench.plan(train_b={"fails": "the faces are upside down"})
 
-    status, _ = bench.run()
+    assert bench.run_here().is_failed()
 
-    assert status == 1
-    wait_until(lambda: came, 30, "the notice comes")
-    assert bench.newest_run()["name"] in came[0]["text"]
-    assert "the faces are upside down" in came[0]["text"]
+    wait_until(lambda: notices, 30, "the notice comes")
+    assert bench.newest_run()["name"] in notices[0]["text"]
+    assert "the faces are upside down" in notices[0]["text"]
 
 
 def test_faces_that_have_drifted_are_told_of_and_end_the_run_as_drifted(
@@ -80,44 +94,43 @@ def test_faces_that_have_drifted_are_told_of_and_end_the_run_as_drifted(
     tmp_path: Path,
     bench: FlowBench,
     params: Params,
+    small: Path,
     empty_database: Path,
     monkeypatch: pytest.MonkeyPatch,
-    inbox: tuple[str, list[dict[str, Any]]],
+    notices: Inbox,
 ) -> None:
-    address, came = inbox
-    block = _python(bench, "-c", _MAKE_BLOCK, address).strip().splitlines()[-1]
-    notice = (root / "docs/automations/drift-notice.yaml").read_text()
-    (tmp_path / "notice.yaml").write_text(notice.replace("BLOCK_ID", block))
-    _create(bench, tmp_path / "notice.yaml")
+    notices.clear()
     shutil.copy(root / "params.yaml", bench.folder)
     shutil.copy(empty_database, bench.folder)
+    bench.workspace.env["PYTHONPATH"] = f"{small}{os.pathsep}{bench.workspace.env['PYTHONPATH']}"
     monkeypatch.chdir(bench.folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{bench.folder / 'mlflow.db'}")
     seen = draw_test_split(images=40)
-    bundle = make_bundle(params, tmp_path / "made", ("resnet50",))
+    bundle = make_bundle(params, tmp_path / "made", SMALL[:1])
     register_bundle(connect("fer2013"), bundle, seen)
     yesterday = datetime.now(UTC) - timedelta(days=1)
     incoming = bench.folder / f"in/{yesterday:%Y-%m-%d}.npz"
     incoming.parent.mkdir()
 
-    for images, said in ((seen.images, "no drift"), (seen.images // 4, "drifted: ")):
-        np.savez(incoming, images=images)
-        status, output = bench.run("score", "in/%Y-%m-%d.npz", "--model", "1")
-        assert status == 0, output
-        assert last_line(output).startswith(f"40 faces by {NAME} version 1: {said}")
-        run = bench.newest_run()
-        assert run["state"]["message"] == last_line(output)
+    np.savez(incoming, images=seen.images)
+    state = bench.run_here("score", source="in/%Y-%m-%d.npz", model="1")
+    assert state.name == "Completed"
+    assert str(state.message).startswith(f"40 faces by {NAME} version 1: no drift")
 
+    np.savez(incoming, images=seen.images // 4)
+    status, output = bench.run("score", "in/%Y-%m-%d.npz", "--model", "1")
+    assert status == 0, output
+    assert last_line(output).startswith(f"40 faces by {NAME} version 1: drifted: ")
+    run = bench.newest_run()
+    assert run["state"]["message"] == last_line(output)
     assert run["state"]["name"] == "Drifted"
     assert run["name"] == f"in/{yesterday:%Y-%m-%d}.npz by 1"
-    wait_until(lambda: came, 30, "the notice comes")
-    assert [one["text"] for one in came] == [f"faces have drifted: {run['state']['message']}"]
+    wait_until(lambda: notices, 30, "the notice comes")
+    assert [one["text"] for one in notices] == [f"faces have drifted: {run['state']['message']}"]
 
 
-def test_the_automation_on_lost_runs_is_taken(root: Path, bench: FlowBench) -> None:
-    _create(bench, root / "docs/automations/lost-runs.yaml")
-
-    names = [one["name"] for one in bench.server.ask("/automations/filter")]
+def test_the_automation_on_lost_runs_is_taken(server: PrefectServer, notices: Inbox) -> None:
+    names = [one["name"] for one in server.ask("/automations/filter")]
     assert "runs without heartbeat" in names
 
 
@@ -133,20 +146,3 @@ def test_every_state_that_a_flow_ends_in_ends_the_wait_for_its_heartbeat(root: P
     awaited = lost["automations"][0]["trigger"]["expect"]
     ends = own | {"Completed", "Failed", "Cancelled", "Crashed"}
     assert {f"prefect.flow-run.{name}" for name in ends} < set(awaited)
-
-
-def _create(bench: FlowBench, file: Path) -> None:
-    _python(bench, "-m", "prefect", "automation", "create", "--from-file", str(file))
-
-
-def _python(bench: FlowBench, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=bench.folder,
-        env=bench.workspace.env | bench.server.env(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout

@@ -14,9 +14,12 @@ from uuid import uuid4
 
 import pytest
 import requests
-from flow_bench import FlowBench, last_line, make_bench
+from flow_bench import FlowBench, make_bench
 from prefect_server import PrefectServer
 from processes import end_tree, processes_with, wait_until
+
+from fer_pipeline.errors import FlowError
+from flows.deploy import deploy
 
 pytestmark = pytest.mark.slow
 
@@ -71,14 +74,14 @@ def test_a_schedule_fires(bench: FlowBench) -> None:
     schedule = {"interval": 86400.0, "anchor_date": anchor.isoformat(), "timezone": "UTC"}
     made = bench.server.ask_list(
         f"/deployments/{_deployment(bench, 'pipeline/weekly')['id']}/schedules",
-        [{"active": True, "schedule": schedule}],
+        [{"active": True, "schedule": schedule, "parameters": {"targets": ["prepare"]}}],
     )
     assert made
 
     run = _completed(bench, "pipeline/weekly", lambda run: bool(run["auto_scheduled"]))
 
-    assert bench.notes()["calibrate", "end"]["at"] > anchor.timestamp()
-    assert run["state"]["message"] == "4 stages ran, 0 were up to date."
+    assert bench.notes()["prepare", "end"]["at"] > anchor.timestamp()
+    assert run["state"]["message"] == "1 stages ran, 0 were up to date."
 
 
 def test_the_event_of_new_data_starts_the_pipeline(bench: FlowBench) -> None:
@@ -97,13 +100,11 @@ def test_another_folder_is_deployed_beside_and_takes_nothing_over(
 ) -> None:
     other = make_bench(root, tmp_path / "other", bench.server)
 
-    status, output = other.run("deploy", "--pool", "theirs")
-
-    assert status == 1
-    assert last_line(output).startswith(
-        f"error: the deployment ingest/daily works in {bench.folder}: give these another name"
-    )
-    assert other.run("deploy", "--pool", "theirs", "--suffix", "other")[0] == 0
+    with other.here():
+        taken = f"the deployment ingest/daily works in {bench.folder}: give these another name"
+        with pytest.raises(FlowError, match=f"^{taken}"):
+            deploy(other.folder, "theirs", "", take_over=False)
+        deploy(other.folder, "theirs", "-other", take_over=False)
     for name, pool, folder in (
         ("pipeline/weekly", "fer", bench.folder),
         ("pipeline/weekly-other", "theirs", other.folder),

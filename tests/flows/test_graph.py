@@ -16,9 +16,6 @@ from processes import wait_until
 from fer_pipeline.errors import DvcBusyError, FlowError
 from flows.graph import Meta, Stage, closure, downstream, parallel_slots, read_status
 
-# DVC's own, with a library of its.
-pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
-
 PIPELINE = """
 stages:
   evaluate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import shutil
 import subprocess
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from workspace import environment
 
 from fer_pipeline.errors import FlowError, ParamsError
 from fer_pipeline.params.load import load_params
-from flows.params import apply
+from flows.params import apply, describe
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,20 @@ def test_an_override_reaches_into_a_line_of_its_own_section(folder: Path) -> Non
     params = load_params(folder / "params.yaml")
     assert params.backbones["resnet50"].finetune.epochs == 7
     assert params.backbones["resnet101"].finetune.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"),
+    [
+        (None, {"fusion.method": "greedy"}, "params.yaml with fusion.method = greedy"),
+        ("quick", {}, "params.yaml of recipe quick"),
+        ("quick", {"seed": 1, "training.mixup": 0.2}, " quick with seed = 1, training.mixup = 0.2"),
+    ],
+)
+def test_what_was_written_is_said_in_words(
+    name: str | None, overrides: dict[str, Any], said: str
+) -> None:
+    assert describe(name, overrides).endswith(said)
 
 
 def test_overrides_go_over_the_recipe(folder: Path) -> None:
@@ -218,3 +233,12 @@ def test_a_recipe_by_hand_may_be_replaced_outside_git(folder: Path) -> None:
         apply(folder, "quick", {})
     (folder / "params.yaml").write_text(recipe(folder, "scratch"))
     assert apply(folder, "quick", {}) is True
+
+
+def test_other_files_of_the_process_are_written_as_before(folder: Path) -> None:
+    """DVC's `dvc.lock` among them, whose text would differ from that of `dvc repro`."""
+    apply(folder, None, {"data.max_drift": None, "seed": 3})
+    assert "max_drift: null" in (folder / "params.yaml").read_text()
+    stream = StringIO()
+    YAML().dump({"max_drift": None}, stream)
+    assert stream.getvalue() == "max_drift:\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -198,7 +199,7 @@ def test_a_lock_is_held_until_the_child_of_a_killed_flow_is_gone(
     flow = subprocess.Popen(
         [sys.executable, "-c", HOLDER, *python(STUBBORN, mark)],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"},
+        env=os.environ | {"PYTHONPATH": str(root)},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flow_bench import FlowBench
 from prefect.logging import disable_run_logger
 from prefect_server import PrefectServer
 from pydantic import ValidationError
@@ -99,17 +99,11 @@ def test_a_rollback_that_was_approved_for_another_champion_is_refused(
 def test_a_question_without_an_answer_in_time_moves_nothing(
     root: Path, tmp_path: Path, server: PrefectServer, empty_database: Path
 ) -> None:
-    workspace = make_bare_workspace(root, tmp_path)
+    bench = FlowBench(make_bare_workspace(root, tmp_path), server)
     shutil.copy(empty_database, tmp_path)
-    code = """
-from flows.promotion import promotion
-promotion(version=2, require_approval=True, approval_timeout_s=1, return_state=True)
-"""
 
-    done = workspace.run(sys.executable, "-c", code, **server.env())
+    state = bench.run_here("promotion", version=2, require_approval=True, approval_timeout_s=1)
 
-    assert done.returncode == 0, done.stderr
-    (run,) = (one for one in server.flow_runs() if one["parameters"].get("approval_timeout_s") == 1)
-    assert run["state"]["type"] == "FAILED"
+    assert state.is_failed()
     # The server may be the first to see it, and has words of its own.
-    assert run["state"]["message"].endswith((": nothing was moved", "and never resumed."))
+    assert str(state.message).endswith((": nothing was moved", "and never resumed."))

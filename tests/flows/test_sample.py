@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from edition_files import fer2013_csv, only, random_faces, write
 from flow_bench import FlowBench, last_line
 from prefect_server import PrefectServer
 from processes import wait_until
-from workspace import Workspace, copy_workspace, make_workspace
+from workspace import InProcess, Workspace, copy_workspace, make_workspace
 
 pytestmark = pytest.mark.slow
 
@@ -52,14 +53,13 @@ def test_the_pipeline_runs_to_the_registry_and_shows_its_results(project: FlowBe
 def test_a_recipe_and_values_are_applied_and_bad_ones_change_nothing(project: FlowBench) -> None:
     before = (project.folder / "params.yaml").read_text()
 
-    status, output = project.run("pipeline", "--set", "fusion.method=magic")
-    assert status == 1
-    assert "fusion.method" in last_line(output)
+    state = project.run_here(overrides={"fusion.method": "magic"})
+    assert state.is_failed()
+    assert "fusion.method" in str(state.message)
     assert (project.folder / "params.yaml").read_text() == before
 
-    status, output = project.run("pipeline", "--set", "fusion.method=uniform", "--target", "train")
-    assert status == 0, output  # no training depends on it
-    assert last_line(output) == "Everything is up to date."
+    state = project.run_here(overrides={"fusion.method": "uniform"}, targets=["train"])
+    assert state.message == "Everything is up to date."  # no training depends on it
     # Metrics and verdict lie there, but are of the run before, with another fusion.
     shown = project.server.artifacts(project.newest_run()["id"])
     assert not {"fer-metrics", "fer-verdict"} & shown.keys()
@@ -72,9 +72,7 @@ def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench)
     assert "promote 2?" in _description(project, run)  # by number, whoever is challenger
     answer = {"decision": "approve", "your_name": "Ada", "comment": "looks right"}
     resumed = requests.post(
-        f"{project.server.api}/flow_runs/{run['id']}/resume",
-        json={"run_input": answer},
-        timeout=30,
+        f"{project.server.api}/flow_runs/{run['id']}/resume", json={"run_input": answer}, timeout=30
     )
     assert resumed.json()["status"] == "ACCEPT", resumed.text
 
@@ -88,36 +86,38 @@ def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench)
 
 
 def test_cancelling_ends_a_question_that_nobody_has_answered(project: FlowBench) -> None:
-    process = project.start("promotion", "promote", "2", "--ask")
-    run = _paused(project)
+    def cancel() -> str:
+        run = _paused(project)
+        project.server.cancel(run["id"])
+        return str(run["id"])
 
-    project.server.cancel(run["id"])
+    with ThreadPoolExecutor() as pool:
+        cancelling = pool.submit(cancel)
+        state = project.run_here("promotion", version=2, require_approval=True)
 
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert last_line(output) == "error: The run was cancelled."
-    assert project.server.state(run["id"])["name"] == "Cancelled"
+    assert (state.name, state.message) == ("Cancelled", "The run was cancelled.")
+    assert project.server.state(cancelling.result())["name"] == "Cancelled"
 
 
 def test_a_rollback_without_a_champion_before_says_so(project: FlowBench) -> None:
-    status, output = project.run("promotion", "rollback")
+    state = project.run_here("promotion", action="rollback")
 
-    assert status == 1
-    assert last_line(output).startswith("error: rollback failed: ")
+    assert state.is_failed()
+    assert str(state.message).startswith("rollback failed: ")
 
 
 def test_ingest_takes_a_new_version_and_tells_of_it(
     root: Path, tmp_path: Path, server: PrefectServer
 ) -> None:
-    project = FlowBench(make_workspace(root, _new(tmp_path / "project")), server)
+    made = make_workspace(root, _new(tmp_path / "project"))
+    project = FlowBench(InProcess(made.folder, made.env), server)
     source = write(only(fer2013_csv(random_faces(0))), tmp_path / "fer2013.csv")
     project.workspace.check("fer", "source", "pin", str(source))
     project.workspace.check("dvc", "remote", "add", "--default", "kept", str(tmp_path / "kept"))
     write(only(fer2013_csv(random_faces(1))), source)
     (tmp_path / "kept").write_text("no folder, as good as a server that is away")
-    status, output = project.run("ingest")
-    assert status == 1
-    assert last_line(output).startswith("error: push failed: ")
+    state = project.run_here("ingest")
+    assert str(state.message).startswith("push failed: ")
     assert _pinned(project.workspace) == "unchanged"  # the pin has moved
     (tmp_path / "kept").unlink()
     status, output = project.run("ingest")
@@ -129,10 +129,9 @@ def test_ingest_takes_a_new_version_and_tells_of_it(
     assert list((tmp_path / "kept").rglob("*"))  # pushed
     (event,) = wait_until(lambda: _events(server, str(source)), 30, "the event is sent")
     assert event["resource"]["prefect.resource.id"] == "fer-fusion.source"
-    status, output = project.run("ingest")
-    assert status == 0, output
-    assert last_line(output).endswith("is as it was pinned.")
-    assert project.newest_run()["state"]["name"] == "Unchanged"
+    state = project.run_here("ingest")
+    assert state.name == "Unchanged"
+    assert str(state.message).endswith("is as it was pinned.")
 
 
 def _paused(project: FlowBench) -> dict[str, Any]:

@@ -7,17 +7,20 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
+import httpx
 import pytest
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, Settings, temporary_settings
 
 from fer_pipeline.errors import FlowError
 from flows import server as module
-from flows.server import _reason, start_server
+from flows.__main__ import deploy, pipeline, sweep
+from flows.server import HEARTBEAT, _reason, keep_loopback_from_proxies, start_server
 
 
 def wait_for(url: str) -> None:
@@ -35,9 +38,7 @@ def _own_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def serving(
-    handler: type[http.server.BaseHTTPRequestHandler],
-) -> Iterator[http.server.HTTPServer]:
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[http.server.HTTPServer]:
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
@@ -82,16 +83,47 @@ def test_a_server_that_a_profile_of_prefect_names_is_used_and_no_other_one_start
     profile = f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}"\n'
     (tmp_path / "profiles.toml").write_text(profile)
     code = (
-        "from prefect.settings import PREFECT_API_URL; from flows import server;"
-        "server.start_server()(); print(PREFECT_API_URL.value())"
+        "from flows import server; server.require_server_for_all(); server.start_server()();"
+        "from prefect.settings import get_current_settings as now;"
+        "print(now().api.url, now().flows.heartbeat_frequency)"
     )
-    env = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    ours = ("PREFECT_API_URL", *HEARTBEAT)
+    env = {key: value for key, value in os.environ.items() if key not in ours}
     env["PREFECT_HOME"] = str(tmp_path)
     asked = [sys.executable, "-c", code]
-    assert subprocess.check_output(asked, cwd=root, env=env, text=True).strip() == url
-    started = [sys.executable, "-m", "flows.temporary_server"]
+    # With heartbeats as seldom as Prefect's own, workers would take the run for lost.
+    assert subprocess.check_output(asked, cwd=root, env=env, text=True).strip() == f"{url} 30"
+    started = [sys.executable, "-m", "flows.server"]
     subprocess.run(started, cwd=root, env=env, check=True, timeout=60)
     assert not (tmp_path / "prefect.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        (deploy, {}, "set PREFECT_API_URL to one that all of them reach"),
+        (sweep, {}, "nothing to combine"),
+        (sweep, {"seeds": "0..9", "recipe": "nowhere"}, "there is no recipe 'nowhere'"),
+        (pipeline, {"recipe": "nowhere"}, "there is no recipe 'nowhere'"),
+        (pipeline, {"override": ["sed=1"]}, "no 'sed' to override"),
+    ],
+)
+def test_what_can_not_be_done_is_said_before_a_server_starts(
+    command: Callable[..., None],
+    options: dict[str, Any],
+    message: str,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start() -> None:
+        raise AssertionError("a server was started")
+
+    monkeypatch.setattr("flows.__main__.start_server", start)
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(FlowError, match=message),
+    ):
+        command(**options, folder=root)
 
 
 def test_loopback_goes_through_no_proxy_and_what_was_excepted_stays(
@@ -102,6 +134,18 @@ def test_loopback_goes_through_no_proxy_and_what_was_excepted_stays(
     wait_for(f"http://localhost:{answering.server_port}/api")
 
     assert os.environ["NO_PROXY"] == "example.org,127.0.0.1,localhost,::1"
+
+
+def test_a_proxy_that_httpx_cant_use_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, proxy in {
+        "ALL_PROXY": "SOCKS5://127.0.0.1:9", "all_proxy": "socks://127.0.0.1:9",
+        "HTTPS_PROXY": "socks4://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, proxy)
+    keep_loopback_from_proxies()
+    assert not {"ALL_PROXY", "all_proxy", "HTTPS_PROXY"} & os.environ.keys()
+    assert os.environ["http_proxy"] == "http://127.0.0.1:9"
+    httpx.Client().close()  # raises at one that it can not use
 
 
 _LOG = """

@@ -20,11 +20,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import CancelledRun, FailedRun
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_LOGGING_TO_API_ENABLED,
-    temporary_settings,
-)
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect_server import PrefectServer
 from processes import SLEEP, alive, python, wait_until
 
@@ -125,6 +121,21 @@ def test_a_run_that_waits_ends_when_it_is_cancelled(folder: Path, logged: list[s
         stopper.join()
 
 
+def test_the_time_that_attempts_take_counts_as_waiting(
+    folder: Path, logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def five_seconds() -> None:
+        clock.append(clock[-1] + 5)
+        raise TransientFlowError("DVC works there")
+
+    monkeypatch.setattr("time.monotonic", lambda: clock[-1])
+    with pytest.raises(TransientFlowError):
+        new_session(folder, wait_s=10).when_free(five_seconds)
+    assert clock[-1] == 10
+
+
 def test_an_error_in_the_block_lets_the_next_run_in(folder: Path, logged: list[str]) -> None:
     with pytest.raises(ZeroDivisionError), new_session(folder).exclusive():
         raise ZeroDivisionError
@@ -216,7 +227,11 @@ def test_a_task_ends_as_cancelled_where_its_run_ends_and_else_as_failed(
     raised: type[Exception],
     folder: Path,
     server: PrefectServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("prefect.task_runs"), "handlers", [caplog.handler])
+
     def work() -> None:
         raise error("that is why")
 
@@ -228,6 +243,8 @@ def test_a_task_ends_as_cancelled_where_its_run_ends_and_else_as_failed(
     with temporary_settings(settings), pytest.raises(raised, match="that is"):
         one_task()
 
+    assert f"Finished in state {name}" in caplog.text
+    assert "NoneType: None" not in caplog.text
     (run,) = server.flow_runs(name=f"ends as {name}")
     ended = {"name": ""}  # Prefect sends the state of a task a little later
     wait_until(lambda: server.tasks(run["id"]).get("ask upstream", ended)["name"] == name, 30, name)

@@ -179,7 +179,7 @@ def holder(tmp_path: Path, root: Path) -> Iterator[object]:
     processes: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:
-        env = {
+        env = os.environ | {
             "PYTHONPATH": str(root),
             "TMPDIR": str(tmp_path),
             "FER_TRAIN_SLOTS": "2",

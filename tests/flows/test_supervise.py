@@ -173,9 +173,12 @@ time.sleep({FOREVER_S})
     with subprocess.Popen(
         [sys.executable, "-c", starter, *command], stdout=subprocess.PIPE, text=True
     ) as starting:
-        assert line(starting) == "ready"
-        assert len(alive(mark)) == 4  # the starter, the supervisor, and what it runs
-        starting.kill()
+        try:
+            assert line(starting) == "ready"
+            # The starter, the supervisor, and what it runs, once the process between is gone.
+            wait_until(lambda: len(alive(mark)) == 4)
+        finally:
+            starting.kill()
     wait_until(lambda: alive(mark) == [])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 from collections import Counter
@@ -20,8 +21,17 @@ from ruamel.yaml import YAML
 from workspace import Workspace
 
 from fer_pipeline.errors import FerError, FlowError
-from flows.combinations import Combination, combine, parse_seeds, parse_values
-from flows.figures import render, spread, summarize
+from flows.experiments import (
+    Combination,
+    as_table,
+    combine,
+    parse_seeds,
+    parse_values,
+    spread,
+    summarize,
+)
+from flows.sweep import _require_identity
+from flows.trees import git
 
 SCORE = """
 import json
@@ -37,7 +47,7 @@ seed, bonus = params["seed"], {"nll": 0.0, "uniform": 0.01}[params["fusion"]["me
 fused = 0.60 + 0.02 * seed + bonus
 single = {"resnet50": fused - 0.04, "inception_v3": fused - 0.03 + 0.02 * seed}
 content = {
-    "val_tta": {"single": {name: score - 0.05 for name, score in single.items()}},
+    "val_tta": {"single": {name: score - 0.05 for name, score in single.items()}, "fused": fused},
     "single": {name: {"accuracy": score} for name, score in single.items()},
     "fused": {"accuracy": fused},
     "best_single": "inception_v3",
@@ -99,6 +109,24 @@ def run_of(bench: FlowBench, name: str) -> dict[str, Any]:
     return next(run for run in bench.server.flow_runs() if run["name"].startswith(f"{name} at "))
 
 
+def test_without_an_author_git_is_asked_for_one_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles = [f"GIT_{role}_{what}" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]
+    for name in (*roles, "EMAIL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    git(tmp_path, "init", "--quiet")
+    with pytest.raises(
+        FlowError, match=r"git knows no author: run 'git config --global user\.name"
+    ):
+        _require_identity(tmp_path)
+    for name in roles:
+        monkeypatch.setenv(name, "a@example.org")
+    _require_identity(tmp_path)
+
+
 @pytest.mark.slow
 def test_what_is_common_runs_once_and_what_is_done_not_again(
     bench: FlowBench, tmp_path: Path
@@ -117,7 +145,8 @@ def test_what_is_common_runs_once_and_what_is_done_not_again(
         rows = list(csv.DictReader(stream))
     assert [(row["seed"], row["fusion.method"]) for row in rows] == [("1", "nll"), ("1", "uniform")]
     assert {row["experiment"] for row in rows} == experiments(bench)
-    assert [float(row["test fused"]) for row in rows] == pytest.approx([0.62, 0.63])
+    for column in ("val fused", "test fused"):
+        assert [float(row[column]) for row in rows] == pytest.approx([0.62, 0.63])
     assert [row["gate"] for row in rows] == ["True", "True"]
     last = last_line(output)
     assert "fusion.method=uniform: fused 63.00%, gain +1.00 points, gate passed in 1 of 1." in last
@@ -130,7 +159,8 @@ def test_what_is_common_runs_once_and_what_is_done_not_again(
     assert bench.workspace.check("git", "status", "--porcelain") == before
 
     bench.forget()
-    assert last_line(bench.run(*sweep)[1]) == last
+    values = {"seed": [1], "fusion.method": ["nll", "uniform"]}
+    assert bench.run_here("sweep", values=values).message == last
     assert not (bench.folder / "notes.jsonl").exists()
     bench.workspace.check("dvc", "exp", "apply", rows[1]["experiment"])
     assert json.loads((bench.folder / "metrics/evaluation.json").read_text())["best_single"]
@@ -153,11 +183,10 @@ def test_killed_and_started_again_it_goes_on_and_one_that_fails_stops_no_other(
     for run in runs:  # that of the sweep, and of its combinations
         wait_until(lambda id_=run["id"]: bench.server.state(id_)["name"] == "Crashed", 30, "known")
     bench.plan(train_resnet50={"checkpoint": True})
-    status, output = bench.run("sweep", "--seeds", "1,7")
-    assert status == 1
-    last = last_line(output)
-    assert last.startswith("error: 1 of 2 failed: seed-7-")
-    assert last.endswith(": evaluate failed: seed 7 is unlucky")
+    state = bench.run_here("sweep", values={"seed": [1, 7]})
+    assert state.is_failed()
+    assert str(state.message).startswith("1 of 2 failed: seed-7-")
+    assert str(state.message).endswith(": evaluate failed: seed 7 is unlucky")
     (done,) = experiments(bench)
     assert done.startswith("seed-1-")
     (tree,) = (bench.folder / ".dvc/tmp/trees").iterdir()  # of the one that failed
@@ -204,9 +233,9 @@ def test_on_the_sample_nothing_is_registered_and_experiments_can_be_compared(
 @pytest.mark.slow
 def test_what_git_does_not_have_is_refused_before_anything_runs(bench: FlowBench) -> None:
     (bench.folder / "score.py").write_text("")
-    status, output = bench.run("sweep", "--seeds", "0..1")
-    assert status == 1
-    assert "error: not committed: score.py" in last_line(output)
+    state = bench.run_here("sweep", values={"seed": [0, 1]})
+    assert state.is_failed()
+    assert str(state.message).startswith("not committed: score.py")
     assert not (bench.folder / "notes.jsonl").exists()
 
 
@@ -281,14 +310,21 @@ def test_the_spread_is_over_the_seeds_of_each_other_value() -> None:
         "fusion.method=nll: fused 62.00% ± 2.00, gain +2.00 ± 2.00 points (mean ± standard "
         "deviation; 95 % interval of the mean gain -2.97 to +6.97), gate passed in 2 of 3."
     )
-    text = render(rows, [nll, greedy])
+    text = as_table([*rows, *nll.lines, *greedy.lines]).to_string()
     assert "away" in text
     assert "2 of 3" in text
     assert not re.search(r"\.\d{5}", text)
 
 
 def test_the_spread_is_students() -> None:
-    found = spread([0.60, 0.62, 0.64])
+    found = spread([{"gain": value} for value in (0.60, 0.62, 0.64)])["gain"]
     # t for two degrees of freedom is 4.3027 (any table): 4.3027 * 0.02 / sqrt(3)
-    assert (found.mean, found.deviation) == pytest.approx((0.62, 0.02))
-    assert found.half == pytest.approx(0.049683, abs=1e-6)
+    assert list(found) == pytest.approx([0.62, 0.02, 0.049683], abs=1e-6)
+    (alone,) = summarize(
+        [Combination("seed-0", {"seed": 0}, {})],
+        [{"experiment": "seed-0", "test fused": 0.6, "gain": 0.0, "gate": False}],
+    )
+    assert alone.sentence == "all: fused 60.00%, gain +0.00 points, gate passed in 0 of 1."
+    assert alone.lines == [
+        {"experiment": "mean of 1", "test fused": 0.6, "gain": 0.0, "gate": "0 of 1"}
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,7 @@ from flows.graph import read_status
 from flows.orders import Order, Result, commit_to_send, known_inputs, lock_entry, travelling_files
 from flows.trees import tree_of
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # by DVC
-]
+pytestmark = pytest.mark.slow
 
 GRAPH = """
 stages:
@@ -223,7 +221,9 @@ def test_what_was_damaged_on_the_remote_is_not_trained_on(
     assert runs(base) == 0
 
 
-def test_changes_that_workers_would_not_see_are_named(base: Path, tmp_path: Path) -> None:
+def test_changes_that_workers_would_not_see_are_named(
+    base: Path, tmp_path: Path, disown_repositories: Callable[[], None]
+) -> None:
     project = base / "project"
     (project / "code" / "step").write_text("step two\n")
     with pytest.raises(FlowError, match=r"^not committed: code/step"):
@@ -233,3 +233,6 @@ def test_changes_that_workers_would_not_see_are_named(base: Path, tmp_path: Path
         commit_to_send(project / "code")
     with pytest.raises(FlowError, match="not the top of a git repository"):
         commit_to_send(tmp_path)
+    disown_repositories()
+    with pytest.raises(FlowError, match=r"by git: .* git config .* safe\.directory"):
+        commit_to_send(project)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
-from flow_bench import RUN_WITHIN_S, FlowBench, last_line, make_bench
+from flow_bench import BEGUN_WITHIN_S, RUN_WITHIN_S, FlowBench, last_line, make_bench
+from prefect.client.schemas.objects import FlowRun, State
 from prefect_server import PrefectServer
-from processes import assert_none_left, end_tree, kill_where
+from processes import assert_none_left, end_tree, kill_where, wait_until
 from s3_server import S3Server
+
+from fer_pipeline.errors import FlowError
+from flows.deploy import deploy_stage
+from flows.orders import RESULT_LABEL
+from flows.workers import _result
 
 pytestmark = pytest.mark.slow
 
 POOL = "workers"
 WITH_WORKERS = ("pipeline", "--workers", "--pool", POOL)
 LOST_WITHIN_S = 240.0
-"""Two minutes without a heartbeat, and the time to begin again on another worker."""
+"""A minute without a heartbeat, and the time to begin again on another worker."""
 
 
 @dataclass
@@ -35,6 +43,7 @@ class Machines:
 
     def start(self, clone: Path) -> None:
         env = self.bench.workspace.env | self.bench.server.env() | {"PYTHONUNBUFFERED": "1"}
+        env["PYTHONPATH"] = f"{clone}{os.pathsep}{env['PYTHONPATH']}"  # its own flows
         with (clone.parent / f"{clone.name}.log").open("ab") as log:
             worker = subprocess.Popen(
                 [
@@ -56,8 +65,12 @@ class Machines:
             )
         self.workers.append(worker)
 
-    def run(self, *arguments: str) -> tuple[int, str]:
-        return self.bench.run(*WITH_WORKERS, *arguments)
+    def run(self, **parameters: Any) -> State[None]:
+        return self.bench.run_here(**{"where": "workers", "pool": POOL, **parameters})
+
+    def log(self) -> str:
+        """What all workers have said."""
+        return "".join((clone.parent / f"{clone.name}.log").read_text() for clone in self.clones)
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +86,14 @@ def machines(
             FER_TRAIN_SLOTS="2",
             MLFLOW_TRACKING_URI="http://127.0.0.1:9",  # these stages log nothing
         )
+        bench.change("flows/runs.py", "SILENT_AFTER_S = 100.0", "SILENT_AFTER_S = 45.0")
+        bench.change("flows/process.py", "BACKOFF_S = 10.0", "BACKOFF_S = 2.0")
         commit(bench)
         clones = [folder / name for name in ("one", "two")]
         for clone in clones:
             bench.workspace.check("git", "clone", "--quiet", str(bench.folder), str(clone))
-        status, output = bench.run("deploy", "--suffix", POOL, "--stage-pool", POOL)
-        assert status == 0, output
+        with bench.here():
+            deploy_stage(POOL)
         machines = Machines(bench, s3, clones, [])
         for clone in clones:
             machines.start(clone)
@@ -103,21 +118,22 @@ def commit(bench: FlowBench) -> None:
         "    url = s3://dvc/store\n"
     )
     (bench.folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n/site\n")
-    (bench.folder / ".gitignore").write_text("/out\n/plan.json\n*.jsonl\n/began-*\n/tried-*\n")
+    (bench.folder / ".gitignore").write_text(
+        "/out\n/plan.json\n*.jsonl\n/began-*\n/tried-*\n__pycache__\n"
+    )
     for command in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "-m", "Start")):
         bench.workspace.check("git", *command)
 
 
-def test_trainings_run_side_by_side_and_wait_for_a_remote_that_is_away(
-    machines: Machines,
-) -> None:
+def test_trainings_run_side_by_side_and_wait_for_a_remote_that_is_away(machines: Machines) -> None:
     bench = machines.bench
     bench.plan(train_a={"together": 2, "seconds": 2}, train_b={"together": 2, "seconds": 2})
     process = bench.start(*WITH_WORKERS, "--force")
     bench.wait_until_begun("train@a", "train@b")
 
     machines.s3.kill()
-    time.sleep(20)
+    away = "waiting to try again: the outs of train@"
+    wait_until(lambda: away in machines.log(), BEGUN_WITHIN_S, "a worker finds the remote away")
     machines.s3.start()
 
     output, _ = process.communicate(timeout=RUN_WITHIN_S)
@@ -134,16 +150,15 @@ def test_trainings_run_side_by_side_and_wait_for_a_remote_that_is_away(
 
 def test_what_a_worker_has_done_is_never_done_again(machines: Machines) -> None:
     bench = machines.bench
-    status, output = machines.run()
-    assert status == 0, output
+    assert machines.run().is_completed()
     bench.forget()
     (bench.folder / "dvc.lock").unlink()
     for lost in ("out", ".dvc/cache"):
         shutil.rmtree(bench.folder / lost)
 
-    status, output = machines.run()
+    state = machines.run()
 
-    assert status == 0, output
+    assert state.is_completed(), state.message
     assert {stage for stage, _ in bench.notes()} == {"prepare", "calibrate"}
     assert (bench.folder / "out" / "train@b").read_text() == "train@b"
 
@@ -151,10 +166,10 @@ def test_what_a_worker_has_done_is_never_done_again(machines: Machines) -> None:
 def test_a_failed_stage_says_why_here_and_the_other_ends(machines: Machines) -> None:
     machines.bench.plan(train_a={"fails": "the loss is not finite"})
 
-    status, output = machines.run("--force")
+    state = machines.run(force=True)
 
-    assert status == 1
-    assert "train@a failed: the loss is not finite" in last_line(output)
+    assert state.is_failed()
+    assert "train@a failed: the loss is not finite" in str(state.message)
     assert ("train@b", "end") in machines.bench.notes()
 
 
@@ -164,15 +179,13 @@ def test_what_workers_could_not_see_is_refused_before_anything_runs(machines: Ma
     code = step.read_text()
     step.write_text(f"{code}# another\n")
     try:
-        status, output = machines.run("--force")
+        state = machines.run(force=True)
     finally:
         step.write_text(code)
-    assert status == 1
-    assert "not committed: step.py" in last_line(output)
+    assert "not committed: step.py" in str(state.message)
 
-    status, output = machines.run("--force", "--pool", "nobody")
-    assert status == 1
-    assert "python -m flows deploy --stage-pool nobody" in last_line(output)
+    state = machines.run(force=True, pool="nobody")
+    assert "python -m flows deploy --stage-pool nobody" in str(state.message)
     assert not bench.notes()
 
 
@@ -220,6 +233,13 @@ def test_another_worker_takes_what_a_lost_machine_had(machines: Machines) -> Non
     assert process.returncode == 0, output
     assert bench.notes()["train@a", "end"]["FER_CLONE"] != str(clone)
     assert _states(machines, "stage")[:2] == ["Completed", "Crashed"]
+
+
+@pytest.mark.parametrize("told", [{}, {RESULT_LABEL: '{"outs": []}'}])
+def test_a_worker_of_other_code_is_named(told: dict[str, Any]) -> None:
+    run = FlowRun(flow_id=uuid4(), name="train@a", labels=told)
+    with pytest.raises(FlowError, match=r"^'train@a' was run by other code than this flow's"):
+        _result(run)
 
 
 def _run_name(bench: FlowBench) -> str:

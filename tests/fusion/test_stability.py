@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_logits import (
-    SETTINGS,
-    accuracy,
-    fit,
-    fuse,
-    make_labels,
-    make_logits,
-)
+from synthetic_logits import SETTINGS, accuracy, fit, fuse, make_labels, make_logits
 
 from fer_pipeline.errors import FusionError
 from fer_pipeline.fusion.methods import METHODS, prepare_methods

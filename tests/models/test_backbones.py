@@ -12,14 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch._dynamo.utils import is_compile_supported
 from torchvision.models import get_model
+from torchvision.ops import roi_align
 
 from fer_pipeline.errors import WeightsError
-from fer_pipeline.models.backbones import (
-    build_backbone,
-    head_of,
-    load_trained,
-)
+from fer_pipeline.models.backbones import build_backbone, head_of, load_trained
 from fer_pipeline.models.catalog import CATALOG
 
 # The networks and files of the module's fixtures are shared: one worker runs all of it.
@@ -128,6 +126,12 @@ def test_every_backbone_gives_seven_logits_at_its_smallest_input(
     assert logits.shape == (2, 7)
     assert logits.isfinite().all()
     assert not torch.equal(logits[0], logits[1])
+
+
+def test_torchvisions_other_layers_ask_the_compiler_that_was_not_imported_with_them() -> None:
+    pooled = roi_align(torch.ones(1, 1, 8, 8), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], 2)
+    assert torch.equal(pooled, torch.ones(1, 1, 2, 2))
+    assert roi_align.__globals__["is_compile_supported"]("cpu") == is_compile_supported("cpu")
 
 
 @pytest.mark.parametrize("name", CATALOG)

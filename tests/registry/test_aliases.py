@@ -175,6 +175,24 @@ def test_a_move_from_another_champion_than_that_of_now_is_not_finished(store: Tr
     assert [move.status for move in read_moves(store, "by-hand")] == ["KILLED"]
 
 
+@pytest.mark.parametrize(
+    ("writes", "deleted", "status", "left"),
+    [(2, "2", "KILLED", Aliases("1")), (3, "1", "FINISHED", Aliases("2"))],
+)
+def test_a_version_that_was_deleted_after_a_killed_move_stands_in_no_ones_way(
+    writes: int, deleted: str, status: str, left: Aliases, store: Tracking
+) -> None:
+    name = f"deleted-{deleted}"
+    make_model(store, name)
+    promote(store, name, "1")
+    with pytest.raises(Killed):
+        promote(replace(store, client=DyingClient(store.client, writes)), name, "2")  # type: ignore[arg-type]
+    store.client.delete_model_version(name, deleted)
+    with alias_lock(store, name):
+        assert read_aliases(store, name)._replace(previous=None) == left
+    assert read_moves(store, name)[0].status == status
+
+
 def test_what_another_machine_has_just_begun_is_left_alone_for_a_minute(
     store: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:

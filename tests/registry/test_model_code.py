@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fused_model import NAME
 from ruamel.yaml import YAML
@@ -124,16 +123,10 @@ def test_a_fix_of_the_code_becomes_a_version_that_holds_it(
     def register() -> str:
         content = version_digest(bundle)
         with open_run(store, "fusion", {"content": content}) as run:
-            example = np.zeros((1, 48, 48), np.uint8)
             folders = {"bundle": bundle[0].parent / "bundle"}
             folders["bundle"].mkdir(exist_ok=True)
             candidate = Candidate(
-                content=content,
-                run_id=run.run_id,
-                folders=folders,
-                example=example,
-                tags={},
-                description="A card",
+                content=content, run_id=run.run_id, folders=folders, tags={}, description="A card"
             )
             return register_once(store, NAME, candidate)
 

@@ -25,12 +25,7 @@ from fer_pipeline.registry.aliases import (
 )
 from fer_pipeline.registry.fetch import FILES_TAG
 from fer_pipeline.registry.policy import COMPARISON_TAG, GATE_TAG, compare_versions, evaluate_policy
-from fer_pipeline.registry.promote import (
-    nominate,
-    promote,
-    read_status,
-    roll_back,
-)
+from fer_pipeline.registry.promote import nominate, promote, read_status, roll_back
 from fer_pipeline.registry.tracking import Tracking
 
 SPLIT = draw_test_split(images=40)

@@ -116,10 +116,7 @@ def test_an_unfinished_run_of_the_same_inputs_is_continued(store: Tracking) -> N
 def test_an_unfinished_run_of_other_inputs_is_left_alone(
     name: str, inputs: dict[str, object], store: Tracking
 ) -> None:
-    with (
-        open_run(store, "resnet50", INPUTS) as killed,
-        open_run(store, name, inputs) as other,
-    ):
+    with open_run(store, "resnet50", INPUTS) as killed, open_run(store, name, inputs) as other:
         assert other.run_id != killed.run_id
 
 

@@ -12,7 +12,7 @@ from threading import Barrier
 import mlflow
 import numpy as np
 import pytest
-from fused_model import NAME, draw_test_split, make_bundle, put_test_split, register_bundle
+from fused_model import NAME, SMALL, draw_test_split, make_bundle, put_test_split, register_bundle
 from mlflow_server import mlflow_server
 from postgres_server import PostgresServer, is_installed
 from processes import wait_until
@@ -61,7 +61,7 @@ class Servers:
 
 
 @pytest.fixture(scope="module")
-def servers(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(root: Path, small: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("servers")
     shutil.copy(root / "params.yaml", folder)
     text = (folder / "params.yaml").read_text()
@@ -99,15 +99,14 @@ def fer(*arguments: str) -> str:
 def test_register_promote_roll_back_and_load(servers: Servers, params: Params) -> None:
     tracking = servers.tracking
     bundles = [
-        make_bundle(params, servers.folder / f"model-{seed}", ("resnet50",), seed)
-        for seed in (1, 2)
+        make_bundle(params, servers.folder / f"model-{seed}", SMALL[:1], seed) for seed in (1, 2)
     ]
     first, second = (register_bundle(tracking, bundle, SPLIT) for bundle in bundles)
     tracking.client.set_registered_model_alias(NAME, CHAMPION, first)
     promote(tracking, servers.params, second, by="ada", reason="a test", force=True)
     assert register_bundle(tracking, bundles[0], SPLIT) == "1"
     assert read_aliases(tracking, NAME) == Aliases("2", "1", None)
-    assert any(key.endswith("resnet50.safetensors") for key in servers.objects())
+    assert any(key.endswith(f"{SMALL[0]}.safetensors") for key in servers.objects())
 
     assert fer("rollback", "--reason", "it harms") == "champion: version 1, until now 2\n"
     assert read_aliases(tracking, NAME) == Aliases("1", "2", None)
@@ -139,10 +138,10 @@ def test_runs_that_begin_together_log_the_same_data(servers: Servers) -> None:
 
 
 def test_a_store_that_dies_during_a_registration_leaves_no_version_and_the_next_succeeds(
-    servers: Servers, params: Params
+    servers: Servers, params: Params, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracking = servers.tracking
-    bundle = make_bundle(params, servers.folder / "model-3", ("resnet50",), 3)
+    bundle = make_bundle(params, servers.folder / "model-3", SMALL[1:], 3)
     aliases = read_aliases(tracking, NAME)
     versions = len(tracking.client.search_model_versions(f"name = '{NAME}'"))
     before = servers.objects()
@@ -160,6 +159,8 @@ def test_a_store_that_dies_during_a_registration_leaves_no_version_and_the_next_
 
     servers.s3.start()
     number = register_bundle(tracking, bundle, SPLIT)
-    assert nominate(tracking, servers.params, number) is True
+    with caplog.at_level("INFO"):
+        assert nominate(tracking, servers.params, number) is True
+    assert "16 test images score as on record" in caplog.text
     assert read_aliases(tracking, NAME).challenger == number
     assert len(tracking.client.search_model_versions(f"name = '{NAME}'")) == versions + 1

@@ -17,17 +17,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from fer_command import run_fer
 from fused_model import draw_test_split, make_version
 
 from fer_pipeline.errors import RegistryError
-from fer_pipeline.registry.local_store import relocate
 from fer_pipeline.registry.record import read_record
 from fer_pipeline.registry.runs import open_run
 from fer_pipeline.registry.tracking import Tracking, connect, tracking_uri
 
 pytestmark = [
     # An HTTPError keeps its connection open until it is collected; `refusal` sees to that here.
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 ]
 
 # Forks, for the import of MLflow takes longest; the two connect when both have begun.
@@ -146,6 +146,13 @@ def test_artifacts_lie_beside_the_database(tracking: Tracking, folder: Path) -> 
     assert experiment.artifact_location == (folder / "mlartifacts").as_uri()
 
 
+def test_versions_stand_in_the_store_of_the_runs(
+    tracking: Tracking, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"http://127.0.0.1:{closed_port}")
+    assert list(connect("faces").client.search_registered_models()) == []
+
+
 def test_connecting_again_finds_the_same_experiment(tracking: Tracking) -> None:
     assert connect("faces").experiment_id == tracking.experiment_id
     assert connect("others").experiment_id != tracking.experiment_id
@@ -212,12 +219,7 @@ def test_a_server_behind_a_password_is_reached(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    "address",
-    [
-        "http://ann:s3cret@127.0.0.1:port",
-        "http://127.0.0.1:port",
-        "http://[::1",
-    ],
+    "address", ["http://ann:s3cret@127.0.0.1:port", "http://127.0.0.1:port", "http://[::1"]
 )
 def test_an_address_that_is_none_is_refused_without_its_password(
     address: str, monkeypatch: pytest.MonkeyPatch
@@ -275,13 +277,19 @@ def test_a_store_of_another_schema_is_refused_with_the_whole_remedy(
 
 @pytest.mark.parametrize("old_is_there", [True, False], ids=["copied", "moved"])
 def test_a_store_in_another_folder_is_refused_until_it_is_relocated(
-    old_is_there: bool, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    old_is_there: bool,
+    root: Path,
+    empty_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     here = tmp_path / "here"
     (here / "mlartifacts").mkdir(parents=True)
     shutil.copy(empty_database, here)
+    shutil.copy(root / "params.yaml", here)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
-    store = connect("faces")
+    store = connect("fer2013")
     split = draw_test_split(images=8)
     (here / "note.txt").write_text("made here")
     with open_run(store, "fusion", {}) as run:
@@ -294,15 +302,17 @@ def test_a_store_in_another_folder_is_refused_until_it_is_relocated(
     if not old_is_there:
         shutil.rmtree(here)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{there}/mlflow.db")
-    says = refusal()
+    says = refusal("fer2013")
     assert says == (
         f"sqlite:///{there}/mlflow.db was moved or copied: it says that its files are in "
         f"{here}/mlartifacts, not in {there}/mlartifacts: run 'fer registry relocate'"
     )
-    assert relocate(tracking_uri(), "faces") == 4  # experiment, run, version's source and storage
-    assert relocate(tracking_uri(), "faces") == 0
+    monkeypatch.chdir(there)
+    # Of experiment and run, and source and storage of the version.
+    assert run_fer(monkeypatch, capsys, "registry", "relocate") == (0, "4 places changed\n", "")
+    assert run_fer(monkeypatch, capsys, "registry", "relocate") == (0, "nothing to change\n", "")
     shutil.rmtree(here, ignore_errors=True)
-    store = connect("faces")
+    store = connect("fer2013")
     assert store.client.list_artifacts(run.run_id)[0].path == "note.txt"
     assert len(read_record(store, "faces", "1").labels) == 8
     with open_run(store, "fusion", {}) as later:

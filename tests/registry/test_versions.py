@@ -131,7 +131,9 @@ def test_registrations_at_once_make_one_version_per_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path / 'others.db'}")  # not asked
     shutil.copy(empty_database, tmp_path)
     folders = [tmp_path / str(number) for number in range(PROCESSES)]
     done = subprocess.run(
@@ -142,6 +144,6 @@ def test_registrations_at_once_make_one_version_per_content(
         timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
-    (left,) = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_model_versions()
+    (left,) = MlflowClient(uri, registry_uri=uri).search_model_versions()
     assert {(folder / "answer").read_text() for folder in folders} == {str(left.version)}
     assert (left.tags[CONTENT_TAG], left.description) == ("a", "A card")

@@ -66,9 +66,7 @@ def make_inputs(data: dict[str, Any] | None = None) -> dict[str, Any]:
             _conflict(_face(2), ("Training", "fear", 1), ("PrivateTest", "surprise", 1)),
             _odd("One grey value", GREY, "Training row 59, grey 77"),
             _odd(
-                "Near duplicates across splits",
-                _face(3),
-                "Training row 5, near PrivateTest row 17",
+                "Near duplicates across splits", _face(3), "Training row 5, near PrivateTest row 17"
             ),
         ],
         "greys": [{"measure": name, **row} for name, rows in greys.items() for row in rows],

@@ -53,14 +53,8 @@ def test_a_data_url_is_a_picture() -> None:
         (FACES[0].tolist(), "image 0 is not .* a list around one image too"),
         ([*FACES.tolist(), 7], "image 3 is not 48 lists"),
         ([[*FACES[0].tolist()[:47], [1, 2]]], "image 0 is not 48"),
-        (
-            [[*FACES[0].tolist()[:47], [True] * 48]],
-            "image 0 is not 48",
-        ),
-        (
-            [[*FACES[0].tolist()[:47], ["1"] * 48]],
-            "image 0 is not 48",
-        ),
+        ([[*FACES[0].tolist()[:47], [True] * 48]], "image 0 is not 48"),
+        ([[*FACES[0].tolist()[:47], ["1"] * 48]], "image 0 is not 48"),
         ([[[10**400] * 48] * 48], "a pixel of more than 300 digits"),
         ([FACES[0].tolist()] * (MAX_IMAGES + 1), "1025 images in one request"),
         (FACES[:0], "no images"),

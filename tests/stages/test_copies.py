@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from processes import wait_until
@@ -34,25 +33,14 @@ def server(running: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Ser
     monkeypatch.setattr(module, "COPY_EVERY_S", 0.0)
     monkeypatch.setattr(module, "ASK_AGAIN_AFTER_S", (0.01,))
     yield running
-    for key in keys(running):
-        with_client(running, "delete_object", Key=key)
-
-
-def with_client(server: S3Server, do: str, **arguments: Any) -> Any:
-    client = server.client()
-    try:
-        return getattr(client, do)(Bucket="fer", **arguments)
-    finally:
-        client.close()
-
-
-def keys(server: S3Server) -> list[str]:
-    found = with_client(server, "list_objects_v2").get("Contents", [])
-    return sorted(one["Key"] for one in found)
+    for key in running.stored():
+        running.ask("delete_object", Key=key)
 
 
 def epochs(server: S3Server) -> list[int]:
-    return [int(found[1]) for key in keys(server) if (found := re.match(OWN + r"epoch-(\d+)", key))]
+    return [
+        int(found[1]) for key in server.stored() if (found := re.match(OWN + r"epoch-(\d+)", key))
+    ]
 
 
 def checkpoints(folder: Path, key: str = "key") -> Checkpoints:
@@ -62,8 +50,18 @@ def checkpoints(folder: Path, key: str = "key") -> Checkpoints:
 def save(here: Checkpoints, server: S3Server, *numbers: int) -> None:
     """Save these epochs, and wait until each has its copy."""
     for number in numbers:
-        here.finish(number, {"epoch": number})
-        wait_until(lambda: number in epochs(server), 30, f"epoch {number} is copied")  # noqa: B023
+        save_until(lambda: number in epochs(server), here, number)  # noqa: B023
+
+
+def save_until(happened: Callable[[], bool], here: Checkpoints, number: int) -> None:
+    """Save an epoch again and again: none is copied while another copy is on its way."""
+
+    def has_happened() -> bool:
+        here.save(number, {"epoch": number})
+        here.wait()
+        return happened()
+
+    wait_until(has_happened, 60, f"what epoch {number} waits for")
 
 
 @pytest.mark.slow
@@ -104,7 +102,7 @@ def test_a_damaged_copy_is_deleted_and_the_one_before_it_used(
 ) -> None:
     save(checkpoints(tmp_path / "here"), server, 1)
     for name in ("epoch-00002-0123456789abcdef.pt", "epoch-00003-of-somebody.pt", "notes.txt"):
-        with_client(server, "put_object", Key=OWN + name, Body=damage)
+        server.ask("put_object", Key=OWN + name, Body=damage)
     assert checkpoints(tmp_path / "there").load() == {"epoch": 1}
     (message,) = caplog.messages
     assert message.startswith("the copy of checkpoint epoch-00002-0123456789abcdef.pt is damaged")
@@ -119,22 +117,18 @@ def test_a_store_that_is_away_ends_no_training_and_has_the_next_copy(
     save(here, server, 1)
     server.kill()
     for number in (2, 3, 4):
-        here.finish(number, {"epoch": number})
-        wait_until(lambda: "no copy of the checkpoint" in caplog.text, 60, "it is said")
+        save_until(lambda: "no copy of the checkpoint" in caplog.text, here, number)
     assert here.load() == {"epoch": 4}
     begun = checkpoints(tmp_path / "begun")  # a training that begins now
     assert begun.load() is None
     checkpoints(tmp_path / "done").clear()
     server.start()
-    for number in range(5, 50):
-        here.finish(number, {"epoch": number})
-        if number in epochs(server):
-            break
-    assert here.load() == {"epoch": number}
+    save(here, server, 5)
+    assert here.load() == {"epoch": 5}
     assert caplog.text.count("no copy of the checkpoint: s3://fer/lab/resnet50/key/ can't be") == 1
     assert caplog.text.count("copies of checkpoints are not used") == 2
     assert "copies of checkpoints that nobody needs any more stay: s3://fer/lab" in caplog.text
-    assert begun.load() == {"epoch": number}
+    assert begun.load() == {"epoch": 5}
 
 
 @pytest.mark.slow
@@ -143,12 +137,12 @@ def test_what_is_done_is_deleted_and_nothing_of_other_trainings(
 ) -> None:
     others = ["lab/resnet50/key2/epoch-00001-0.pt", "lab/resnet101/key/epoch-00001-0.pt"]
     for other in others:
-        with_client(server, "put_object", Key=other, Body=b"")
+        server.ask("put_object", Key=other, Body=b"")
     here = checkpoints(tmp_path)
     save(here, server, 1, 2)
     here.finish(3, {"epoch": 3})  # its copy may be on its way
     here.clear()
-    assert keys(server) == sorted(others)
+    assert server.stored() == sorted(others)
 
 
 @pytest.mark.slow

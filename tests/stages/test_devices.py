@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from safetensors.torch import save_file
-from workspace import TRAIN, TrainHere, Workspace, tiny_backbone
+from workspace import TRAIN, TrainHere, Workspace, copy_workspace, tiny_backbone
 
 from fer_pipeline.models.backbones import build_backbone
 from fer_pipeline.provenance import file_sha256
@@ -21,6 +23,20 @@ pytestmark = [
 ]
 
 
+TWICE = """
+import os, sys
+from fer_pipeline.stages.__main__ import end_with_parent
+end_with_parent()
+from fer_pipeline.stages.launch import main
+for folder in os.environ["FOLDERS"].split(os.pathsep):
+    os.chdir(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    status = main()
+sys.exit(status)
+"""
+"""The stage in one folder, then in another: to start two processes costs more than a training."""
+
+
 @pytest.fixture
 def workspace(prepared: Workspace) -> Workspace:
     phase = {"epochs": 1, "batch_size": 14, "learning_rate": 1e-4}
@@ -28,39 +44,38 @@ def workspace(prepared: Workspace) -> Workspace:
     return prepared
 
 
-def test_two_processes_train_and_one_of_them_speaks(workspace: Workspace) -> None:
+def test_of_two_processes_one_speaks_and_what_ends_both_is_said_once(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     workspace.edit_params(training__devices=2)
-    done = workspace.run(*TRAIN)
-    assert done.returncode == 0, done.stderr
-    assert "resnet50 on 2 x cpu" in done.stdout
+    failing = copy_workspace(workspace, tmp_path / "failing")
+    spoilt = failing.folder / "spoilt.safetensors"
+    state = build_backbone("resnet50", "none").state_dict()
+    state["conv1.weight"].fill_(float("nan"))
+    save_file({key: value.contiguous() for key, value in state.items()}, spoilt)
+    failing.edit_params(
+        backbones__resnet50__weights=str(spoilt),
+        backbones__resnet50__weights_sha256=file_sha256(spoilt),
+        backbones__resnet50__head=None,
+    )
+    script, folders = tmp_path / "twice.py", f"{workspace.folder}{os.pathsep}{failing.folder}"
+    script.write_text(TWICE)
+    done = workspace.run(sys.executable, str(script), *TRAIN[-2:], FOLDERS=folders)
+
+    assert done.stdout.count("resnet50 on 2 x cpu") == 2
     assert done.stdout.count(" 1/2  loss") == 1
     with (workspace.folder / "plots/curves/resnet50.csv").open() as stream:
         assert [row["phase"] for row in csv.DictReader(stream)] == ["head", "finetune"]
     assert not (workspace.folder / "checkpoints/resnet50").exists()
 
-
-def test_what_ends_all_processes_is_said_once_and_marks_the_run_failed(
-    workspace: Workspace,
-) -> None:
-    spoilt = workspace.folder / "spoilt.safetensors"
-    state = build_backbone("resnet50", "none").state_dict()
-    state["conv1.weight"].fill_(float("nan"))
-    save_file({key: value.contiguous() for key, value in state.items()}, spoilt)
-    workspace.edit_params(
-        backbones__resnet50__weights=str(spoilt),
-        backbones__resnet50__weights_sha256=file_sha256(spoilt),
-        backbones__resnet50__head=None,
-        training__devices=2,
-    )
-    done = workspace.run(*TRAIN)
     assert done.returncode == 1, done.stderr
     assert [line for line in done.stderr.splitlines() if "error: " in line] == [
         "error: resnet50: the loss of epoch 1 (finetune), step 1, is nan: "
         "lower backbones.resnet50.finetune.learning_rate"
     ]
     assert "Traceback" not in done.stderr
-    assert not (workspace.folder / "models").exists()
-    store = MlflowClient(f"sqlite:///{workspace.folder / 'mlflow.db'}")
+    assert not (failing.folder / "models").exists()
+    store = MlflowClient(f"sqlite:///{failing.folder / 'mlflow.db'}")
     (run,) = store.search_runs([store.get_experiment_by_name("fer2013").experiment_id])
     assert run.info.status == "FAILED"
     assert run.data.params["backbones.resnet50.weights_sha256"] == file_sha256(spoilt)
@@ -75,11 +90,7 @@ def test_what_ends_all_processes_is_said_once_and_marks_the_run_failed(
     ],
 )
 def test_devices_that_cannot_share_the_work_are_refused_before_it(
-    devices: int,
-    batch_size: int,
-    says: str,
-    workspace: Workspace,
-    train_here: TrainHere,
+    devices: int, batch_size: int, says: str, workspace: Workspace, train_here: TrainHere
 ) -> None:
     workspace.edit_params(
         backbones__resnet50__finetune__batch_size=batch_size, training__devices=devices

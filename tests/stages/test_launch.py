@@ -121,11 +121,7 @@ def test_a_key_that_is_no_backbone_ends_every_stage_before_it_begins(
 
 @pytest.mark.parametrize(("arguments", "running"), [(["resnet101"], ""), ([], "train@resnet101")])
 def test_a_known_backbone_is_passed_on(
-    arguments: list[str],
-    running: str,
-    read: Read,
-    params: Params,
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], running: str, read: Read, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["stages", "train", *arguments])
     monkeypatch.setenv("DVC_STAGE", running)

@@ -13,7 +13,7 @@ from fer_pipeline.events import VARIABLE, Listener
 from fer_pipeline.registry.runs import RunLog, open_run
 from fer_pipeline.registry.tracking import connect
 from fer_pipeline.stages import progress
-from fer_pipeline.stages.progress import TrainingProgress, new_bar
+from fer_pipeline.stages.progress import Bar, TrainingProgress
 from fer_pipeline.training.history import EpochRecord
 
 FIRST = EpochRecord(1, "head", 1e-3, 1.9, 1.8, 0.25, 120.0, 3.5)
@@ -43,7 +43,7 @@ def best_so_far(run: RunLog) -> list[tuple[int, float]]:
 def test_each_epoch_is_told_printed_and_logged(
     run: RunLog, listener: Listener, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with new_bar() as bar:
+    with Bar() as bar:
         training = TrainingProgress(bar, run, "resnet50")
         training.epoch_started("head", 1, 4, images=28)
         training.batch_done(28)
@@ -66,7 +66,7 @@ def test_each_epoch_is_told_printed_and_logged(
 def test_where_a_bar_cannot_be_drawn_a_line_now_and_then_says_how_far_it_is(
     run: RunLog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with new_bar() as bar:
+    with Bar() as bar:
         training = TrainingProgress(bar, run, "resnet50")
         training.epoch_started("head", 1, 4, images=56)
         training.batch_done(14)
@@ -84,7 +84,7 @@ def test_where_a_bar_cannot_be_drawn_a_line_now_and_then_says_how_far_it_is(
 def test_epochs_of_a_killed_process_are_logged_but_not_told_again(
     run: RunLog, listener: Listener, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with new_bar() as bar:
+    with Bar() as bar:
         TrainingProgress(bar, run, "resnet50").resumed([FIRST])
     assert best_so_far(run) == [(1, 0.25)]
     assert listener.read() == []
@@ -92,6 +92,6 @@ def test_epochs_of_a_killed_process_are_logged_but_not_told_again(
 
 
 def test_what_a_training_decides_is_a_tag_of_its_run(run: RunLog) -> None:
-    with new_bar() as bar:
+    with Bar() as bar:
         TrainingProgress(bar, run, "resnet50").noted("precision", "bf16")
     assert run.client.get_run(run.run_id).data.tags["fer.precision"] == "bf16"

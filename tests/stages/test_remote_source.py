@@ -61,12 +61,11 @@ def workspace(ingested: tuple[Workspace, str], server: S3Server, tmp_path: Path)
 
 
 def put(server: S3Server, content: bytes | None) -> None:
-    client = server.client()
+    key = URI.partition("faces/")[2]
     if content is None:
-        client.delete_object(Bucket="faces", Key=URI.partition("faces/")[2])
+        server.ask("delete_object", Key=key)
     else:
-        client.put_object(Bucket="faces", Key=URI.partition("faces/")[2], Body=content)
-    client.close()
+        server.ask("put_object", Key=key, Body=content)
 
 
 def fail(workspace: Workspace, *command: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 import pytest
-from workspace import Workspace
+from workspace import InProcess, Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -16,12 +14,14 @@ TRAININGS = {"train@resnet50", "train@inception_v3"}
 
 def stale(workspace: Workspace) -> set[str]:
     """The stages that DVC finds out of date by themselves."""
-    return set(json.loads(workspace.check("dvc", "status", "--json")))
+    with workspace.repo() as repo:
+        return set(repo.status())
 
 
 def ran(workspace: Workspace) -> set[str]:
     """The stages that `dvc repro` runs."""
-    return set(re.findall(r"Running stage '(.+)'", workspace.check("dvc", "repro")))
+    with workspace.repo() as repo:
+        return {one.addressing for one in repo.reproduce()}
 
 
 def edit(workspace: Workspace, path: str, old: str, new: str) -> None:
@@ -29,6 +29,11 @@ def edit(workspace: Workspace, path: str, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new, 1))
+
+
+@pytest.fixture
+def copied(copied: Workspace) -> Workspace:
+    return InProcess(copied.folder, copied.env)
 
 
 def test_a_comment_in_the_training_is_accepted_and_nothing_runs(copied: Workspace) -> None:
@@ -65,6 +70,7 @@ def test_nothing_else_is_accepted(copied: Workspace) -> None:
 
     fitted = "fer_pipeline/fusion/weights.py"
     edit(copied, fitted, '"""', '"""Ran like this. ')
-    copied.check("dvc", "commit", "--force", "calibrate")  # as after a run of uncommitted code
+    with copied.repo() as repo:
+        repo.commit("calibrate", force=True)  # as after a run of uncommitted code
     edit(copied, fitted, '"""', '"""And was edited. ')
     assert "no commit has fer_pipeline/fusion as it was when it ran" in refused("calibrate")

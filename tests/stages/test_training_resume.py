@@ -107,7 +107,7 @@ def kill_after(workspace: Workspace, epochs: int, seconds: float, bucket: S3Serv
         left -= bool(re.match(mark, line))
         if not left:
             if epochs:
-                wait_until(lambda: copies(bucket), 60, "a copy of a checkpoint")
+                wait_until(bucket.stored, 60, "a copy of a checkpoint")
             time.sleep(seconds)
             break
     os.kill(process.pid, signal.SIGKILL)
@@ -118,13 +118,6 @@ def kill_after(workspace: Workspace, epochs: int, seconds: float, bucket: S3Serv
 
 def checkpoints(workspace: Workspace) -> list[Path]:
     return list((workspace.folder / "checkpoints").rglob("*.pt"))
-
-
-def copies(bucket: S3Server) -> list[str]:
-    client = bucket.client()
-    found = client.list_objects_v2(Bucket="fer").get("Contents", [])
-    client.close()
-    return [one["Key"] for one in found]
 
 
 def digest(workspace: Workspace) -> str:
@@ -183,34 +176,17 @@ def test_killed_in_one_folder_it_goes_on_in_another_from_the_bucket(
 ) -> None:
     other = copy_workspace(ready, tmp_path / "other machine")
     named = r"lab/resnet50/[0-9a-f]{16}/epoch-\d{5}-[0-9a-f]{16}\.pt"
-    assert {bool(re.fullmatch(named, copy)) for copy in copies(bucket)} == {True}
+    assert {bool(re.fullmatch(named, copy)) for copy in bucket.stored()} == {True}
     with caplog.at_level(logging.INFO, "fer_pipeline"):
         done = train_here(other, **bucket.env(), **{VARIABLE: COPIES})
     assert done.returncode == 0, done.stderr
     assert "going on after epoch" in caplog.text
     assert digest(other) == digest(undisturbed)
-    assert not copies(bucket)
+    assert not bucket.stored()
 
 
-def test_checkpoints_of_other_params_are_not_used(
-    killed: tuple[Workspace, Workspace], train_here: TrainHere, caplog: pytest.LogCaptureFixture
-) -> None:
-    _, workspace = killed
-    assert checkpoints(workspace)
-    workspace.edit_params(training__weight_decay=0.01)
-    with caplog.at_level(logging.INFO, "fer_pipeline"):
-        done = train_here(workspace)
-    assert done.returncode == 0, done.stderr
-    assert "resnet50 on 1 x cpu" in caplog.messages
-    assert "going on" not in caplog.text
-    epochs = re.findall(rf"^resnet50 \w+ +(\d)/{EPOCHS} ", done.stdout, re.MULTILINE)
-    assert epochs == [str(epoch + 1) for epoch in range(EPOCHS)]
-    assert not checkpoints(workspace)
-
-
-def test_mlflow_that_fails_when_all_is_done_costs_no_epoch(
-    ready: Workspace,
-    tmp_path: Path,
+def test_checkpoints_of_other_params_are_not_used_and_a_failing_mlflow_costs_no_epoch(
+    killed: tuple[Workspace, Workspace],
     train_here: TrainHere,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -218,15 +194,24 @@ def test_mlflow_that_fails_when_all_is_done_costs_no_epoch(
     def fail(*_: object) -> None:
         raise MlflowException("the disk is full")
 
-    workspace = copy_workspace(ready, tmp_path / "late")
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "set_terminated", fail)
+    _, workspace = killed
+    assert checkpoints(workspace)
+    workspace.edit_params(training__weight_decay=0.01)
+    with caplog.at_level(logging.INFO, "fer_pipeline"), monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", fail)  # when all is done
         done = train_here(workspace)
     assert (done.returncode, "the disk is full" in done.stderr) == (1, True)
+    assert "resnet50 on 1 x cpu" in caplog.messages
+    assert "going on" not in caplog.text
+    assert epochs_said(done) == [str(epoch + 1) for epoch in range(EPOCHS)]
     assert checkpoints(workspace)
     with caplog.at_level(logging.INFO, "fer_pipeline"):
         done = train_here(workspace)
     assert done.returncode == 0, done.stderr
     assert f"resnet50: going on after epoch {EPOCHS}" in caplog.messages
-    assert not re.findall(rf"^resnet50 \w+ +\d/{EPOCHS} ", done.stdout, re.MULTILINE)
+    assert epochs_said(done) == []
     assert not checkpoints(workspace)
+
+
+def epochs_said(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return re.findall(rf"^resnet50 \w+ +(\d)/{EPOCHS} ", done.stdout, re.MULTILINE)

@@ -40,11 +40,7 @@ class Poisoned(ResNet):
         return logits * float("nan") if RANK[0] == 1 and self.training else logits
 
 
-NETWORKS = {
-    "cached": ResNet,
-    "normed": ResNet,
-    "poisoned": Poisoned,
-}
+NETWORKS = {"cached": ResNet, "normed": ResNet, "poisoned": Poisoned}
 
 
 def make_job(kind: str, fabric: Fabric) -> Job:

@@ -47,9 +47,7 @@ def test_dropout_draws_anew_in_each_replay_and_by_the_seed() -> None:
     assert not torch.equal(drawn[0][0], drawn[2][0])
 
 
-def test_what_cannot_be_captured_is_said_once_and_called(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_what_cannot_be_captured_is_said_once_and_called(caplog: pytest.LogCaptureFixture) -> None:
     def work(inputs: tuple[Tensor, ...]) -> Tensor:
         functional.dropout(inputs[0])  # the generator, too, must be usable afterwards
         return inputs[0] * float(inputs[0].sum())

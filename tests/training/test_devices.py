@@ -19,13 +19,10 @@ from bench import Bench, small_network
 from lightning_fabric import Fabric
 from processes import wait_until
 from torch import nn
+from workspace import environment
 
 from fer_pipeline.errors import TrainingError
-from fer_pipeline.training.devices import (
-    choose_devices,
-    convert_sync_batchnorm,
-    most_devices,
-)
+from fer_pipeline.training.devices import choose_devices, convert_sync_batchnorm, most_devices
 from fer_pipeline.training.phases import PhaseRun
 
 SCRIPT = Path(__file__).with_name("shared_devices.py")
@@ -108,11 +105,10 @@ class Shared:
 @pytest.fixture(scope="module")
 def shared(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Shared:
     folder = tmp_path_factory.mktemp("shared")
-    kinds = ("cached", "normed", "poisoned", "abandoned")
+    kinds, env = ("cached", "normed", "poisoned", "abandoned"), environment(folder, code=root)
     done = subprocess.run(
         [sys.executable, SCRIPT, folder, "2", *kinds],
-        # Not this process's path, which models that other tests have loaded lengthen.
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (root, SCRIPT.parents[1])))},
+        env=env | {"PYTHONPATH": os.pathsep.join((env["PYTHONPATH"], str(SCRIPT.parents[1])))},
         capture_output=True,
         text=True,
         check=False,

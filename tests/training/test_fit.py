@@ -7,17 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench import (
-    HEAD,
-    NOTHING,
-    PHASE,
-    RESIZE,
-    SIZE,
-    Bench,
-    Notebook,
-    fit,
-    small_network,
-)
+from bench import HEAD, NOTHING, PHASE, RESIZE, SIZE, Bench, Notebook, fit, small_network
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import ResNet

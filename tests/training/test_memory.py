@@ -25,13 +25,7 @@ def needs(fitting: int, tried: list[int], images: int) -> str:
 
 @pytest.mark.parametrize(
     ("images", "fitting", "sizes"),
-    [
-        (8, 8, [8]),
-        (96, 2, [96, 48, 24, 12, 6, 3, 2]),
-        (7, 2, [7, 3, 2]),
-        (2, 2, [2]),
-        (1, 1, [1]),
-    ],
+    [(8, 8, [8]), (96, 2, [96, 48, 24, 12, 6, 3, 2]), (7, 2, [7, 3, 2]), (2, 2, [2]), (1, 1, [1])],
 )
 def test_it_is_halved_down_to_two(images: int, fitting: int, sizes: list[int]) -> None:
     tried: list[int] = []

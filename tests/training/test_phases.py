@@ -339,9 +339,7 @@ def test_mixup_is_off_in_the_last_epochs_and_in_the_head_phase(bench: Bench) -> 
     )
 
 
-def test_dropout_is_on_in_training_and_off_in_validation_and_in_cached_views(
-    bench: Bench,
-) -> None:
+def test_dropout_is_on_in_training_and_off_in_validation_and_in_cached_views(bench: Bench) -> None:
     torch.manual_seed(0)
     model = build_backbone("resnet50", "none", dropout=0.5)
     still = HEAD.model_copy(update={"cached_views": 1, "learning_rate": 1e-30, "batch_size": 28})
@@ -374,10 +372,7 @@ def test_a_phase_that_takes_over_goes_on_where_the_other_stopped(bench: Bench) -
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="steps are captured on GPUs")
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_a_captured_step_trains_as_one_that_is_not(
-    optimizer: str,
-    splits: dict[SplitName, Split],
-    params: Params,
-    monkeypatch: pytest.MonkeyPatch,
+    optimizer: str, splits: dict[SplitName, Split], params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(splits, params.training, "cuda")
     changes = {

@@ -211,7 +211,10 @@ def test_a_precision_that_was_measured_is_said_again(bench: Bench, folder: Path)
 def test_the_time_of_all_processes_is_added(bench: Bench, folder: Path) -> None:
     stop(new_job(bench, "adam"), folder, EPOCHS)
     (newest,) = folder.rglob(f"epoch-{EPOCHS:05}-*.pt")
-    spent = torch.load(newest, weights_only=True)["seconds"]
+    found = torch.load(newest, weights_only=True)
+    spent = found["seconds"]
+    assert "best_state" in found
+    assert not {"model", "run"} & set(found)  # no epoch is left, and nobody needs them
     began = time.perf_counter()
     trained = fit(new_job(bench, "adam"), folder)
     assert spent > sum(record.seconds for record in trained.history)

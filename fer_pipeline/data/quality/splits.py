@@ -8,7 +8,7 @@ a training label: that would leak them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,29 +16,14 @@ from fer_pipeline.data.faces import BoolArray, Faces, Int64Array, Split
 from fer_pipeline.emotions import EMOTIONS, NUM_EMOTIONS
 from fer_pipeline.errors import DataError
 
+if TYPE_CHECKING:
+    from fer_pipeline.params.schema import DataParams
+
 SplitName = Literal["train", "val", "test"]
 Protocol = Literal["official", "paper", "holdout"]
-DropDuplicatesOf = Literal["none", "val", "test", "both"]
-Conflicts = Literal["keep", "majority", "drop"]
 
 HELD_OUT = 10
 """Protocol `holdout` takes one in this many training faces for each split that is missing."""
-
-
-@dataclass(frozen=True)
-class Policies:
-    """What is to be cleaned.
-
-    Attributes:
-        drop_constant: leave out training images of one grey value.
-        drop_train_duplicates_of: leave out training images that also stand in these splits.
-        conflicts: what becomes of training images that are the same with different labels: all
-            kept, all given the label of the majority (dropped without one), or all dropped.
-    """
-
-    drop_constant: bool
-    drop_train_duplicates_of: DropDuplicatesOf
-    conflicts: Conflicts
 
 
 @dataclass(frozen=True)
@@ -117,9 +102,9 @@ def split_faces(faces: Faces, groups: Int64Array, protocol: Protocol) -> dict[Sp
 
 
 def clean(
-    faces: Faces, groups: Int64Array, policies: Policies, val: BoolArray, test: BoolArray
+    faces: Faces, groups: Int64Array, policies: DataParams, val: BoolArray, test: BoolArray
 ) -> tuple[Faces, Int64Array, Cleaning]:
-    """Apply the policies.
+    """Apply the policies of cleaning.
 
     Args:
         faces: the whole set.
@@ -132,7 +117,7 @@ def clean(
         The faces that stay, their groups, and what was done.
     """
     training = ~(val | test)
-    constant = training & _constant(faces) if policies.drop_constant else np.zeros_like(training)
+    constant = training & policies.drop_constant & (np.ptp(faces.pixels, axis=(1, 2)) == 0)
     held_out = np.zeros_like(training)
     if policies.drop_train_duplicates_of in ("val", "both"):
         held_out |= val
@@ -151,12 +136,6 @@ def clean(
     relabelled = kept & (labels != faces.emotion)
     counts = [int(rows.sum()) for rows in (constant, copies, undecided, relabelled)]
     return Faces(faces.pixels, labels, faces.usage).select(kept), groups[kept], Cleaning(*counts)
-
-
-def _constant(faces: Faces) -> BoolArray:
-    flat = faces.pixels.reshape(len(faces), -1)
-    same: BoolArray = flat.min(axis=1) == flat.max(axis=1)
-    return same
 
 
 def _conflicts(

@@ -11,30 +11,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
 
 from fer_pipeline.data.faces import Faces
-from fer_pipeline.data.sources.containers import (
-    LFS_POINTER,
-    Container,
-    open_container,
-)
-from fer_pipeline.data.sources.edition import (
-    Edition,
-    Reading,
-    leave_out,
-    require_whole,
-    shown,
-)
+from fer_pipeline.data.sources.containers import LFS_POINTER, Container, open_container
+from fer_pipeline.data.sources.edition import Edition, Reading, leave_out, require_whole, shown
 from fer_pipeline.data.sources.ferplus import FILE_NAME, is_votes, read_votes, relabel
-from fer_pipeline.data.sources.picture_files import (
-    is_picture,
-    read_pictures,
-    read_voted_pictures,
-)
+from fer_pipeline.data.sources.picture_files import is_picture, read_pictures, read_voted_pictures
 from fer_pipeline.data.sources.table_files import (
     count_rows,
     csv_kind,
@@ -118,7 +105,7 @@ def _kind_of_text(container: Container, name: str) -> str:
 def _read(container: Container, found: Found, reading: Reading) -> Edition:
     tables = found["csv"] or ([] if found["parquet"] else found["labelled"])
     if len(tables) > 1 and all(map(usage_of_table, tables)):
-        return replace(_read_parts(container, tables, read_csv), name="csv, one for each split")
+        return _read_tables(container, tables, read_csv, "csv, one for each split")
     candidates = [
         *tables,
         *found["parquet"][:1],
@@ -135,10 +122,6 @@ def _read(container: Container, found: Found, reading: Reading) -> Edition:
     if found["labelled"]:
         return _read_challenge(container, found, reading)
     raise DataError(_nothing_found(container, found))
-
-
-def _read_csv(container: Container, names: list[str]) -> Edition:
-    return replace(read_csv(container, names[0]), name="csv with labels and splits")
 
 
 def _read_pictures(container: Container, names: list[str]) -> Edition:
@@ -165,18 +148,13 @@ def _require_different(container: Container, names: Iterable[tuple[str, object]]
             )
 
 
-def _read_parquet(container: Container, names: list[str]) -> Edition:
-    return _read_parts(container, names, read_parquet)
-
-
-def _read_parts(
-    container: Container, names: list[str], read: Callable[[Container, str], Edition]
+def _read_tables(
+    container: Container, names: list[str], read: Callable[[Container, str], Edition], name: str
 ) -> Edition:
     """The files of an edition that is in several, or in one."""
     if len(names) > 1:
-        digests = ((name, _digest(container, name)) for name in names)
-        _require_different(container, digests)
-    parts = [read(container, name) for name in names]
+        _require_different(container, ((one, _digest(container, one)) for one in names))
+    parts = [read(container, one) for one in names]
     for what, said in (
         ("names no split, such as train, validation or test,", [one.split_known for one in parts]),
         ("has labels by number, without their names,", [one.named for one in parts]),
@@ -187,13 +165,13 @@ def _read_parts(
             )
     faces = Faces.joined([part.faces for part in parts])
     resized = sum(part.resized for part in parts)
-    own = tuple(PurePosixPath(name).name for name in names)
-    return Edition("parquet", faces, parts[0].split_known, resized, parts=own)
+    own = tuple(PurePosixPath(one).name for one in names)
+    return Edition(name, faces, parts[0].split_known, resized, parts=own)
 
 
 READERS: dict[str, Callable[[Container, list[str]], Edition]] = {
-    "csv": _read_csv,
-    "parquet": _read_parquet,
+    "csv": partial(_read_tables, read=read_csv, name="csv with labels and splits"),
+    "parquet": partial(_read_tables, read=read_parquet, name="parquet"),
     "voted": read_voted_pictures,
     "pictures": _read_pictures,
 }

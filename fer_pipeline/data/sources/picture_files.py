@@ -97,6 +97,7 @@ def _emotion(name: str, container: Container) -> int:
     code = emotion_code(folder)
     if code is None:
         raise DataError(
-            f"{container.where(name)}: folder {folder!r} is none of the seven expressions"
+            f"{container.where(name)}: folder {folder!r} is none of the seven expressions, in "
+            f"whose folders pictures are to lie"
         )
     return code

@@ -182,7 +182,7 @@ def _draw_person(rng: np.random.Generator) -> Person:
     skin = draw(110, 220)
     return Person(
         head=(draw(15.5, 19), draw(20, 22.5)), skin=skin, hair=min(draw(15, 160), skin * 0.9),
-        hair_length=rng.choice([-18.0, 0.0, 30.0]),
+        hair_length=float(rng.choice([-18.0, 0.0, 30.0])),
         eye=(draw(7.2, 8.6), draw(-5.5, -3.5)), eye_size=draw(3.8, 4.9), brow=draw(4.6, 5.8),
         nose=draw(7.5, 9.5), mouth=(draw(10, 12), draw(5.2, 6.8)),
         glasses=bool(rng.random() < 0.15), turn=float(np.clip(rng.normal(0, 1.4), -3, 3)),

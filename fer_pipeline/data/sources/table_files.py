@@ -66,7 +66,10 @@ def read_header(stream: BinaryIO, where: str) -> Columns:
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{where} is no csv in UTF-8: its first line can't be decoded") from None
+        raise DataError(
+            f"{where} is no csv in UTF-8: its first line can't be decoded, and it is neither a "
+            f"parquet file, an archive nor a folder of pictures"
+        ) from None
     if text.lstrip().lower().startswith(("<!doctype", "<html", "<?xml")):
         raise DataError(f"{where} is a web page, not data: was it the answer to a sign-in?")
     try:
@@ -115,8 +118,7 @@ def read_blocks(
                 stream,
                 pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
                 convert_options=pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(wanted, pa.string()),
-                    include_columns=wanted,
+                    column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted
                 ),
             ) as reader,
         ):

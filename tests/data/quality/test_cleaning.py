@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,10 +9,15 @@ from hypothesis import strategies as st
 
 from fer_pipeline.data.faces import USAGES, Faces
 from fer_pipeline.data.quality.duplicates import group_by_pixels
-from fer_pipeline.data.quality.splits import Cleaning, Policies, clean, members
+from fer_pipeline.data.quality.splits import Cleaning, clean, members
+from fer_pipeline.params.schema import DataParams
 
-NOTHING = Policies(drop_constant=False, drop_train_duplicates_of="none", conflicts="keep")
-EVERYTHING = Policies(drop_constant=True, drop_train_duplicates_of="both", conflicts="majority")
+NOTHING = DataParams.model_construct(
+    drop_constant=False, drop_train_duplicates_of="none", conflicts="keep"
+)
+EVERYTHING = DataParams.model_construct(
+    drop_constant=True, drop_train_duplicates_of="both", conflicts="majority"
+)
 
 Row = tuple[str, int, int]
 """Split, emotion, and the number of the picture; picture 0 has one grey."""
@@ -45,7 +48,7 @@ def make_faces(rows: list[Row]) -> Faces:
     return Faces(pixels, emotion, np.array([usage for usage, _, _ in rows]))
 
 
-def cleaned(rows: list[Row], policies: Policies) -> tuple[list[Row], Cleaning]:
+def cleaned(rows: list[Row], policies: DataParams) -> tuple[list[Row], Cleaning]:
     """What stays of the rows, under the official protocol."""
     faces = make_faces(rows)
     groups = group_by_pixels(faces)
@@ -64,15 +67,27 @@ def test_nothing_changes_where_nothing_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("policies", "dropped", "cleaning"),
     [
-        (replace(NOTHING, drop_constant=True), (0,), Cleaning(1, 0, 0, 0)),
-        (replace(NOTHING, drop_train_duplicates_of="val"), (2,), Cleaning(0, 1, 0, 0)),
-        (replace(NOTHING, drop_train_duplicates_of="test"), (0, 4), Cleaning(0, 2, 0, 0)),
-        (replace(NOTHING, drop_train_duplicates_of="both"), (0, 2, 4), Cleaning(0, 3, 0, 0)),
-        (replace(NOTHING, conflicts="drop"), (6, 7, 8, 9, 10), Cleaning(0, 0, 5, 0)),
+        (NOTHING.model_copy(update={"drop_constant": True}), (0,), Cleaning(1, 0, 0, 0)),
+        (
+            NOTHING.model_copy(update={"drop_train_duplicates_of": "val"}),
+            (2,),
+            Cleaning(0, 1, 0, 0),
+        ),
+        (
+            NOTHING.model_copy(update={"drop_train_duplicates_of": "test"}),
+            (0, 4),
+            Cleaning(0, 2, 0, 0),
+        ),
+        (
+            NOTHING.model_copy(update={"drop_train_duplicates_of": "both"}),
+            (0, 2, 4),
+            Cleaning(0, 3, 0, 0),
+        ),
+        (NOTHING.model_copy(update={"conflicts": "drop"}), (6, 7, 8, 9, 10), Cleaning(0, 0, 5, 0)),
     ],
 )
 def test_each_policy_drops_the_training_images_that_it_names(
-    policies: Policies, dropped: tuple[int, ...], cleaning: Cleaning
+    policies: DataParams, dropped: tuple[int, ...], cleaning: Cleaning
 ) -> None:
     kept = [row for place, row in enumerate(ROWS) if place not in dropped]
     assert cleaned(ROWS, policies) == (kept, cleaning)
@@ -82,7 +97,7 @@ def test_the_majority_gives_its_label_and_a_tie_is_dropped() -> None:
     kept = list(ROWS)
     kept[6] = (TRAIN, 5, 3)
     wanted = [row for place, row in enumerate(kept) if place not in (8, 10)]
-    assert cleaned(ROWS, replace(NOTHING, conflicts="majority")) == (
+    assert cleaned(ROWS, NOTHING.model_copy(update={"conflicts": "majority"})) == (
         wanted,
         Cleaning(0, 0, 2, 1),
     )
@@ -90,7 +105,7 @@ def test_the_majority_gives_its_label_and_a_tie_is_dropped() -> None:
 
 def test_more_than_the_others_is_a_majority_without_being_half() -> None:
     rows: list[Row] = [(TRAIN, emotion, 1) for emotion in (0, 6, 6, 3)]
-    kept, cleaning = cleaned(rows, replace(NOTHING, conflicts="majority"))
+    kept, cleaning = cleaned(rows, NOTHING.model_copy(update={"conflicts": "majority"}))
     assert [emotion for _, emotion, _ in kept] == [6, 6, 6, 6]
     assert cleaning == Cleaning(0, 0, 0, 2)
 
@@ -99,9 +114,12 @@ def test_an_image_counts_for_the_first_policy_only() -> None:
     """Constant, in test, and in conflict at once; what is left has no conflict."""
     rows: list[Row] = [(TRAIN, 0, 0), (TRAIN, 1, 0), (TEST, 2, 0), (TRAIN, 3, 1)]
     assert cleaned(rows, EVERYTHING) == (rows[2:], Cleaning(2, 0, 0, 0))
-    no_constants = replace(EVERYTHING, drop_constant=False)
+    no_constants = EVERYTHING.model_copy(update={"drop_constant": False})
     assert cleaned(rows, no_constants) == (rows[2:], Cleaning(0, 2, 0, 0))
-    assert cleaned(rows, replace(NOTHING, conflicts="majority")) == (rows[2:], Cleaning(0, 0, 2, 0))
+    assert cleaned(rows, NOTHING.model_copy(update={"conflicts": "majority"})) == (
+        rows[2:],
+        Cleaning(0, 0, 2, 0),
+    )
 
 
 ANY_ROWS = st.lists(
@@ -110,17 +128,17 @@ ANY_ROWS = st.lists(
     max_size=24,
 )
 ANY_POLICIES = st.builds(
-    Policies,
-    st.booleans(),
-    st.sampled_from(["none", "val", "test", "both"]),
-    st.sampled_from(["keep", "majority", "drop"]),
+    DataParams.model_construct,
+    drop_constant=st.booleans(),
+    drop_train_duplicates_of=st.sampled_from(["none", "val", "test", "both"]),
+    conflicts=st.sampled_from(["keep", "majority", "drop"]),
 )
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(ANY_ROWS, ANY_POLICIES, st.integers(1, 3))
 def test_whatever_the_policies_held_out_images_neither_change_nor_decide_labels(
-    rows: list[Row], policies: Policies, turn: int
+    rows: list[Row], policies: DataParams, turn: int
 ) -> None:
     kept, cleaning = cleaned(rows, policies)
     assert [row for row in kept if row[0] != TRAIN] == [row for row in rows if row[0] != TRAIN]
@@ -136,7 +154,7 @@ def test_whatever_the_policies_held_out_images_neither_change_nor_decide_labels(
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(ANY_ROWS, ANY_POLICIES)
 def test_whatever_the_policies_they_keep_what_they_promise(
-    rows: list[Row], policies: Policies
+    rows: list[Row], policies: DataParams
 ) -> None:
     kept, cleaning = cleaned(rows, policies)
     train = [row for row in kept if row[0] == TRAIN]

@@ -23,8 +23,7 @@ def make_faces(emotions: list[int], usage: list[str] | None = None) -> Faces:
 
 def test_the_group_with_the_most_contradictions_comes_first() -> None:
     faces = make_faces(
-        [3, 0, 0, 1, 6, 6, 6, 2, 3, 4, 5, 5],
-        ["Training"] * 10 + ["PublicTest", "Training"],
+        [3, 0, 0, 1, 6, 6, 6, 2, 3, 4, 5, 5], ["Training"] * 10 + ["PublicTest", "Training"]
     )
     #  group 0 agrees; 1 has one against two; 2 has two against three; 4 one against one
     groups = np.array([0, 1, 1, 1, 2, 2, 2, 2, 2, 4, 4, 0])

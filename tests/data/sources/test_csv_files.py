@@ -169,6 +169,7 @@ def with_line(number: int, line: bytes) -> bytes:
         (csv_bytes(ROWS).decode().encode("utf-16"), ["UTF-8", "first line"]),
         (csv_bytes(spoilt(2, "Entra\u00eenement")).decode().encode("latin-1"), ["UTF8"]),
         (csv_bytes(ROWS).replace(b"\n", b"\r"), ["first line"]),
+        (b"\x89PNG\r\n\x1a\n", ["no csv in UTF-8", "nor a folder of pictures"]),
         (csv_bytes(ROWS).replace(b",", b";"), ["is no edition of FER2013"]),
         (csv_bytes([[*row, row[0]] for row in ROWS], (*HEADER, "Emotion")), ["2 columns", "'Em"]),
         (csv_bytes(ROWS, ("emotion", "image", "Usage")), ["is no edition of FER2013"]),
@@ -181,9 +182,9 @@ def with_line(number: int, line: bytes) -> bytes:
     ],
     ids=[
         "0 bytes", "HTML", "JSON", "header only", "header without newline", "UTF-16",
-        "Latin-1 in a row", "old Mac lines", "semicolons", "emotion twice", "no pixels",
-        "no emotion", "no Usage", "too many columns", "cut inside the pixels", "a class cut off",
-        "the header again",
+        "Latin-1 in a row", "old Mac lines", "a picture", "semicolons", "emotion twice",
+        "no pixels", "no emotion", "no Usage", "too many columns", "cut inside the pixels",
+        "a class cut off", "the header again",
     ],
 )  # fmt: skip
 def test_a_corrupt_csv_is_refused_by_its_name(

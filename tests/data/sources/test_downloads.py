@@ -81,7 +81,7 @@ def shared() -> Iterator[tuple[WebServer, Web]]:
         yield running, place
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(deadline=None, max_examples=20, derandomize=True)
 @given(
     size=st.integers(0, 600),
     breaks=st.lists(st.integers(1, 70), max_size=3),
@@ -89,11 +89,7 @@ def shared() -> Iterator[tuple[WebServer, Web]]:
     ranges=st.booleans(),
 )
 def test_every_byte_arrives_whatever_the_size_the_breaks_and_the_interruptions(
-    shared: tuple[WebServer, Web],
-    size: int,
-    breaks: list[int],
-    stops: list[int],
-    ranges: bool,
+    shared: tuple[WebServer, Web], size: int, breaks: list[int], stops: list[int], ranges: bool
 ) -> None:
     server, web = shared
     server.content = random.Random(size).randbytes(size)
@@ -227,14 +223,7 @@ download(place, find(place, address), target, progress)
 def start_process(server: WebServer, target: Path, enough: int) -> subprocess.Popen[str]:
     root = Path(__file__).resolve().parents[3]
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            SCRIPT,
-            f"{server.address}/faces.csv",
-            str(target),
-            str(enough),
-        ],
+        [sys.executable, "-c", SCRIPT, f"{server.address}/faces.csv", str(target), str(enough)],
         env=os.environ | {"PYTHONPATH": str(root)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -66,6 +66,7 @@ CORRUPT: dict[str, tuple[Files, list[str]]] = {
         PICTURES | {"images/Train/bored/1.png": FACE},
         ["images/Train/bored/1.png: folder 'bored' is none of the seven"],
     ),
+    "no folders": ({"1.png": FACE}, ["1.png: folder '' is none of the seven expressions, in"]),
     "classes above splits": (PICTURES | {"sad/train/1.png": FACE}, ["folder 'train' is none"]),
     "a split of another name": (
         PICTURES | {"images/holdout/sad/1.png": FACE},

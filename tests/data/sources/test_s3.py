@@ -12,13 +12,7 @@ from typing import Any
 import pytest
 from s3_server import S3Server
 
-from fer_pipeline.data.sources.downloads import (
-    Place,
-    Upstream,
-    VersionGoneError,
-    download,
-    find,
-)
+from fer_pipeline.data.sources.downloads import Place, Upstream, VersionGoneError, download, find
 from fer_pipeline.data.sources.s3 import S3
 from fer_pipeline.data.sources.source import place_of
 from fer_pipeline.errors import DataError
@@ -183,10 +177,7 @@ def test_a_pin_of_another_kind_of_server_is_refused(s3: Place, target: Path) -> 
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
         ),
         ({"AWS_ACCESS_KEY_ID": "unknown"}, r": InvalidAccessKeyId\): check AWS_ACCESS_KEY_ID"),
-        (
-            {"AWS_SECRET_ACCESS_KEY": "5ec2e7"},
-            r": SignatureDoesNotMatch\): check AWS_A",
-        ),
+        ({"AWS_SECRET_ACCESS_KEY": "5ec2e7"}, r": SignatureDoesNotMatch\): check AWS_A"),
         ({"AWS_PROFILE": "unknown-profile"}, "unknown-profile"),
         ({"AWS_ENDPOINT_URL": "me:5ec2e7@nowhere"}, "AWS_ENDPOINT_URL is no address"),
     ],

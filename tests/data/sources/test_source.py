@@ -8,24 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from edition_files import (
-    assert_same_faces,
-    challenge,
-    pictures_by_folder,
-    write,
-    write_folder,
-)
+from edition_files import assert_same_faces, challenge, pictures_by_folder, write, write_folder
 from source_files import CSV, FACES, OTHER_CSV, SAMPLE, refusal, sha256
 
 from fer_pipeline.data.profile import profile_of
 from fer_pipeline.data.sources.pins import FilePin, Pin, read_pin, write_pin
 from fer_pipeline.data.sources.sample import SAMPLE_VERSION, draw_sample
-from fer_pipeline.data.sources.source import (
-    Fetcher,
-    pin_source,
-    read_pinned,
-    upstream_moved,
-)
+from fer_pipeline.data.sources.source import Fetcher, pin_source, read_pinned, upstream_moved
 from fer_pipeline.params.schema import DataParams
 
 
@@ -94,11 +83,7 @@ def test_a_file_that_changed_since_it_was_pinned_is_refused_with_both_digests(
     ],
 )
 def test_a_source_that_is_not_there_is_refused_with_what_to_do(
-    uri: str,
-    says: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    take: Callable[..., Pin],
+    uri: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, take: Callable[..., Pin]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()

@@ -7,19 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edition_files import (
-    assert_same_faces,
-    write,
-)
+from edition_files import assert_same_faces, write
 from source_files import CSV, FACES, OTHER_CSV, THIRD_CSV, refusal, sha256
 from web_server import WebServer
 
 from fer_pipeline.data.sources.pins import Earlier, FilePin, Pin
-from fer_pipeline.data.sources.source import (
-    Fetcher,
-    read_pinned,
-    upstream_moved,
-)
+from fer_pipeline.data.sources.source import Fetcher, read_pinned, upstream_moved
 from fer_pipeline.params.schema import DataParams
 
 

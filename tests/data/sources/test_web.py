@@ -128,6 +128,7 @@ def test_a_refusal_says_what_to_do(
     assert uri in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_unwell_for_a_moment_is_asked_again(
     web: Web, server: WebServer, uri: str, tmp_path: Path
 ) -> None:
@@ -297,10 +298,7 @@ def test_a_download_has_a_limit_that_can_be_set(
     assert fetched(web, upstream, tmp_path) == CONTENT
 
 
-@pytest.mark.parametrize(
-    "uri",
-    ["https:///faces.csv", "http://host:port/x", "http://a b/x"],
-)
+@pytest.mark.parametrize("uri", ["https:///faces.csv", "http://host:port/x", "http://a b/x"])
 def test_what_is_no_address_is_refused(uri: str, web: Web) -> None:
     with pytest.raises(DataError):
         find(web, uri, tries=1)

@@ -1,4 +1,4 @@
-"""Faces are found in a photograph, and their boxes stay inside it."""
+"""Faces are found in a photograph, their boxes stay inside it, and the map says what counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_pipeline.app.detector import Box, centre, clip, find_faces
+from fer_pipeline.app.photo import PATCH, Box, centre, clip, cover, find_faces, map_falls
 from fer_pipeline.data.sources.sample import draw_face
 from fer_pipeline.emotions import EMOTIONS
 
@@ -39,3 +39,23 @@ def test_a_box_stays_in_its_photograph() -> None:
     assert clip(Box(10, 10, 80), (100, 50)) == Box(10, 0, 50)
     assert centre((100, 50)) == Box(37, 12, 25)
     assert centre((1, 1)) == Box(0, 0, 1)
+
+
+def test_a_patch_of_the_mean_grey_covers_every_pixel_in_turn() -> None:
+    face = np.random.default_rng(0).integers(0, 100, (48, 48), np.uint8)
+    changed = cover(face) != face
+    assert changed.any(axis=0).mean() > 0.95  # a pixel may have the mean grey itself
+    assert changed.sum(axis=(1, 2)).max() <= PATCH**2
+    assert set(cover(face)[changed]) == {round(face.mean())}
+
+
+def test_the_map_is_largest_where_the_probability_comes_from() -> None:
+    face = np.zeros((48, 48), np.uint8)
+    face[36:42, 12:18] = 255  # all that the model looks at
+
+    def probability(images: np.ndarray) -> np.ndarray:
+        return images[:, 36:42, 12:18].mean(axis=(1, 2)).astype(np.float32) / 255
+
+    falls = map_falls(1.0, probability(cover(face)))
+    assert falls[36:42, 12:18].min() == falls.max() > 0.9
+    assert falls[:30].max() == falls[:, 24:].max() == 0

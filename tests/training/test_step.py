@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_pipeline.training.losses import Targets, classification_loss, draw_mixup, mix
+from fer_pipeline.training.step import Targets, classification_loss, draw_mixup, mix
 
 LABELS = torch.tensor([0, 2, 1, 2])
 OTHERS = torch.tensor([2, 2, 0, 1])

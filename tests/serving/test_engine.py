@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from fer_pipeline.serving.packing import can_pack, pack
+from fer_pipeline.serving.engine import can_pack, pack
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="bf16 by oneDNN needs AVX-512 or the like")
 

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from fer_pipeline.paths import SCRATCH
-from fer_pipeline.registry.scratch import scratch_folder
+from fer_pipeline.registry.fetch import scratch_folder
 
 
 @pytest.fixture(autouse=True)
