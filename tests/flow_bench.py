@@ -17,16 +17,13 @@ import pytest
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect_server import PrefectServer
-from processes import wait_until
+from processes import output_of, wait_until
 from ruamel.yaml import YAML
 from workspace import Workspace, environment
 
 from flows.runs import settle
 from flows.session import LOCK
 from flows.slots import take_lock
-
-RUN_WITHIN_S = 420.0
-BEGUN_WITHIN_S = 180.0
 
 # What a stage of the bench does: it notes when it began and ended, and in between does as
 # plan.json says of it.
@@ -102,12 +99,7 @@ class FlowBench:
     def run(self, flow: str = "pipeline", *arguments: str) -> tuple[int, str]:
         """Run one to its end; gives exit status and output."""
         process = self.start(flow, *arguments)
-        try:
-            output, _ = process.communicate(timeout=RUN_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-            raise AssertionError(f"still running after {RUN_WITHIN_S:g} s:\n{output}") from None
+        output = output_of(process)
         return process.returncode, output
 
     def run_here(self, flow: str = "pipeline", **parameters: Any) -> State[None]:
@@ -145,7 +137,7 @@ class FlowBench:
 
     def wait_until_begun(self, *stages: str) -> None:
         wanted = {(stage, "begin") for stage in stages}
-        wait_until(lambda: wanted <= self.notes().keys(), BEGUN_WITHIN_S, f"{stages} run")
+        wait_until(lambda: wanted <= self.notes().keys(), f"{stages} run")
 
     def is_free(self) -> bool:
         """Whether no run holds the folder."""

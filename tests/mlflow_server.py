@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-START_TIMEOUT_S = 180
+from processes import wait_until
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,16 @@ def mlflow_server(
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Until something answers there; a process that ends before shows its log."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+    wait_until(lambda: _answers(address) or process.poll() is not None, f"{address} answers")
+    assert process.poll() is None, log.read_text()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager

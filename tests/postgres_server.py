@@ -8,15 +8,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import psycopg2
+from processes import WITHIN_S, wait_until
 
 from flows.stack import free_ports
 
 _SCRIPT = Path(__file__).parents[1] / "docker" / "postgres.sh"
-_READY_WITHIN_S = 60.0
 
 
 def is_installed() -> bool:
@@ -58,7 +57,7 @@ class PostgresServer:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)  # fast shutdown
-            self._process.wait(timeout=60)
+            self._process.wait(WITHIN_S)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -66,12 +65,10 @@ class PostgresServer:
         return self._folder / "log.txt"
 
     def _wait(self) -> None:
-        assert self._process is not None
-        deadline = time.monotonic() + _READY_WITHIN_S
-        while not self._answers():
-            assert self._process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline, self._log.read_text()
-            time.sleep(0.1)
+        process = self._process
+        assert process is not None
+        wait_until(lambda: self._answers() or process.poll() is not None, "PostgreSQL answers")
+        assert process.poll() is None, self._log.read_text()
 
     def _answers(self) -> bool:
         try:

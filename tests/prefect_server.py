@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from processes import end_tree, wait_until
+from processes import WITHIN_S, end_tree, wait_until
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
-
-READY_WITHIN_S = 120.0
 
 _SERVICES = {
     # What is due is looked for often, because tests wait for it, and not for months to come.
@@ -68,20 +66,27 @@ class PrefectServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(self._answers, READY_WITHIN_S, "the Prefect server answers")
+        wait_until(self._answers, "the Prefect server answers")
 
     def stop(self) -> None:
         if self._process is not None:
             end_tree(self._process.pid)
             self._process.wait()
 
+    def get(self, path: str) -> Any:
+        return self._send("GET", path)
+
     def ask(self, path: str, **body: Any) -> Any:
         """The answer to a POST, such as the filters."""
-        return self._post(path, body)
+        return self._send("POST", path, body)
 
     def ask_list(self, path: str, body: list[Any]) -> Any:
         """The same for what takes a list."""
-        return self._post(path, body)
+        return self._send("POST", path, body)
+
+    def change(self, path: str, **body: Any) -> None:
+        """Change some of the values of something."""
+        self._send("PATCH", path, body)
 
     def flow_runs(self, **name_to_value: str) -> list[dict[str, Any]]:
         """All runs, the newest first."""
@@ -89,9 +94,7 @@ class PrefectServer:
         return [run for run in runs if all(run[key] == name_to_value[key] for key in name_to_value)]
 
     def state(self, flow_run_id: str) -> dict[str, Any]:
-        answer = self._session.get(f"{self.api}/flow_runs/{flow_run_id}", timeout=30)
-        answer.raise_for_status()
-        state: dict[str, Any] = answer.json()["state"]
+        state: dict[str, Any] = self.get(f"/flow_runs/{flow_run_id}")["state"]
         return state
 
     def tasks(self, flow_run_id: str) -> dict[str, dict[str, Any]]:
@@ -109,8 +112,8 @@ class PrefectServer:
             state={"type": "CANCELLING", "name": "Cancelling"},
         )
 
-    def _post(self, path: str, body: Any) -> Any:
-        answer = self._session.post(f"{self.api}{path}", json=body, timeout=30)
+    def _send(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self._session.request(method, f"{self.api}{path}", json=body, timeout=WITHIN_S)
         assert answer.ok, f"{path}: {answer.status_code} {answer.text[:500]}"
         return answer.json() if answer.content else None
 

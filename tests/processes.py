@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,8 +13,14 @@ from uuid import uuid4
 
 import psutil
 
+WITHIN_S = 600.0
+"""What tests wait for at most. It takes seconds on an idle machine; a busy one has its time."""
+
+FOREVER_S = 3600.0
+"""What is to be ended sleeps for so long, so that it can't have ended by itself."""
+
 READY = "import time; print('ready', flush=True)"
-SLEEP = f"{READY}; time.sleep(600)"
+SLEEP = f"{READY}; time.sleep({FOREVER_S})"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 DAEMON = f"""
 import os, time
@@ -51,15 +58,25 @@ def supervised(mark: str) -> list[psutil.Process]:
     return [one for one in alive(mark) if not any("supervise.py" in word for word in one.cmdline())]
 
 
-def wait_until(happened: Callable[[], Any], within_s: float = 15.0, what: str = "") -> Any:
-    """Call `happened` until it returns something true, and return that; fail after `within_s`."""
+def wait_until(happened: Callable[[], Any], what: str = "") -> Any:
+    """Call `happened` until it returns something true, and return that; fail after `WITHIN_S`."""
     began = time.monotonic()
     while not (found := happened()):
         waited_s = time.monotonic() - began
-        assert waited_s < within_s, f"not within {within_s:g} s: {what}"
+        assert waited_s < WITHIN_S, f"not within {WITHIN_S:g} s: {what}"
         # Questions cost: those who wait for long ask less often.
         time.sleep(min(0.05 + waited_s / 20, 0.5))
     return found
+
+
+def output_of(process: subprocess.Popen[str]) -> str:
+    """What a process printed when it has ended; one that does not end is killed."""
+    try:
+        return process.communicate(timeout=WITHIN_S)[0]
+    except subprocess.TimeoutExpired:
+        end_tree(process.pid)
+        output, _ = process.communicate()
+        raise AssertionError(f"still running after {WITHIN_S:g} s:\n{output}") from None
 
 
 def kill_all(mark: str) -> None:
@@ -80,7 +97,7 @@ def processes_with(mark: str) -> list[str]:
     return found
 
 
-def assert_none_left(mark: str, within_s: float) -> None:
+def assert_none_left(mark: str) -> None:
     """Processes with a mark end within a while; a failure names those that do not."""
     left: list[str] = []
 
@@ -89,7 +106,7 @@ def assert_none_left(mark: str, within_s: float) -> None:
         return not left
 
     try:
-        wait_until(none_left, within_s, f"none with {mark} is left")
+        wait_until(none_left, f"none with {mark} is left")
     except AssertionError as error:
         raise AssertionError(f"{error}: {left}") from None
 
@@ -107,7 +124,7 @@ def kill_where(variable: str, value: str, word: str = "") -> None:
     for one in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
-    psutil.wait_procs(found, timeout=10)
+    psutil.wait_procs(found, timeout=WITHIN_S)
 
 
 def end_tree(pid: int) -> None:
@@ -120,4 +137,4 @@ def end_tree(pid: int) -> None:
     for one in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
-    psutil.wait_procs(family, timeout=10)
+    psutil.wait_procs(family, timeout=WITHIN_S)

@@ -17,12 +17,12 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from processes import WITHIN_S
 
 from flows.stack import S3_PORTS, free_ports
 
 _SCRIPT = Path(__file__).parents[1] / "docker" / "s3.sh"
 _TRIES = 3
-_READY_WITHIN_S = 60.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -140,7 +140,7 @@ class S3Server:
 
     def _is_ready(self) -> bool:
         assert self._process is not None
-        deadline = time.monotonic() + _READY_WITHIN_S
+        deadline = time.monotonic() + WITHIN_S
         client = self.client()
         try:
             missing = set(self._buckets)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from processes import wait_until
+from processes import WITHIN_S, wait_until
 from workspace import make_workspace
 
 from fer_pipeline.emotions import EMOTIONS
@@ -159,7 +159,7 @@ def test_a_run_survives_its_worker_and_what_it_made_the_containers(stack: Stack)
             found = (one for one in stack.workers() if "Running stage 'train@" in stack.log(one))
             return next(found, None)
 
-        docker("kill", wait_until(trains, 300.0, "a worker trains"))
+        docker("kill", wait_until(trains, "a worker trains"))
         said = run.communicate()[0]
     assert said.splitlines()[-1].endswith("Gate passed: version 1 of fer-fusion."), said
 
@@ -176,7 +176,7 @@ def test_a_run_survives_its_worker_and_what_it_made_the_containers(stack: Stack)
     stack.run("--profile", "serve", "up", "--detach", "--no-build", "serve")
     served = stack.run("--profile", "serve", "ps", "--quiet", "serve").strip()
     healthy = ("inspect", "--format", "{{.State.Health.Status}}", served)
-    wait_until(lambda: docker(*healthy).stdout.strip() == "healthy", 600.0, "the champion answers")
+    wait_until(lambda: docker(*healthy).stdout.strip() == "healthy", "the champion answers")
     (answer,) = ask(stack.serve_port, {"inputs": np.zeros((1, 48, 48), int).tolist()})
     assert list(answer) == list(EMOTIONS)
     assert sum(answer.values()) == pytest.approx(1)
@@ -189,6 +189,6 @@ def ask(port: int, content: dict[str, Any]) -> list[dict[str, float]]:
         json.dumps(content).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=WITHIN_S) as answer:
         predictions: list[dict[str, float]] = json.load(answer)["predictions"]
     return predictions

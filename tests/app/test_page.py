@@ -22,7 +22,7 @@ from fused_model import SIZES, SMALL, make_bundle
 from mlflow_server import free_port
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from processes import wait_until
+from processes import WITHIN_S, wait_until
 from ruamel.yaml import YAML
 
 from fer_pipeline.app.photo import find_faces
@@ -35,7 +35,7 @@ from fer_pipeline.serving.bundle import weights_file
 
 pytestmark = MARKS
 
-WITHIN_MS = 120_000
+WITHIN_MS = 1000 * WITHIN_S
 TAKE = """[...document.querySelectorAll("button:enabled")]
     .find(one => one.innerText == "Take Photo")?.click()"""
 PICTURES_ARE_THERE = """(all => all.length && all.every(one => one.complete && one.naturalWidth))(
@@ -102,10 +102,10 @@ def served(
             [fer, "app", "--port", str(port)], cwd=folder, env=env, stdout=log, stderr=log
         )
         try:
-            wait_until(lambda: answers(port) or process.poll() is not None, 180, "fer app answers")
+            wait_until(lambda: answers(port) or process.poll() is not None, "fer app answers")
             yield Served(port, outside)
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0
+            assert process.wait(WITHIN_S) == 0
             with pytest.raises(BlockingIOError):  # nobody asked for anything outside
                 outside.accept()
         finally:
@@ -239,7 +239,7 @@ def test_a_picture_can_be_pasted_or_taken_by_the_camera(opened: Opened) -> None:
         page.evaluate(TAKE)
         return page.get_by_role("button", name="Clear photo").count() > 0
 
-    wait_until(taken, WITHIN_MS / 1000, "a photo is taken")
+    wait_until(taken, "a photo is taken")
     opened.wait_for("Not calibrated")
 
 
@@ -269,7 +269,7 @@ def test_only_the_page_itself_is_let_in(
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=WITHIN_S)
     connection.request("GET", "/_stcore/stream", headers=asked | changed)
     assert connection.getresponse().status == status
     connection.close()

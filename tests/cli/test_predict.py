@@ -17,7 +17,7 @@ import pytest
 from edition_files import encode, parquet_bytes, random_faces, zip_bytes
 from fer_command import run_fer
 from fused_model import SMALL, make_bundle
-from processes import wait_until
+from processes import WITHIN_S, wait_until
 from ruamel.yaml import YAML
 
 from fer_pipeline.emotions import EMOTIONS
@@ -215,7 +215,7 @@ def long_run(trained: Path, small: Path, tmp_path: Path) -> Iterator[subprocess.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # after '&'
     )  # fmt: skip
     partial = tmp_path / ".partial-out.csv"
-    wait_until(lambda: partial.exists() and partial.stat().st_size, 300, "no row was written")
+    wait_until(lambda: partial.exists() and partial.stat().st_size, "no row was written")
     yield process
     process.kill()
     process.communicate()
@@ -232,8 +232,8 @@ def test_an_end_in_the_middle_leaves_no_file_and_no_process(
         os.killpg(long_run.pid, how)  # as a terminal does
     else:
         long_run.send_signal(how)
-    assert long_run.wait(200) == (130 if how == signal.SIGINT else -how)
-    wait_until(lambda: not any(one.is_running() for one in family), 200, "a process is left")
+    assert long_run.wait(WITHIN_S) == (130 if how == signal.SIGINT else -how)
+    wait_until(lambda: not any(one.is_running() for one in family), "a process is left")
     assert not (tmp_path / "out.csv").exists()
     assert long_run.stderr is not None
     assert b"Traceback" not in long_run.stderr.read()

@@ -14,7 +14,7 @@ import pytest
 from flow_bench import FlowBench, make_bench
 from prefect.events.worker import EventsWorker
 from prefect_server import PrefectServer
-from processes import kill_all, new_mark
+from processes import WITHIN_S, kill_all, new_mark
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,7 +34,7 @@ def _no_connection_is_left() -> Iterator[None]:
     Hypothesis fails a test of another module beside which that happens.
     """
     yield
-    EventsWorker.drain_all(timeout=30)
+    EventsWorker.drain_all(timeout=WITHIN_S)
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_a_failed_run_is_told_of(bench: FlowBench, notices: Inbox) -> None:
 
     assert bench.run_here().is_failed()
 
-    wait_until(lambda: notices, 30, "the notice comes")
+    wait_until(lambda: notices, "the notice comes")
     assert bench.newest_run()["name"] in notices[0]["text"]
     assert "the faces are upside down" in notices[0]["text"]
 
@@ -125,7 +125,7 @@ def test_faces_that_have_drifted_are_told_of_and_end_the_run_as_drifted(
     assert run["state"]["message"] == last_line(output)
     assert run["state"]["name"] == "Drifted"
     assert run["name"] == f"in/{yesterday:%Y-%m-%d}.npz by 1"
-    wait_until(lambda: notices, 30, "the notice comes")
+    wait_until(lambda: notices, "the notice comes")
     assert [one["text"] for one in notices] == [f"faces have drifted: {run['state']['message']}"]
 
 

@@ -13,17 +13,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import requests
 from flow_bench import FlowBench, make_bench
 from prefect_server import PrefectServer
-from processes import end_tree, processes_with, wait_until
+from processes import FOREVER_S, WITHIN_S, end_tree, processes_with, wait_until
 
 from fer_pipeline.errors import FlowError
 from flows.deploy import deploy
 
 pytestmark = pytest.mark.slow
 
-PICKED_UP_WITHIN_S = 180.0
 """The server looks for late runs, the worker for due ones, and the flow's process starts."""
 
 
@@ -63,8 +61,8 @@ def test_each_cron_becomes_scheduled_runs(bench: FlowBench) -> None:
         ]
         return bool(starts) and min(starts) - datetime.now(UTC) < timedelta(days=days)
 
-    wait_until(lambda: due("ingest/daily", 1), 30, "tomorrow's ingest is scheduled")
-    wait_until(lambda: due("pipeline/weekly", 7), 30, "next week's pipeline is scheduled")
+    wait_until(lambda: due("ingest/daily", 1), "tomorrow's ingest is scheduled")
+    wait_until(lambda: due("pipeline/weekly", 7), "next week's pipeline is scheduled")
     assert not _runs(bench, "promotion/by-hand")
     assert not _runs(bench, "score/nightly")  # until somebody says where new faces come in
 
@@ -118,35 +116,28 @@ def test_another_folder_is_deployed_beside_and_takes_nothing_over(
 def test_one_deployment_at_a_time_works_in_the_folder_until_it_is_cancelled(
     bench: FlowBench,
 ) -> None:
-    bench.plan(train_a={"seconds": 600}, train_b={"seconds": 600})
+    bench.plan(train_a={"seconds": FOREVER_S}, train_b={"seconds": FOREVER_S})
     pipeline = _start(bench, "pipeline/weekly", force=True)
     bench.wait_until_begun("train@a", "train@b")
 
     ingest = _start(bench, "ingest/daily")
     promotion = _start(bench, "promotion/by-hand")
 
-    wait_until(lambda: _type(bench, promotion) != "SCHEDULED", PICKED_UP_WITHIN_S, "it starts")
+    wait_until(lambda: _type(bench, promotion) != "SCHEDULED", "it starts")
     assert _type(bench, ingest) == "SCHEDULED"  # though it was the first of the two
     bench.server.cancel(pipeline)
     wait_until(
         lambda: not [one for one in processes_with(f"{bench.folder}/") if "step.py" in one],
-        PICKED_UP_WITHIN_S,
         "no training is left",
     )
-    wait_until(
-        lambda: bench.server.state(pipeline)["name"] == "Cancelled",
-        PICKED_UP_WITHIN_S,
-        "it is cancelled",
-    )
-    wait_until(lambda: _type(bench, ingest) == "FAILED", PICKED_UP_WITHIN_S, "nothing is pinned")
-    wait_until(lambda: _type(bench, promotion) == "FAILED", PICKED_UP_WITHIN_S, "no registry")
+    wait_until(lambda: bench.server.state(pipeline)["name"] == "Cancelled", "it is cancelled")
+    wait_until(lambda: _type(bench, ingest) == "FAILED", "nothing is pinned")
+    wait_until(lambda: _type(bench, promotion) == "FAILED", "no registry")
     assert bench.is_free()
 
 
 def _deployment(bench: FlowBench, name: str) -> dict[str, Any]:
-    answer = requests.get(f"{bench.server.api}/deployments/name/{name}", timeout=30)
-    answer.raise_for_status()
-    found: dict[str, Any] = answer.json()
+    found: dict[str, Any] = bench.server.get(f"/deployments/name/{name}")
     return found
 
 
@@ -181,7 +172,7 @@ def _completed(bench: FlowBench, deployment: str, which: Any) -> dict[str, Any]:
         ended = [run for run in runs if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED")]
         return ended[0] if ended else None
 
-    run: dict[str, Any] = wait_until(find, PICKED_UP_WITHIN_S, f"a run of {deployment}")
+    run: dict[str, Any] = wait_until(find, f"a run of {deployment}")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     return run
 
@@ -195,15 +186,14 @@ def test_drift_starts_ingest_where_that_is_switched_on(bench: FlowBench) -> None
     named = [one for one in found if one["name"] == "ingest after drift" and not one["enabled"]]
     assert named
     for one in named:
-        address = f"{bench.server.api}/automations/{one['id']}"
-        requests.patch(address, json={"enabled": True}, timeout=30).raise_for_status()
+        bench.server.change(f"/automations/{one['id']}", enabled=True)
 
     def due() -> list[dict[str, Any]]:  # an event before the server has noted the change is lost
         _send(bench, "fer-fusion.drift", "fer-fusion.model", str(bench.folder))
         time.sleep(2)
         return by_event()
 
-    for run in wait_until(due, 60, "an ingest is due"):
+    for run in wait_until(due, "an ingest is due"):
         bench.server.cancel(run["id"])
 
 
@@ -229,6 +219,6 @@ def test_a_worker_that_a_script_started_with_an_ampersand_ends_when_it_is_told(
             assert worker.stdout is not None
             assert any("started!" in line for line in worker.stdout)
             worker.terminate()
-            worker.wait(30)
+            worker.wait(WITHIN_S)
         finally:
             worker.kill()

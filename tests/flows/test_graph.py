@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
-from processes import wait_until
+from processes import WITHIN_S, wait_until
 
 from fer_pipeline.errors import DvcBusyError, FlowError
 from flows.graph import Meta, Stage, closure, downstream, parallel_slots, read_status
@@ -236,7 +236,7 @@ def test_a_dvc_command_at_work_is_busy(folder: Path) -> None:
             read_status(folder)
     finally:
         (folder / "go").touch()
-        assert dvc.wait(60) == 0
+        assert dvc.wait(WITHIN_S) == 0
     assert read_status(folder).changed == frozenset()
 
 

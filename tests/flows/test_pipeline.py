@@ -16,16 +16,15 @@ import pytest
 import requests
 from flow_bench import FlowBench, last_line, make_bench
 from prefect_server import PrefectServer
-from processes import assert_none_left, processes_with, wait_until
+from processes import FOREVER_S, WITHIN_S, assert_none_left, output_of, processes_with, wait_until
 from ruamel.yaml import YAML
 
 from flows.session import LOCK
 from flows.slots import take_lock
 
-WITHIN_S = 30.0
 """After a run's end, of whatever kind, nothing of it is left; seconds, on a busy machine."""
 
-FOREVER: dict[str, Any] = {"seconds": 600}
+FOREVER: dict[str, Any] = {"seconds": FOREVER_S}
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +66,7 @@ def test_trainings_run_at_the_same_time_and_every_stage_after_its_parents(
     def all_cached() -> bool:  # Prefect sends the states of tasks a little later
         return {task["name"] for task in server.tasks(run["id"]).values()} == {"Cached"}
 
-    wait_until(all_cached, 30, "the tasks are known to have changed nothing")
+    wait_until(all_cached, "the tasks are known to have changed nothing")
     assert "up to date" in bench.workspace.check("dvc", "repro")  # DVC sees it the same way
 
 
@@ -130,8 +129,8 @@ def test_cancelling_leaves_nothing_and_the_next_run_goes_on(bench: FlowBench) ->
 
     bench.server.cancel(run["id"])
 
-    wait_until(lambda: not _others_in(bench, process), WITHIN_S, "no child is left")
-    process.communicate(timeout=60)
+    wait_until(lambda: not _others_in(bench, process), "no child is left")
+    output_of(process)
     assert bench.server.state(run["id"])["name"] == "Cancelled"
     assert process.returncode == 1
     bench.plan(train_a={"checkpoint": True})
@@ -150,13 +149,13 @@ def test_cancelling_ends_a_run_that_waits_for_the_folder(bench: FlowBench) -> No
         return next((run for run in runs if run["state"]["type"] == "RUNNING"), None)
 
     def cancel() -> str:
-        run = wait_until(waiting, 180, "the run waits")
+        run = wait_until(waiting, "the run waits")
         bench.server.cancel(run["id"])
         return str(run["id"])
 
     with ThreadPoolExecutor() as pool, lock:
         cancelling = pool.submit(cancel)
-        state = bench.run_here(wait_for_workspace_s=600)
+        state = bench.run_here(wait_for_workspace_s=FOREVER_S)
 
     assert (state.name, state.message) == ("Cancelled", "The run was cancelled.")
     assert bench.server.state(cancelling.result())["name"] == "Cancelled"
@@ -171,19 +170,17 @@ def test_a_killed_flow_leaves_neither_child_nor_lock_nor_a_run_that_runs_for_eve
     run = bench.newest_run()
 
     process.kill()
-    process.communicate(timeout=60)
+    output_of(process)
 
-    wait_until(bench.is_free, WITHIN_S, "the folder's lock is free")
-    assert_none_left(f"{bench.folder}/", WITHIN_S)
+    wait_until(bench.is_free, "the folder's lock is free")
+    assert_none_left(f"{bench.folder}/")
     state = wait_until(
         lambda: (now := bench.server.state(run["id"]))["type"] != "RUNNING" and now,
-        WITHIN_S,
         "the run is known to be dead",
     )
     assert state["name"] == "Crashed"
     wait_until(
         lambda: "RUNNING" not in {s["type"] for s in bench.server.tasks(run["id"]).values()},
-        WITHIN_S,
         "so are its tasks",
     )
 
@@ -196,7 +193,7 @@ def test_an_interrupted_flow_ends_its_children(bench: FlowBench, number: signal.
 
     process.send_signal(number)
 
-    output, _ = process.communicate(timeout=60)
+    output = output_of(process)
     assert process.returncode == 130, output
     assert not processes_with(f"{bench.folder}/")
     state = bench.server.state(bench.newest_run()["id"])
@@ -240,13 +237,13 @@ def test_the_server_of_a_killed_flow_has_pages_and_ends_when_the_run_is_reported
         for one in child.net_connections("tcp")
         if one.status == psutil.CONN_LISTEN
     }
-    page = requests.get(address, timeout=30)
+    page = requests.get(address, timeout=WITHIN_S)
     assert page.headers["content-type"].startswith("text/html")
 
     process.kill()
-    process.communicate(timeout=60)
+    output_of(process)
 
-    assert_none_left(f"{alone.folder}/", WITHIN_S)
+    assert_none_left(f"{alone.folder}/")
     assert _history(tmp_path / "prefect") == ["CRASHED"]
 
 

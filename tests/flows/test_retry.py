@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from processes import FOREVER_S
 
 from fer_pipeline.errors import FlowError, StoppedError, TransientFlowError
 from flows.process import Processes, backoff
-
-FOREVER_S = 600.0
 
 
 class Work:

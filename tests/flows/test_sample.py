@@ -11,7 +11,7 @@ import requests
 from edition_files import fer2013_csv, only, random_faces, write
 from flow_bench import FlowBench, last_line
 from prefect_server import PrefectServer
-from processes import wait_until
+from processes import output_of, wait_until
 from workspace import InProcess, Workspace, copy_workspace, make_workspace
 
 pytestmark = pytest.mark.slow
@@ -71,12 +71,10 @@ def test_promotion_waits_for_an_approval_and_moves_the_alias(project: FlowBench)
     run = _paused(project)
     assert "promote 2?" in _description(project, run)  # by number, whoever is challenger
     answer = {"decision": "approve", "your_name": "Ada", "comment": "looks right"}
-    resumed = requests.post(
-        f"{project.server.api}/flow_runs/{run['id']}/resume", json={"run_input": answer}, timeout=30
-    )
-    assert resumed.json()["status"] == "ACCEPT", resumed.text
+    resumed = project.server.ask(f"/flow_runs/{run['id']}/resume", run_input=answer)
+    assert resumed["status"] == "ACCEPT", resumed
 
-    output, _ = process.communicate(timeout=300)
+    output = output_of(process)
 
     assert process.returncode == 0, output
     shown = project.workspace.check("fer", "registry", "history", "--json")
@@ -127,7 +125,7 @@ def test_ingest_takes_a_new_version_and_tells_of_it(
     assert _pinned(project.workspace) == "unchanged"
     assert (project.folder / "data/prepared/train.npz").exists()
     assert list((tmp_path / "kept").rglob("*"))  # pushed
-    (event,) = wait_until(lambda: _events(server, str(source)), 30, "the event is sent")
+    (event,) = wait_until(lambda: _events(server, str(source)), "the event is sent")
     assert event["resource"]["prefect.resource.id"] == "fer-fusion.source"
     state = project.run_here("ingest")
     assert state.name == "Unchanged"
@@ -139,7 +137,6 @@ def _paused(project: FlowBench) -> dict[str, Any]:
     runs = project.server.flow_runs
     found: dict[str, Any] = wait_until(
         lambda: next((run for run in runs() if run["state"]["type"] == "PAUSED"), None),
-        180,
         "the run is paused",
     )
     return found
@@ -149,7 +146,7 @@ def _description(project: FlowBench, run: dict[str, Any]) -> str:
     """What stands above the form on the run's page."""
     key = run["state"]["state_details"]["run_input_keyset"]["description"]
     address = f"{project.server.api}/flow_runs/{run['id']}/input/{key}"
-    shown = wait_until(lambda: (got := requests.get(address, timeout=30)).ok and got, 30, "a form")
+    shown = wait_until(lambda: (got := requests.get(address, timeout=30)).ok and got, "a form")
     return str(shown.json())
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, Settings, temporary_settings
+from processes import WITHIN_S
 
 from fer_pipeline.errors import FlowError
 from flows import server as module
@@ -94,7 +95,7 @@ def test_a_server_that_a_profile_of_prefect_names_is_used_and_no_other_one_start
     # With heartbeats as seldom as Prefect's own, workers would take the run for lost.
     assert subprocess.check_output(asked, cwd=root, env=env, text=True).strip() == f"{url} 30"
     started = [sys.executable, "-m", "flows.server"]
-    subprocess.run(started, cwd=root, env=env, check=True, timeout=60)
+    subprocess.run(started, cwd=root, env=env, check=True, timeout=WITHIN_S)
     assert not (tmp_path / "prefect.db").exists()
 
 

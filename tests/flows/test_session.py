@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import CancelledRun, FailedRun
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect_server import PrefectServer
-from processes import SLEEP, alive, python, wait_until
+from processes import FOREVER_S, SLEEP, WITHIN_S, alive, python, wait_until
 
 from fer_pipeline import repair as repair_module
 from fer_pipeline.errors import DvcBusyError, FlowError, StoppedError, TransientFlowError
@@ -105,14 +105,14 @@ def test_a_second_run_waits_for_the_first(folder: Path, logged: list[str]) -> No
         thread.start()
         wait_until(lambda: logged, what="the second run waits")
         assert not entered.wait(0.2)  # ten attempts
-    assert entered.wait(15)
+    assert entered.wait(WITHIN_S)
     thread.join()
     assert len(logged) == 1
     assert logged[0].startswith(f"waiting to try again: first works in {folder}: ")
 
 
 def test_a_run_that_waits_ends_when_it_is_cancelled(folder: Path, logged: list[str]) -> None:
-    second = new_session(folder, "second", wait_s=600)
+    second = new_session(folder, "second", wait_s=FOREVER_S)
     with new_session(folder, "first").exclusive():
         stopper = Timer(0.1, second.processes.close)
         stopper.start()
@@ -212,8 +212,8 @@ def test_the_folder_is_released_when_no_command_is_left(
             wait_until(lambda: "ready" in logged, what="the command runs")
             left = pool.submit(left_when_free)
         with pytest.raises(StoppedError):
-            child.result(timeout=30)
-    assert left.result(timeout=30) == 0
+            child.result(timeout=WITHIN_S)
+    assert left.result(timeout=WITHIN_S) == 0
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_a_task_ends_as_cancelled_where_its_run_ends_and_else_as_failed(
     assert "NoneType: None" not in caplog.text
     (run,) = server.flow_runs(name=f"ends as {name}")
     ended = {"name": ""}  # Prefect sends the state of a task a little later
-    wait_until(lambda: server.tasks(run["id"]).get("ask upstream", ended)["name"] == name, 30, name)
+    wait_until(lambda: server.tasks(run["id"]).get("ask upstream", ended)["name"] == name, name)
 
 
 @pytest.mark.slow
@@ -283,12 +283,12 @@ def test_a_flow_that_is_killed_on_its_last_steps_is_told_of(
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=WITHIN_S,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     (run,) = [run for run in server.flow_runs() if run["id"] not in before]
 
-    wait_until(lambda: server.state(run["id"])["name"] == "Crashed", 30, "the run is known dead")
+    wait_until(lambda: server.state(run["id"])["name"] == "Crashed", "the run is known dead")
 
 
 @pytest.mark.slow

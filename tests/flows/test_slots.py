@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from processes import WITHIN_S
 
 from fer_pipeline.errors import FlowError, StoppedError
 from flows import slots as module
@@ -125,10 +126,10 @@ def test_no_slot_is_held_twice_and_the_next_waits_and_tells_once() -> None:
             assert logged == []
             thread = Thread(target=wait_for_one)
             thread.start()
-            assert waits.wait(5)
+            assert waits.wait(WITHIN_S)
             thread.join(0.2)  # ten attempts
             assert third == []
-        thread.join(5)
+        thread.join(WITHIN_S)
         assert third == [second.name]
     assert logged == ["waiting to try again: all slots are taken: CPU 1 of 2, CPU 2 of 2"]
 

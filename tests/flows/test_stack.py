@@ -16,11 +16,11 @@ from typing import Any
 
 import boto3
 import pytest
-from flow_bench import BEGUN_WITHIN_S, RUN_WITHIN_S, FlowBench
+from flow_bench import FlowBench
 from mlflow.tracking import MlflowClient
 from postgres_server import is_installed
 from prefect_server import PrefectServer
-from processes import assert_none_left, kill_all, kill_where, wait_until
+from processes import assert_none_left, kill_all, kill_where, output_of, wait_until
 from workspace import TRAIN, InProcess, Workspace, copy_workspace, stage
 
 pytestmark = [
@@ -92,27 +92,27 @@ def test_two_workers_give_the_bytes_of_one_folder_though_one_is_killed_and_all_i
         assert {path: outs[path] for path in expected} == expected
         up.kill()
     for mark in (str(workspace.folder), str(state)):  # supervisord, and what it ran
-        assert_none_left(mark, 60.0)
+        assert_none_left(mark)
 
     clone = state / "clone"
     take = "git clone -q . $0 && cp dvc.lock $0 && cd $0 && dvc pull -q train@resnet50"
     workspace.check(*command, "--workers", "0", "--", "sh", "-c", take, str(clone))
     assert (clone / "models" / "resnet50" / "model.safetensors").exists()
     assert _settings(state) == env | {"FER_WORKERS": "0", "FER_TRAIN_SLOTS": "1"}
-    assert_none_left(str(state), 10.0)
+    assert_none_left(str(state))
 
 
 def _train_and_lose_a_worker(here: Workspace, state: Path) -> None:
     bench = FlowBench(here, PrefectServer(state / "prefect", int(here.env["PREFECT_PORT"])))
     targets = [word for name in TARGETS for word in ("--target", name)]
     process = bench.start("pipeline", "--workers", *targets)
-    wait_until(lambda: _copies(here.env), BEGUN_WITHIN_S, "a checkpoint in the bucket")
+    wait_until(lambda: _copies(here.env), "a checkpoint in the bucket")
     clones = [state / "worker-1", state / "worker-2"]
     clone = next(clone for clone in clones if any(clone.glob(CHECKPOINTS)))
     # The worker and the run: the training ends with the run, and Prefect is told of its death.
     kill_where("FER_CLONE", str(clone), "prefect")
 
-    output, _ = process.communicate(timeout=RUN_WITHIN_S)
+    output = output_of(process)
 
     assert process.returncode == 0, output
     assert "up to date" in here.check("dvc", "status", *TARGETS)

@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from processes import DAEMON, READY, SLEEP, STUBBORN, alive, python, supervised, wait_until
+from processes import (
+    DAEMON,
+    FOREVER_S,
+    READY,
+    SLEEP,
+    STUBBORN,
+    WITHIN_S,
+    alive,
+    python,
+    supervised,
+    wait_until,
+)
 
 from flows import supervise as module
 
@@ -19,7 +30,6 @@ pytestmark = pytest.mark.slow
 
 SUPERVISE = [sys.executable, str(Path(module.__file__))]
 GRACE = ("--grace-s", "0.3")
-FOREVER_S = 600.0
 
 
 def supervise(command: Sequence[str], *options: str) -> subprocess.Popen[str]:
@@ -46,7 +56,7 @@ def line(child: subprocess.Popen[str]) -> str:
 
 def wait_for_end(child: subprocess.Popen[str]) -> int:
     """Its exit status; its pipes are closed."""
-    status = child.wait(15)
+    status = child.wait(WITHIN_S)
     for stream in (child.stdin, child.stdout, child.stderr):
         if stream:
             stream.close()
@@ -67,7 +77,7 @@ def test_a_signal_that_ended_the_command_is_told(number: signal.Signals, mark: s
 
 def test_a_missing_program_is_127_and_one_line() -> None:
     child = supervise(["no-such-program"])
-    assert child.wait(15) == 127
+    assert child.wait(WITHIN_S) == 127
     assert child.stderr is not None
     assert child.stderr.read().splitlines() == [
         "no-such-program can't be started: No such file or directory"
@@ -99,14 +109,13 @@ for _ in range(3):
         break
 {SLEEP}
 """
-STUBBORN_DAEMON = (
-    f"import signal; signal.signal(15, signal.SIG_IGN)\n{DAEMON}\nimport time; time.sleep(600)"
-)
+DAEMON_OF_A_SLEEPER = f"{DAEMON}\nimport time; time.sleep({FOREVER_S})"
+STUBBORN_DAEMON = f"import signal; signal.signal(15, signal.SIG_IGN)\n{DAEMON_OF_A_SLEEPER}"
 CASES = {
     "command": (SLEEP, 1),
     "that ignores SIGTERM": (STUBBORN, 1),
     "group": (GROUP, 4),
-    "daemon": (f"{DAEMON}\nimport time; time.sleep(600)", 2),
+    "daemon": (DAEMON_OF_A_SLEEPER, 2),
     "daemon that ignores SIGTERM": (STUBBORN_DAEMON, 2),
     "stopped": (f"import os; {READY}; os.kill(os.getpid(), 19)", 1),
 }
@@ -125,7 +134,7 @@ def test_a_cut_pipe_ends_everything(code: str, processes: int, mark: str) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_everything(number: signal.Signals, mark: str) -> None:
-    child = supervise(python(f"{DAEMON}\nimport time; time.sleep(600)", mark), *GRACE)
+    child = supervise(python(DAEMON_OF_A_SLEEPER, mark), *GRACE)
     assert line(child) == "ready"
     child.send_signal(number)
     assert wait_for_end(child) == 143
@@ -187,7 +196,7 @@ def test_the_death_of_the_supervisor_itself_ends_the_command(mark: str) -> None:
     child = supervise(python(STUBBORN, mark))
     assert line(child) == "ready"
     child.kill()
-    wait_until(lambda: alive(mark) == [], within_s=5.0)
+    wait_until(lambda: alive(mark) == [])
     assert wait_for_end(child) == -signal.SIGKILL
 
 

@@ -16,7 +16,7 @@ import pytest
 from flow_bench import FlowBench, last_line, make_bench
 from mlflow.tracking import MlflowClient
 from prefect_server import PrefectServer
-from processes import assert_none_left, wait_until
+from processes import FOREVER_S, assert_none_left, output_of, wait_until
 from ruamel.yaml import YAML
 from workspace import Workspace
 
@@ -171,17 +171,17 @@ def test_what_is_common_runs_once_and_what_is_done_not_again(
 def test_killed_and_started_again_it_goes_on_and_one_that_fails_stops_no_other(
     bench: FlowBench,
 ) -> None:
-    bench.plan(train_resnet50={"seconds": 600, "checkpoint": True})
+    bench.plan(train_resnet50={"seconds": FOREVER_S, "checkpoint": True})
     process = bench.start("sweep", "--seeds", "1,7")
     bench.wait_until_begun("train@resnet50")
     runs = [run for run in bench.server.flow_runs() if run["state"]["type"] == "RUNNING"]
 
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    output_of(process)
 
-    assert_none_left(f"{bench.folder}/", 30)
+    assert_none_left(f"{bench.folder}/")
     for run in runs:  # that of the sweep, and of its combinations
-        wait_until(lambda id_=run["id"]: bench.server.state(id_)["name"] == "Crashed", 30, "known")
+        wait_until(lambda id_=run["id"]: bench.server.state(id_)["name"] == "Crashed", "known")
     bench.plan(train_resnet50={"checkpoint": True})
     state = bench.run_here("sweep", values={"seed": [1, 7]})
     assert state.is_failed()
@@ -196,17 +196,17 @@ def test_killed_and_started_again_it_goes_on_and_one_that_fails_stops_no_other(
 
 @pytest.mark.slow
 def test_cancelling_ends_every_combination(bench: FlowBench) -> None:
-    bench.plan(train_resnet50={"seconds": 600}, train_inception_v3={"seconds": 600})
+    bench.plan(train_resnet50={"seconds": FOREVER_S}, train_inception_v3={"seconds": FOREVER_S})
     process = bench.start("sweep", "--seeds", "0..9")
     bench.wait_until_begun("train@resnet50", "train@inception_v3")
     run = run_of(bench, "10 x seed")
 
     bench.server.cancel(run["id"])
 
-    output, _ = process.communicate(timeout=60)
+    output = output_of(process)
     assert process.returncode == 1
     assert last_line(output) == "error: The run was cancelled."
-    assert_none_left(f"{bench.folder}/", 30)
+    assert_none_left(f"{bench.folder}/")
     assert not experiments(bench)
 
 

@@ -50,7 +50,7 @@ def refusal(kind: type[RegistryError] = RegistryError) -> str:
     started = time.monotonic()
     with pytest.raises(kind) as refused:
         connect("faces")
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60  # MLflow's own retries take minutes
     says = str(refused.value)
     assert "s3cret" not in says
     del refused

@@ -21,7 +21,7 @@ from fused_model import (
     put_test_split,
     register_bundle,
 )
-from processes import wait_until
+from processes import WITHIN_S, wait_until
 
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.params.schema import Params
@@ -142,10 +142,10 @@ def test_a_killed_check_leaves_no_process_and_the_next_clears_its_files_and_pass
     """Without the test images the drawn faces are scored."""
     put_test_split(draw_test_split(seed=5), elsewhere)
     process = subprocess.Popen([sys.executable, "-c", CHECK, NAME, number])
-    (child,) = wait_until(lambda: scoring_processes(process.pid), 120, "no check")
+    (child,) = wait_until(lambda: scoring_processes(process.pid), "no check")
     process.kill()
     process.wait()
-    assert psutil.wait_procs([child], timeout=120)[1] == []
+    assert psutil.wait_procs([child], timeout=WITHIN_S)[1] == []
     assert list((elsewhere / SCRATCH).glob("*/images.npy"))
     assert check_version(store, NAME, number).startswith("16 drawn faces score as on record")
     assert list((elsewhere / SCRATCH).iterdir()) == []

@@ -6,10 +6,10 @@ import hashlib
 import json
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from processes import wait_until
 
 from fer_pipeline.errors import RegistryError
 from fer_pipeline.provenance import git_state
@@ -17,7 +17,6 @@ from fer_pipeline.registry.runs import make_child, open_run
 from fer_pipeline.registry.tracking import Tracking
 
 INPUTS: dict[str, object] = {"seed": 0, "backbone": {"image_size": 32, "weights": "none"}}
-START_TIMEOUT_S = 180
 
 
 def status(store: Tracking, run_id: str) -> str:
@@ -189,13 +188,13 @@ def test_the_machine_is_watched_during_a_training_and_only_then(
     store: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    deadline = time.monotonic() + START_TIMEOUT_S
-    metrics: dict[str, float] = {}
     with open_run(store, "watched", INPUTS | {"data": "theirs"}) as run:
-        while "system/cpu_utilization_percentage" not in metrics:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-            metrics = store.client.get_run(run.run_id).data.metrics
+
+        def watched() -> dict[str, float] | None:
+            metrics: dict[str, float] = store.client.get_run(run.run_id).data.metrics
+            return metrics if "system/cpu_utilization_percentage" in metrics else None
+
+        metrics = wait_until(watched, "the processor is measured")
     assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
     with open_run(store, "unwatched", INPUTS):
         assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}

@@ -15,7 +15,7 @@ import pytest
 from fused_model import NAME, SMALL, draw_test_split, make_bundle, put_test_split, register_bundle
 from mlflow_server import mlflow_server
 from postgres_server import PostgresServer, is_installed
-from processes import wait_until
+from processes import WITHIN_S, wait_until
 from s3_server import S3Server
 from typer.testing import CliRunner
 
@@ -127,7 +127,7 @@ def test_runs_that_begin_together_log_the_same_data(servers: Servers) -> None:
         Path(f"split-{number // together}").write_text(str(number // together))
 
     def log(number: int) -> None:
-        begin.wait(60)
+        begin.wait(WITHIN_S)
         _log_data(client, ids[number], {Path(f"split-{number // together}"): "train"})
 
     with ThreadPoolExecutor(together) as pool:
@@ -148,9 +148,7 @@ def test_a_store_that_dies_during_a_registration_leaves_no_version_and_the_next_
 
     with ThreadPoolExecutor(1) as pool:
         registration = pool.submit(register_bundle, tracking, bundle, SPLIT)
-        wait_until(
-            lambda: servers.objects() - before or registration.done(), 180, "files are stored"
-        )
+        wait_until(lambda: servers.objects() - before or registration.done(), "files are stored")
         servers.s3.kill()
         with pytest.raises(RegistryError, match="could not be registered, and no alias was moved"):
             registration.result()

@@ -24,6 +24,7 @@ import pytest
 from fused_model import NAME, draw_test_split, make_bundle, register_bundle
 from mlflow_server import free_port, wait_for
 from PIL import Image
+from processes import WITHIN_S
 
 from fer_pipeline.emotions import EMOTIONS
 from fer_pipeline.params.schema import Params
@@ -93,7 +94,7 @@ def ask(server: str, **body: object) -> tuple[int, Any]:
 def send(server: str, content: bytes, kind: str) -> tuple[int, Any]:
     request = urllib.request.Request(server, content, {"Content-Type": kind})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=WITHIN_S) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
@@ -166,7 +167,9 @@ def test_many_clients_get_the_answers_of_one_and_the_health_check_does_not_wait_
     with ThreadPoolExecutor(len(parts)) as clients:
         answers = [clients.submit(ask, server, inputs=images.tolist()) for images in parts]
         for path in ("ping", "health"):
-            with urllib.request.urlopen(server.replace("invocations", path), timeout=60) as healthy:
+            with urllib.request.urlopen(
+                server.replace("invocations", path), timeout=WITHIN_S
+            ) as healthy:
                 assert healthy.status == 200
         assert not all(one.done() for one in answers)
     for one, images in zip(answers, parts, strict=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from processes import WITHIN_S
 
 from fer_pipeline.registry.aliases import set_challenger
 from fer_pipeline.registry.tracking import Tracking
@@ -23,7 +24,6 @@ from fer_pipeline.registry.versions import (
 
 TESTS = Path(__file__).parents[1]
 PROCESSES = 3
-TIMEOUT_S = 300
 
 # Forks a process per folder, for the imports take longest. Each registers the same content as soon
 # as all are connected.
@@ -141,7 +141,7 @@ def test_registrations_at_once_make_one_version_per_content(
         capture_output=True,
         text=True,
         check=False,
-        timeout=TIMEOUT_S,
+        timeout=WITHIN_S,
     )
     assert done.returncode == 0, done.stderr
     (left,) = MlflowClient(uri, registry_uri=uri).search_model_versions()

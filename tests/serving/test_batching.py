@@ -9,6 +9,7 @@ from time import sleep
 
 import numpy as np
 import pytest
+from processes import WITHIN_S
 
 from fer_pipeline.arrays import Float32Array, UInt8Array
 from fer_pipeline.serving.batching import Batcher, share
@@ -25,7 +26,7 @@ class Network:
     def compute(self, images: UInt8Array) -> Float32Array:
         self.batches.append(images[:, 0, 0].tolist())
         self.threads.add(get_ident())
-        assert self.go.wait(60)
+        assert self.go.wait(WITHIN_S)
         if 255 in images[:, 0, 0]:
             raise MemoryError("too large")
         first: Float32Array = images[:, 0, 0].astype(np.float32)

@@ -61,7 +61,7 @@ def save_until(happened: Callable[[], bool], here: Checkpoints, number: int) -> 
         here.wait()
         return happened()
 
-    wait_until(has_happened, 60, f"what epoch {number} waits for")
+    wait_until(has_happened, f"what epoch {number} waits for")
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_the_newest_two_are_kept_and_another_folder_goes_on_from_the_newest(
 ) -> None:
     here = checkpoints(tmp_path / "here")
     save(here, server, 8, 9, 10, 11)
-    wait_until(lambda: epochs(server) == [10, 11], 30, "two are kept")
+    wait_until(lambda: epochs(server) == [10, 11], "two are kept")
     there = checkpoints(tmp_path / "there")
     assert there.load() == {"epoch": 11}
     # A second device of that machine finds it without asking the bucket.

@@ -184,12 +184,12 @@ def kill_dvc_alone(process: subprocess.Popen[str], workspace: Workspace) -> floa
     Returns:
         When it was dead, in milliseconds since 1970 as in MLflow.
     """
-    wait_until(lambda: runs(workspace), 120, "the stage has a run in MLflow")
+    wait_until(lambda: runs(workspace), "the stage has a run in MLflow")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     killed_at = time.time() * 1000
     try:
-        wait_until(lambda: not stage_processes(workspace), 60, "no stage is left")
+        wait_until(lambda: not stage_processes(workspace), "no stage is left")
     finally:
         for pid in stage_processes(workspace):
             os.kill(pid, signal.SIGKILL)

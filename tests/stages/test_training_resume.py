@@ -107,7 +107,7 @@ def kill_after(workspace: Workspace, epochs: int, seconds: float, bucket: S3Serv
         left -= bool(re.match(mark, line))
         if not left:
             if epochs:
-                wait_until(bucket.stored, 60, "a copy of a checkpoint")
+                wait_until(bucket.stored, "a copy of a checkpoint")
             time.sleep(seconds)
             break
     os.kill(process.pid, signal.SIGKILL)

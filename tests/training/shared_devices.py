@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from bench import HEAD, PHASE, Bench, Notebook, fit, group_norm, small_network
 from lightning_fabric import Fabric
+from processes import FOREVER_S
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
@@ -74,7 +75,7 @@ def abandon(fabric: Fabric, pid_file: Path) -> int:
     """The first process ends, while the other would wait for it."""
     if not fabric.is_global_zero:
         pid_file.write_text(str(os.getpid()))
-        time.sleep(600)
+        time.sleep(FOREVER_S)
     while not pid_file.exists():
         time.sleep(0.05)
     return 1

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import wait_until
 
 from fer_pipeline.errors import TrainingError
 from fer_pipeline.training.checkpoints import Checkpoints
@@ -187,9 +188,7 @@ def test_a_kill_while_writing_leaves_whole_checkpoints_and_at_most_one_partial(
     moment = random.Random(0)
     for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)])
-        begun = time.monotonic()
-        while checkpoints.load() is None and time.monotonic() < begun + 60:
-            time.sleep(0.05)
+        wait_until(checkpoints.load, "a checkpoint")
         time.sleep(moment.uniform(0.0, 0.5))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

@@ -17,7 +17,7 @@ import pytest
 import torch
 from bench import Bench, small_network
 from lightning_fabric import Fabric
-from processes import wait_until
+from processes import WITHIN_S, wait_until
 from torch import nn
 from workspace import environment
 
@@ -112,7 +112,7 @@ def shared(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Shared:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=WITHIN_S,
     )
     return Shared(folder, done.returncode, done.stderr)
 

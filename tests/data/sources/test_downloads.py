@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import WITHIN_S
 from web_server import WebServer
 
 from fer_pipeline.data.sources.downloads import Upstream, download, find
@@ -252,7 +253,7 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(server: WebServer, target: Pat
             pass
         process.send_signal(signal.SIGINT)
         try:
-            _, said = process.communicate(timeout=120)  # its own time-out is an hour
+            _, said = process.communicate(timeout=WITHIN_S)  # its own time-out is an hour
         finally:
             process.kill()
     assert "KeyboardInterrupt" in said
