@@ -121,10 +121,7 @@ def kill_where(variable: str, value: str, word: str = "") -> None:
         with contextlib.suppress(psutil.Error):
             if process.environ().get(variable) == value and word in " ".join(process.cmdline()):
                 found.append(process)
-    for one in found:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    psutil.wait_procs(found, timeout=WITHIN_S)
+    _kill(found)
 
 
 def end_tree(pid: int) -> None:
@@ -133,8 +130,19 @@ def end_tree(pid: int) -> None:
         root = psutil.Process(pid)
     except psutil.NoSuchProcess:
         return
-    family = [*root.children(recursive=True), root]
-    for one in family:
+    _kill([*root.children(recursive=True), root])
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    """Kill processes, and wait until they have ended: their parents may be slow to notice."""
+    for one in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
-    psutil.wait_procs(family, timeout=WITHIN_S)
+    wait_until(lambda: not any(map(_is_alive, processes)), "all are killed")
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
