@@ -85,7 +85,20 @@ def _wait(child: subprocess.Popen[bytes]) -> int | None:
         number = signal.sigwait(_AWAITED)
         if number != signal.SIGCHLD:
             return DEADLINE_STATUS if number == signal.SIGALRM else STOPPED_STATUS
+        _reap_orphans(child.pid)
     return None
+
+
+def _reap_orphans(command: int) -> None:
+    """Let orphans that have ended go: of a command that runs for weeks they would fill the system.
+
+    Args:
+        command: the process that is waited for elsewhere.
+    """
+    for one in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
+            if one.pid != command and one.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(one.pid, os.WNOHANG)
 
 
 def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:

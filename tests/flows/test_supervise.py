@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from processes import (
     DAEMON,
@@ -222,6 +223,24 @@ def test_what_has_left_its_session_in_the_background_is_ended(tmp_path: Path, ma
     stop.touch()
     assert wait_for_end(child) == 0
     assert alive(mark) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans come to the supervisor on Linux alone")
+def test_an_orphan_that_has_ended_is_no_zombie_while_the_command_runs(mark: str) -> None:
+    orphan = f"""
+import os
+if os.fork() == 0:
+    if os.fork() == 0:
+        os._exit(0)  # once its parent has ended
+    os._exit(0)
+os.wait()
+{SLEEP}"""
+    child = supervise(python(orphan, mark), *GRACE)
+    assert line(child) == "ready"
+    supervisor = psutil.Process(child.pid)
+    wait_until(lambda: len(supervisor.children(recursive=True)) == 1, "the orphan is gone")
+    close(child)
+    assert wait_for_end(child) == module.STOPPED_STATUS
 
 
 def test_signals_that_were_ignored_outside_are_not_inside(mark: str) -> None:
