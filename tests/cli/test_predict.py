@@ -101,10 +101,10 @@ def test_a_file_has_a_row_for_each_face_in_order(
     model = FusedPredictor.load(write_bundle_of(trained, params, tmp_path))
     wanted = model.predict(np.delete(FACES[:9], 5, axis=0))
     read = rows.drop(5)
-    np.testing.assert_allclose(read[list(EMOTIONS)], wanted.probabilities, atol=1e-4)
+    np.testing.assert_allclose(read[list(EMOTIONS)], wanted.probabilities, atol=1e-6)
     assert read["expression"].tolist() == [EMOTIONS[k] for k in wanted.logits.argmax(axis=1)]
     singles = read[[f"{NET}.{emotion}" for emotion in EMOTIONS]]
-    np.testing.assert_allclose(singles, wanted.single_probabilities[NET], atol=1e-4)
+    np.testing.assert_allclose(singles, wanted.single_probabilities[NET], atol=1e-6)
 
 
 def test_a_few_faces_are_computed_as_on_record_unless_asked_otherwise(

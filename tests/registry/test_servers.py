@@ -115,7 +115,7 @@ def test_register_promote_roll_back_and_load(servers: Servers, params: Params) -
     mlflow.set_tracking_uri(tracking.uri)
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
     expected = FusedPredictor.load(bundles[0]).predict(SPLIT.images[:4]).probabilities
-    np.testing.assert_allclose(model.predict(SPLIT.images[:4]).to_numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(model.predict(SPLIT.images[:4]).to_numpy(), expected, atol=1e-5)
 
 
 def test_runs_that_begin_together_log_the_same_data(servers: Servers) -> None:
