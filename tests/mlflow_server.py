@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from processes import wait_until
+
+from flows.server import answers
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,8 @@ def mlflow_server(
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Until something answers there; a process that ends before shows its log."""
-    wait_until(lambda: _answers(address) or process.poll() is not None, f"{address} answers")
+    wait_until(lambda: answers(address) or process.poll() is not None, f"{address} answers")
     assert process.poll() is None, log.read_text()
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 @contextmanager

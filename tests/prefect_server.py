@@ -14,6 +14,8 @@ from processes import WITHIN_S, end_tree, wait_until
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from flows.server import answers
+
 _SERVICES = {
     # What is due is looked for often, because tests wait for it, and not for months to come.
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
@@ -66,7 +68,7 @@ class PrefectServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(self._answers, "the Prefect server answers")
+        wait_until(lambda: answers(f"{self.api}/health"), "the Prefect server answers")
 
     def stop(self) -> None:
         if self._process is not None:
@@ -116,9 +118,3 @@ class PrefectServer:
         answer = self._session.request(method, f"{self.api}{path}", json=body, timeout=WITHIN_S)
         assert answer.ok, f"{path}: {answer.status_code} {answer.text[:500]}"
         return answer.json() if answer.content else None
-
-    def _answers(self) -> bool:
-        try:
-            return requests.get(f"{self.api}/health", timeout=2).ok
-        except requests.RequestException:
-            return False

@@ -9,8 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +30,7 @@ from fer_pipeline.files import write_json
 from fer_pipeline.params.schema import Params
 from fer_pipeline.paths import FUSION, PARAMS, model_file
 from fer_pipeline.serving.bundle import weights_file
+from flows.server import answers
 
 pytestmark = MARKS
 
@@ -76,14 +75,6 @@ class Served:
     outside: socket.socket
 
 
-def answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 @pytest.fixture(scope="module")
 def served(
     root: Path, small: Path, params: Params, tmp_path_factory: pytest.TempPathFactory
@@ -102,7 +93,8 @@ def served(
             [fer, "app", "--port", str(port)], cwd=folder, env=env, stdout=log, stderr=log
         )
         try:
-            wait_until(lambda: answers(port) or process.poll() is not None, "fer app answers")
+            health = f"http://127.0.0.1:{port}/_stcore/health"
+            wait_until(lambda: answers(health) or process.poll() is not None, "fer app answers")
             yield Served(port, outside)
             process.send_signal(signal.SIGINT)
             assert process.wait(WITHIN_S) == 0
